@@ -1,0 +1,35 @@
+"""Batch generation of images and videos from a YAML job spec, and the vision library underneath.
+
+Importing this package loads no heavy dependency; every name below is imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+    from abstractvision_batch.run import RunResult, open_run
+    from abstractvision_batch.types import ProviderModelInfo
+
+_HOME = {
+    "ProviderModelInfo": "types",
+    "RunResult": "run",
+    "VisionModelCapabilitiesRegistry": "model_capabilities",
+    "open_run": "run",
+}
+
+__all__ = ["ProviderModelInfo", "RunResult", "VisionModelCapabilitiesRegistry", "__version__", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,142 @@
+"""Every error raised on purpose.
+
+    AbstractVisionError
+      SpecError                         the YAML or the command line is wrong    edit it                     exit 2
+      CapabilityNotSupportedError       a model or backend cannot do the task    choose another              exit 2
+        UnknownModelError               no card has this model id                add a card, or fix the id   exit 2
+      BackendNotConfiguredError         the library was called without backend   pass one                    exit 2
+      DependencyError                   a model, server or program is missing    run the command it names    exit 3
+        OptionalDependencyMissingError  an extra is not installed                run the pip command         exit 3
+      GenerationError                   one request failed                       a row in the manifest       exit 1
+        BackendBusyError                rate limit, timeout, 5xx                 retried first
+        OutOfMemoryError                the batch did not fit                    split and retried
+        PolicyError                     the prompt was refused                   never retried
+        InvalidOutputError              black, NaN or undecodable output         never retried
+        GenerationCancelledError        the caller asked for the end             resume
+        WorkerCrashedError              the request ended its worker process     isolated and recorded
+      StorageError                      reading or writing a store failed        run again: resumes          exit 4
+      ClusterError                      Ray could not be reached or died         run again: resumes          exit 4
+      RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
+
+Each takes one message and, by keyword, attributes: an exception with two positional arguments does not survive the
+pickling between Ray processes. A message reads ``where: what happened (what would do)``.
+"""
+
+from __future__ import annotations
+
+
+class AbstractVisionError(Exception):
+    """Root of every error raised on purpose; catching it catches no bug."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, **attributes: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(attributes)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class SpecError(AbstractVisionError):
+    """The job spec or the command line is wrong; nothing was started.
+
+    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems: tuple[str, ...] = problems or (message,)
+
+
+class CapabilityNotSupportedError(AbstractVisionError):
+    """The model's card or the backend does not offer the task or the parameter."""
+
+    exit_code = 2
+
+
+class UnknownModelError(CapabilityNotSupportedError):
+    """No card of the registry has this model id."""
+
+
+class BackendNotConfiguredError(AbstractVisionError):
+    """`VisionManager` was called without a backend."""
+
+    exit_code = 2
+
+
+class DependencyError(AbstractVisionError):
+    """A model, a server or a program is missing; the message has the command that mends it."""
+
+    exit_code = 3
+
+
+class OptionalDependencyMissingError(DependencyError):
+    """An extra is not installed; the message has the pip command."""
+
+
+class GenerationError(AbstractVisionError):
+    """One request failed. In a batch it becomes a row of the manifest and never reaches its neighbours.
+
+    ``error_kind`` is what the manifest's column of that name says.
+    """
+
+    error_kind = "generation"
+    retryable = False
+
+
+class BackendBusyError(GenerationError):
+    """Rate limit, timeout, connection reset or server error: worth another attempt."""
+
+    error_kind = "busy"
+    retryable = True
+
+
+class OutOfMemoryError(GenerationError):
+    """The forward pass did not fit in memory; a smaller batch may."""
+
+    error_kind = "out_of_memory"
+
+
+class PolicyError(GenerationError):
+    """The backend refused the prompt or the image."""
+
+    error_kind = "policy"
+
+
+class InvalidOutputError(GenerationError):
+    """The backend answered with black, NaN or undecodable output."""
+
+    error_kind = "invalid_output"
+
+
+class GenerationCancelledError(GenerationError):
+    """The caller asked for the end while this request was running."""
+
+    error_kind = "cancelled"
+
+
+class WorkerCrashedError(GenerationError):
+    """The worker process ended while it ran this request, again after the request was run alone."""
+
+    error_kind = "worker_crashed"
+
+
+class StorageError(AbstractVisionError):
+    """Reading or writing a store failed; running the same command again resumes."""
+
+    exit_code = 4
+
+
+class ClusterError(AbstractVisionError):
+    """Ray could not be reached, or died; running the same command again resumes."""
+
+    exit_code = 4
+
+
+class RunInterruptedError(AbstractVisionError):
+    """Ctrl-C or SIGTERM ended the run; running the same command again resumes."""
+
+    exit_code = 130

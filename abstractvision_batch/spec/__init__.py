@@ -1,0 +1,1 @@
+"""The YAML job spec: its model, its loading and its checking."""

@@ -1,0 +1,254 @@
+"""The job spec: what a YAML file may say, with every default written once.
+
+The JSON Schema is generated from these models. `Not covered:` reading YAML and naming line numbers (`load`), checking
+against a model card (`check`), which fields change pixels (`identity`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from abstractvision_batch.types import Task
+
+Auto = Literal["auto"]
+MAX_SEED = 2**63 - 1
+MAX_SIDE = 16384
+MAX_STEPS = 10_000
+
+
+class StrictModel(BaseModel):
+    """Frozen, no unknown field, no silent coercion of a string to a number, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _tuple_from_list(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _float_from_int(value: object) -> object:
+    # YAML writes 5 where 5.0 is meant; strict mode would refuse integers beyond 2**53 only by losing digits.
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_float_from_int)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+StrTuple = Annotated[tuple[Text, ...], BeforeValidator(_tuple_from_list)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class FromEnv(StrictModel):
+    """A secret by the name of the environment variable that holds it: `{env: NAME}`."""
+
+    env: EnvName
+
+
+class Params(StrictModel):
+    """Generation parameters shared by every request; what is absent takes the model card's default."""
+
+    negative_prompt: str | None = None
+    """What the image should not show."""
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Pixels."""
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Pixels."""
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Denoising steps."""
+    guidance_scale: Annotated[Number, Field(ge=0, le=1000)] | None = None
+    """Classifier-free guidance weight."""
+    strength: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """How much of the input image is replaced: 0 keeps it, 1 ignores it."""
+    num_frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Frames of a video."""
+    fps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Frames per second of the written video."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    """Base seed: each request's seed is derived from it, the prompt's id and the sample's number."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Parameters that only this backend knows."""
+
+    @model_validator(mode="after")
+    def _extra_is_finite(self) -> Params:
+        bad = [key for key, value in self.extra.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"extra.{bad[0]} is not a finite number")
+        return self
+
+
+class Fields(StrictModel):
+    """Which column of the prompt dataset feeds which field; a field left out reads the column of its own name, if any.
+
+    `null` says that no column feeds the field, even one of its name. A column that feeds a field does not pass through.
+    """
+
+    prompt: str | None = "prompt"
+    id: str | None = "id"
+    negative_prompt: str | None = "negative_prompt"
+    seed: str | None = "seed"
+    image: str | None = "image"
+    """Column with the path or URL of the input image; relative paths start at the prompt file's folder."""
+    mask: str | None = "mask"
+    """Column with the path or URL of the mask; white pixels change."""
+    width: str | None = "width"
+    height: str | None = "height"
+    steps: str | None = "steps"
+    guidance_scale: str | None = "guidance_scale"
+    strength: str | None = "strength"
+    num_frames: str | None = "num_frames"
+    fps: str | None = "fps"
+
+
+class PromptsSpec(StrictModel):
+    """The prompt dataset."""
+
+    source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
+    """Inline list of prompts (or of rows), or a path, URL or glob of txt, csv, tsv, jsonl or parquet files, also .gz."""
+    format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    """`auto` goes by the file's extension."""
+    fields: Fields = Fields()
+    template: Text | None = None
+    """Jinja2 template of the prompt over the row's columns; an unknown column is an error."""
+    where: Text | None = None
+    """Jinja2 expression over the row's columns; rows for which it is false are left out."""
+    shuffle: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Seed of a shuffle before `limit`; the whole dataset is then held in memory."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most this many prompts."""
+    drop: StrTuple = ()
+    """Columns that do not pass through to the manifest."""
+    rename: dict[str, Text] = Field(default_factory=dict)
+    """New names of columns that pass through."""
+    storage_options: dict[str, str | int | bool | float | FromEnv] = Field(default_factory=dict)
+    """fsspec options of the source; secrets as `{env: NAME}`."""
+
+
+class LoraSpec(StrictModel):
+    """One LoRA adapter; the base weights stay as they are."""
+
+    source: Text
+    """Folder, file or hub id."""
+    scale: Annotated[Number, Field(ge=-10, le=10)] = 1.0
+    weight_name: str | None = None
+    subfolder: str | None = None
+
+
+class DiffusersBackendSpec(StrictModel):
+    """Local generation with Diffusers."""
+
+    kind: Literal["diffusers"] = "diffusers"
+    model_path: Text | None = None
+    """Folder or single file with the weights; the default is the model id in the local hub cache."""
+    revision: str | None = None
+    variant: str | None = None
+    allow_download: bool = False
+    """Whether missing weights may be fetched from the hub."""
+    cache_dir: str | None = None
+    device: Text = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """`auto` takes the card's native dtype on a GPU and float32 on a CPU."""
+    scheduler: str | None = None
+    """Diffusers scheduler class, for example `EulerDiscreteScheduler`; the default is the model's own."""
+    loras: Annotated[tuple[LoraSpec, ...], BeforeValidator(_tuple_from_list)] = ()
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of one worker. Pinned, because it changes pixels by a level."""
+    attention_slicing: bool = False
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    offload: Literal["none", "model", "sequential"] = "none"
+    """Where weights wait while they are not used."""
+    auto_retry_fp32: bool = True
+    """Whether black or NaN output is generated again in float32."""
+
+
+class ProceduralBackendSpec(StrictModel):
+    """Deterministic pictures drawn from prompt and seed: a pipeline without a model."""
+
+    kind: Literal["procedural"] = "procedural"
+    delay_s: Annotated[Number, Field(ge=0, le=3600)] = 0.0
+    """Seconds that each request takes."""
+    load_s: Annotated[Number, Field(ge=0, le=3600)] = 0.0
+    """Seconds that loading takes."""
+    fail_when: str | None = None
+    """Regular expression; a request whose prompt matches fails."""
+    crash_when: str | None = None
+    """Regular expression; a request whose prompt matches ends its worker process."""
+
+
+BackendSpec = Annotated[DiffusersBackendSpec | ProceduralBackendSpec, Field(discriminator="kind")]
+
+
+class RegistrySpec(StrictModel):
+    """More model cards."""
+
+    paths: StrTuple = ()
+    """Card files or folders, relative to the spec; their cards win over packaged ones of the same id."""
+
+
+class OutputSpec(StrictModel):
+    """Where the run lives and how artifacts are encoded."""
+
+    path: Text
+    """Folder or URL of the run; one run per folder."""
+    image_format: Literal["png", "jpeg", "webp"] = "png"
+    """`png` and `webp` are lossless."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    layout: Literal["files"] = "files"
+    storage_options: dict[str, str | int | bool | float | FromEnv] = Field(default_factory=dict)
+    """fsspec options of the store; secrets as `{env: NAME}`."""
+
+
+class ExecutionSpec(StrictModel):
+    """How the plan is cut and worked off."""
+
+    executor: Literal["inline", "ray"] = "inline"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
+    """Requests of one forward pass; `auto` takes the card's."""
+    shard_size: Annotated[int, Field(ge=1, le=65536)] | Auto = "auto"
+    """Requests of one shard, rounded up to whole batches; `auto` goes by the size of the job."""
+    actors: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
+    """Ray actors; `auto` fills the cluster, at most one per shard."""
+    gpus_per_actor: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
+    """`auto`: 1 where the cluster has GPUs and the backend uses them, else 0."""
+    cpus_per_actor: Annotated[Number, Field(gt=0, le=1024)] | Auto = "auto"
+    """`auto`: the backend's threads."""
+    address: str | None = None
+    """Ray address; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
+    writer_threads: Annotated[int, Field(ge=1, le=256)] = 2
+    """Threads of a worker that encode and store while the next batch generates."""
+
+
+ParamName = Literal[
+    "negative_prompt", "width", "height", "steps", "guidance_scale", "strength", "num_frames", "fps", "seed"
+]
+
+
+class JobSpec(StrictModel):
+    """A batch job: one task, one model, one backend, a prompt dataset and what varies over it."""
+
+    version: Literal[1] = 1
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Letters, digits, dot, dash and underscore."""
+    description: str | None = None
+    task: Task = "text_to_image"
+    model: Text
+    """Id of a model card."""
+    backend: BackendSpec = DiffusersBackendSpec()
+    registry: RegistrySpec = RegistrySpec()
+    prompts: PromptsSpec
+    params: Params = Params()
+    matrix: dict[ParamName, list[Any]] = Field(default_factory=dict)
+    """Lists of parameter values; every combination is generated for every prompt."""
+    zip: dict[ParamName, list[Any]] = Field(default_factory=dict)
+    """Lists of parameter values of equal length, walked in parallel."""
+    samples_per_prompt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Requests per prompt and matrix point, each with its own seed."""
+    output: OutputSpec
+    execution: ExecutionSpec = ExecutionSpec()

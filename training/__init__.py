@@ -1,0 +1,1 @@
+"""Training code of the models that this repository ships; never imported by the package."""
