@@ -1,0 +1,83 @@
+"""The columns of a plan and of a manifest, with their Arrow types, and the names that a prompt dataset may not use.
+
+A plan's columns are `PLAN_SCHEMA` and then the prompt dataset's own; a manifest's are the plan's and then the results.
+No type is ever null, whatever the rows hold, so parts of one run always have one schema.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+PLAN_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("request_id", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample_index", pa.int64()),
+        ("shard", pa.int64()),
+        ("batch_id", pa.int64()),
+        ("batch_slot", pa.int64()),
+        ("batch_size", pa.int64()),
+        ("task", pa.string()),
+        ("model", pa.string()),
+        ("backend", pa.string()),
+        ("prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("steps", pa.int64()),
+        ("guidance_scale", pa.float64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("num_frames", pa.int64()),
+        ("fps", pa.int64()),
+        ("strength", pa.float64()),
+        ("input_image", pa.string()),
+        ("mask_image", pa.string()),
+        ("params_json", pa.string()),
+    ]
+)
+
+RESULT_SCHEMA = pa.schema(
+    [
+        ("status", pa.string()),
+        ("error_kind", pa.string()),
+        ("error_message", pa.string()),
+        ("attempts", pa.int64()),
+        ("attempt", pa.int64()),
+        ("file_name", pa.string()),
+        ("content_type", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("pixel_sha256", pa.string()),
+        ("media_width", pa.int64()),
+        ("media_height", pa.int64()),
+        ("media_frames", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("reproducibility", pa.string()),
+        ("started_at", TIMESTAMP),
+        ("finished_at", TIMESTAMP),
+        ("latency_s", pa.float64()),
+        ("worker", pa.string()),
+        ("device", pa.string()),
+        ("metadata_json", pa.string()),
+    ]
+)
+
+_RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHEMA.names)}
+
+
+def reserved_name(column: str) -> str | None:
+    """The plan or manifest column that `column` collides with, ignoring case as SQL readers do; None if it is free."""
+    return _RESERVED.get(column.casefold())
+
+
+def plan_schema(extra: pa.Schema) -> pa.Schema:
+    """The fixed plan columns and then `extra`, the prompt dataset's own."""
+    return pa.schema([*PLAN_SCHEMA, *extra])
+
+
+def manifest_schema(plan: pa.Schema) -> pa.Schema:
+    """The columns of `plan` and then those of the results, which the fixed names of a plan can never meet."""
+    return pa.schema([*plan, *RESULT_SCHEMA])
