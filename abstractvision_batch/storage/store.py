@@ -1,0 +1,96 @@
+"""One run folder on any storage: bytes under names, put whole, put only if absent, listed.
+
+`put_if_absent` is what makes a run exactly-once: of two writers of one name, one is told that it won. Names are
+relative, with ``/``. A reader never sees half an object: local files appear by link or rename, objects by one request.
+
+Not covered: retries of passing failures, and stores that ignore the condition of a conditional put.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
+from abstractvision_batch.storage.local import LocalStore
+from abstractvision_batch.storage.objects import ObjectStore
+
+#: Protocol → (module that must be importable, extra of this package that installs it).
+DRIVERS = {
+    "abfs": ("adlfs", "azure"),
+    "abfss": ("adlfs", "azure"),
+    "az": ("adlfs", "azure"),
+    "gcs": ("gcsfs", "gcs"),
+    "gs": ("gcsfs", "gcs"),
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+}
+
+
+class Store(Protocol):
+    """What the batch system needs of a storage."""
+
+    @property
+    def url(self) -> str:
+        """The folder, as given."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write whole, replacing what was there."""
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Write whole unless the name exists; whether this call wrote it."""
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write a local file's content, replacing what was there."""
+
+    def put_file_if_absent(self, name: str, path: Path) -> bool:
+        """Write a local file's content unless the name exists; whether this call wrote it."""
+
+    def sync_folder(self, name: str) -> None:
+        """Make the names in a folder survive a power cut."""
+
+    def read(self, name: str) -> bytes:
+        """The whole object; StorageError if it is not there."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable stream, for reading parts of a large object."""
+
+    def exists(self, name: str) -> bool:
+        """Whether the name exists now, not in some cached listing."""
+
+    def list(self, folder: str) -> list[str]:
+        """Names directly in a folder, sorted, without the folder; empty where there is no such folder."""
+
+    def url_of(self, name: str) -> str:
+        """What a person or another program opens."""
+
+
+def open_store(url: str, options: Mapping[str, Any] | None = None) -> Store:
+    """The store at a path or URL.
+
+    Args:
+        url: A local path, or any fsspec URL (``s3://bucket/runs/a``, ``memory://a``).
+        options: fsspec options with secrets resolved.
+
+    Raises:
+        OptionalDependencyMissingError: the protocol's driver is not installed.
+        StorageError: the protocol is unknown or its options are wrong.
+    """
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    module, extra = DRIVERS.get(protocol, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise OptionalDependencyMissingError(
+            f'{url}: {protocol}:// needs {module} (run: pip install "abstractvision_batch[{extra}]")'
+        )
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **(options or {})})
+    except (ValueError, ImportError, TypeError) as exc:
+        raise StorageError(f"{url}: cannot be opened: {exc}") from exc
+    if isinstance(filesystem, LocalFileSystem):
+        return LocalStore(Path(root))
+    return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"))
