@@ -3,7 +3,7 @@
 - Tokenizer: byte-pair merges built from the grammar, so that each of its words is exactly one token.
 - Text encoder: a small CLIP with random weights that are never trained. Its embeddings keep all words equally far
   apart; trained together with the UNet on this little data it merges left with right and circle with square.
-- VAE: see `vae_weights`; the latent is defined rather than learned, a 16×16 thumbnail of the image.
+- VAE: the latent is defined rather than learned, a 16×16 thumbnail of the image; see `encoder`.
 - UNet: 1.9 M parameters, cross-attention at 8×8 and 4×4, weights of every residual branch starting at zero.
 
 *Not covered:* training (`train_vae`, `train_unet`) and the folder (`export`).

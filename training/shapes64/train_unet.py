@@ -79,7 +79,7 @@ class PromptTable:
     def __init__(self, work: Path) -> None:
         """Encode them all with the tokenizer and the text encoder in `work`."""
         tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-        encoder = CLIPTextModel.from_pretrained(work / "text_encoder", torch_dtype=torch.float32)
+        encoder = CLIPTextModel.from_pretrained(work / "text_encoder").float()
         prompts = {
             prompt_for(combination, say_size=say_size, say_background=say_background)
             for combination in TRAINED
@@ -119,7 +119,7 @@ def _first_weights(options: UnetTraining) -> UNet2DConditionModel:
     if options.init is None:
         torch.manual_seed(options.seed)
         return build_unet()
-    return UNet2DConditionModel.from_pretrained(options.init / "unet", torch_dtype=torch.float32)
+    return UNet2DConditionModel.from_pretrained(options.init / "unet").float()
 
 
 def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
