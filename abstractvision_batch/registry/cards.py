@@ -1,0 +1,91 @@
+"""Which model cards there are: the packaged ones, and a user's files and folders, whose cards win.
+
+Packaged cards are read once per process. Not covered: what a card may say (`card_file`), checking values
+(`constraints`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.registry.card_file import parse_cards
+from abstractvision_batch.registry.model_card import ModelCard, ParamRule, TaskCard
+
+__all__ = ["ModelCard", "ParamRule", "TaskCard", "load_cards"]
+
+CARD_SUFFIXES = (".yaml", ".yml")
+MAX_CARD_FILE_BYTES = 4_000_000
+
+
+def load_cards(paths: Sequence[Path] = (), *, packaged: bool = True) -> dict[str, ModelCard]:
+    """Every card by model id, sorted by id.
+
+    Args:
+        paths: card files, or folders whose `*.yaml` files are cards; a later path wins over an earlier one and over
+            the packaged cards.
+        packaged: False leaves the packaged cards out.
+
+    Raises:
+        SpecError: a path is missing or a card is malformed; `problems` has a `file:line: what` line for each fault.
+    """
+    found = dict(_packaged_cards()) if packaged else {}
+    problems: list[str] = []
+    for path in paths:
+        cards, faults = _read_path(Path(path))
+        problems += faults
+        found.update(cards)
+    if not problems:
+        problems = [
+            f"{card.origin}: {card.id}: requires.base_model_id: no card has the id {card.requires['base_model_id']!r}"
+            for card in found.values()
+            if card.requires.get("base_model_id", card.id) not in found
+        ]
+    if problems:
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+    return dict(sorted(found.items()))
+
+
+@cache
+def _packaged_cards() -> dict[str, ModelCard]:
+    found: dict[str, ModelCard] = {}
+    for resource in files("abstractvision_batch.registry").iterdir():
+        if resource.name.endswith(CARD_SUFFIXES):
+            cards, problems = parse_cards(resource.read_bytes(), f"registry/{resource.name}", trusted=True)
+            if problems:
+                raise SpecError(problems[0], problems=tuple(problems))
+            found.update((card.id, card) for card in cards)
+    return found
+
+
+def _read_path(path: Path) -> tuple[dict[str, ModelCard], list[str]]:
+    """The cards of one file or folder, and what is wrong with them."""
+    try:
+        if path.is_dir():
+            names = sorted(entry for entry in path.iterdir() if entry.suffix in CARD_SUFFIXES)
+            if not names:
+                return {}, [f"{path}: no model cards in this folder (expected *.yaml)"]
+        else:
+            names = [path]
+        texts = []
+        for name in names:
+            with name.open("rb") as file:
+                texts.append((str(name), file.read(MAX_CARD_FILE_BYTES + 1)))
+    except OSError as exc:
+        return {}, [f"{exc.filename or path}: cannot read model cards: {exc.strerror or exc}"]
+    found: dict[str, ModelCard] = {}
+    problems: list[str] = []
+    for origin, text in texts:
+        if len(text) > MAX_CARD_FILE_BYTES:
+            problems.append(f"{origin}: larger than {MAX_CARD_FILE_BYTES} bytes; not a file of model cards")
+            continue
+        cards, faults = parse_cards(text, origin)
+        problems += faults
+        for card in cards:
+            if card.id in found:
+                problems.append(f"{origin}: {card.id}: {found[card.id].origin} has this id too (one card per id)")
+            found.setdefault(card.id, card)
+    return found, problems
