@@ -1,0 +1,40 @@
+"""Backends: what generates. Every name below is imported on first use, and its dependencies later still."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from abstractvision_batch.backends.base_backend import VisionBackend
+    from abstractvision_batch.backends.huggingface_diffusers import (
+        HuggingFaceDiffusersBackendConfig,
+        HuggingFaceDiffusersVisionBackend,
+    )
+    from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
+
+_HOME = {
+    "HuggingFaceDiffusersBackendConfig": "huggingface_diffusers",
+    "HuggingFaceDiffusersVisionBackend": "huggingface_diffusers",
+    "ProceduralBackendConfig": "procedural",
+    "ProceduralVisionBackend": "procedural",
+    "VisionBackend": "base_backend",
+}
+
+__all__ = [
+    "HuggingFaceDiffusersBackendConfig",
+    "HuggingFaceDiffusersVisionBackend",
+    "ProceduralBackendConfig",
+    "ProceduralVisionBackend",
+    "VisionBackend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

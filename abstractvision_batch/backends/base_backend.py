@@ -1,0 +1,184 @@
+"""What generates: the interface every backend implements.
+
+A backend sees requests and returns assets. It knows neither Ray nor stores nor job specs, so it works in
+`VisionManager` alone and in a batch alike.
+
+Not covered: which backends there are (`table`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from abstractvision_batch.errors import GenerationCancelledError, GenerationError
+from abstractvision_batch.types import (
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    ProviderModelInfo,
+    VideoGenerationRequest,
+    VisionBackendCapabilities,
+    VisionRequest,
+)
+
+#: Called with (step, total steps or None) after each step, counted from 1.
+ProgressCallback = Callable[[int, int | None], None]
+#: Polled between steps; true means that the caller no longer wants the result.
+Cancelled = Callable[[], bool]
+#: One request's outcome in a batch: an asset, the views of a multi_view_image request, or why it failed.
+BatchItem = GeneratedAsset | list[GeneratedAsset] | GenerationError
+
+
+class VisionBackend(ABC):
+    """Generates images and videos. Not thread-safe: one call at a time."""
+
+    @abstractmethod
+    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
+        """Generate an image from a prompt."""
+
+    @abstractmethod
+    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
+        """Generate an image from an image and a prompt."""
+
+    @abstractmethod
+    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
+        """Generate one image per angle, in the order of the request's angles."""
+
+    @abstractmethod
+    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
+        """Generate a video from a prompt."""
+
+    @abstractmethod
+    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
+        """Generate a video that starts from an image."""
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
+        """Make the backend that a job describes.
+
+        Args:
+            fields: The typed fields of the job's `backend` section, without `kind`.
+            card_facts: What the model's card says for this backend; empty if it says nothing.
+            model: The model's id.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be used from a job spec")
+
+    def generate_image_with_progress(
+        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate an image; a backend without progress ignores the callback."""
+        return self.generate_image(request)
+
+    def edit_image_with_progress(
+        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Edit an image; a backend without progress ignores the callback."""
+        return self.edit_image(request)
+
+    def generate_video_with_progress(
+        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video; a backend without progress ignores the callback."""
+        return self.generate_video(request)
+
+    def image_to_video_with_progress(
+        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video from an image; a backend without progress ignores the callback."""
+        return self.image_to_video(request)
+
+    def generate_batch(
+        self,
+        requests: Sequence[VisionRequest],
+        *,
+        cancelled: Cancelled | None = None,
+        on_step: ProgressCallback | None = None,
+    ) -> list[BatchItem]:
+        """Generate many requests; one that fails leaves its neighbours alone.
+
+        The default runs one after the other. A backend that can do better overrides it.
+
+        Returns:
+            One item per request in their order; a list of assets only for a multi_view_image request. Images may come
+            as `RAW_RGB_MIME_TYPE`.
+
+        Raises:
+            CapabilityNotSupportedError: the backend does not offer a request's task.
+            DependencyError: the model or a package is missing.
+        """
+        items: list[BatchItem] = []
+        for request in requests:
+            try:
+                _raise_if_cancelled(cancelled)
+                items.append(self._generate(request, _polling(cancelled, on_step)))
+            except GenerationError as error:
+                items.append(error)
+        return items
+
+    def get_capabilities(self) -> VisionBackendCapabilities | None:
+        """Say what this backend can do; None means that it knows no limits."""
+        return None
+
+    def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
+        """List the models that the backend's provider offers, if it has a catalog."""
+        return ()
+
+    def environment(self) -> dict[str, Any]:
+        """Describe what the pixels depend on beside the request (device, dtype, versions), as plain JSON values."""
+        return {}
+
+    def preload(self) -> None:  # noqa: B027 - a hook, not a duty
+        """Load what the first request would load. May be called more than once."""
+
+    def unload(self) -> None:  # noqa: B027 - a hook, not a duty
+        """Free what was loaded; the next request loads it again. May be called more than once."""
+
+    def close(self) -> None:
+        """Free everything. May be called more than once."""
+        self.unload()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _generate(
+        self, request: VisionRequest, progress_callback: ProgressCallback | None
+    ) -> GeneratedAsset | list[GeneratedAsset]:
+        match request:
+            case ImageGenerationRequest():
+                return self.generate_image_with_progress(request, progress_callback)
+            case ImageEditRequest():
+                return self.edit_image_with_progress(request, progress_callback)
+            case MultiAngleRequest():
+                return self.generate_angles(request)
+            case VideoGenerationRequest():
+                return self.generate_video_with_progress(request, progress_callback)
+            case ImageToVideoRequest():
+                return self.image_to_video_with_progress(request, progress_callback)
+
+
+def _raise_if_cancelled(cancelled: Cancelled | None) -> None:
+    if cancelled is not None and cancelled():
+        raise GenerationCancelledError("cancelled by the caller")
+
+
+def _polling(cancelled: Cancelled | None, on_step: ProgressCallback | None) -> ProgressCallback | None:
+    """Return a progress callback that also ends the generation once it is cancelled."""
+    if cancelled is None:
+        return on_step
+
+    def step(number: int, total: int | None) -> None:
+        if on_step is not None:
+            on_step(number, total)
+        _raise_if_cancelled(cancelled)
+
+    return step

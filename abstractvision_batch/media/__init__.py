@@ -1,0 +1,1 @@
+"""Encoding, decoding and measuring of images and videos. Knows nothing of requests, backends or stores."""

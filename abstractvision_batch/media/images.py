@@ -1,0 +1,107 @@
+"""Images as bytes and as pixels: encode, decode, and a hash of the pixels that no lossless codec changes.
+
+Not covered: which format a run wants, videos (`video`), sizes of unknown bytes (`probe`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from abstractvision_batch.errors import GenerationError
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+MIME_TYPES: dict[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "mp4": "video/mp4"}
+EXTENSIONS: dict[str, str] = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "image/x-portable-pixmap": ".ppm",
+    "video/mp4": ".mp4",
+    "video/webm": ".webm",
+}
+
+#: Level 6 takes six times the CPU for a sixth less bytes (1024² photo: 555 ms against 87 ms).
+PNG_COMPRESS_LEVEL = 1
+
+Rgb = npt.NDArray[np.uint8]
+
+
+def encode_image(image: Image.Image, format: ImageFormat, *, jpeg_quality: int = 95) -> bytes:
+    """Encode `image`; PNG and WebP keep every pixel, JPEG drops transparency."""
+    normal = _normalise_mode(image)
+    out = io.BytesIO()
+    if format == "png":
+        normal.save(out, "PNG", compress_level=PNG_COMPRESS_LEVEL)
+    elif format == "webp":
+        # exact: without it the colour under fully transparent pixels is lost, and the pixel hash with it
+        normal.save(out, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    else:
+        normal.convert("RGB").save(out, "JPEG", quality=jpeg_quality, subsampling=0)
+    return out.getvalue()
+
+
+def decode_image(data: bytes, *, name: str = "image") -> Image.Image:
+    """Decode an image file, turned upright by its EXIF orientation, as RGB or RGBA.
+
+    Args:
+        data: An encoded image.
+        name: What the error message calls it.
+
+    Raises:
+        GenerationError: the bytes are no readable image, or decode to more pixels than Pillow allows.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _normalise_mode(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+        raise GenerationError(f"{name}: {len(data)} bytes are not a readable image ({_one_line(exc)})") from exc
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """Hash size, channels and pixels: equal for PNG, lossless WebP and raw pixels of one picture."""
+    normal = _normalise_mode(image)
+    digest = hashlib.sha256(f"{normal.mode} {normal.width}x{normal.height}\n".encode())
+    digest.update(normal.tobytes())
+    return digest.hexdigest()
+
+
+def raw_rgb(array: Rgb) -> bytes:
+    """Return (height, width, 3) uint8 pixels as a binary PPM file: no codec, no cost."""
+    height, width, _ = array.shape
+    return b"P6\n%d %d\n255\n" % (width, height) + np.ascontiguousarray(array).tobytes()
+
+
+def to_rgb_array(image: Image.Image) -> Rgb:
+    """Return the (height, width, 3) uint8 pixels of `image`, transparency flattened onto white."""
+    if "A" in image.getbands():
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _normalise_mode(image: Image.Image) -> Image.Image:
+    """Return RGBA where some pixel is transparent, else RGB: WebP drops an alpha channel that says nothing."""
+    if image.mode == "RGB":
+        return image
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        low, _ = _extrema(rgba.getchannel("A"))
+        return rgba if low < 255 else rgba.convert("RGB")
+    return image.convert("RGB")
+
+
+def _extrema(channel: Image.Image) -> tuple[int, int]:
+    extrema: Any = channel.getextrema()  # typed for every mode at once; an 8-bit channel has two integers
+    return int(extrema[0]), int(extrema[1])
+
+
+def _one_line(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
