@@ -16,7 +16,7 @@ An image is right, strictly, when all six hold:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -189,7 +189,7 @@ def judge(images: Sequence[Pixels], asked: Sequence[Combination]) -> list[Verdic
     return [check(classify(image), combination) for image, combination in zip(images, asked, strict=True)]
 
 
-def shares(verdicts: Sequence[Verdict]) -> Mapping[str, float]:
+def shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Share of the verdicts that is right, from 0 to 1, by part and as `right` for all parts together."""
     rows = [{**asdict(verdict), "right": verdict.right} for verdict in verdicts]
-    return {part: sum(row[part] for row in rows) / len(rows) for part in rows[0]}
+    return {part: sum(bool(row[part]) for row in rows) / len(rows) for part in rows[0]}

@@ -1,6 +1,6 @@
 """The encoder half of the VAE, whose weights are written down instead of trained.
 
-The latent is defined as a thumbnail (`architecture.latents_of`), and a stock `AutoencoderKL` encoder can compute exactly
+The latent is defined as a thumbnail (`architecture.latents_of`), and a stock `AutoencoderKL` encoder can compute just
 that. Each stride-2 convolution averages 2×2 pixels, and every residual branch is switched off. The closing group
 normalisation would lose absolute colour; so each of red, green and blue shares a group with its own negative, which
 makes the mean zero, and with a large constant and its negative, which makes the variance a constant. After it

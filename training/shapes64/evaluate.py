@@ -55,7 +55,9 @@ class Evaluation:
     def __init__(self, model: Path, settings: Settings) -> None:
         """Load the folder in float32, without looking for anything on the hub."""
         self.settings = settings
-        self._text = StableDiffusionPipeline.from_pretrained(model, local_files_only=True).to(torch.float32)
+        self._text = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
+        for part in (self._text.unet, self._text.vae, self._text.text_encoder):
+            part.float()
         self._image = StableDiffusionImg2ImgPipeline(**self._text.components, requires_safety_checker=False)
         self._inpaint = StableDiffusionInpaintPipeline(**self._text.components, requires_safety_checker=False)
         for pipeline in (self._text, self._image, self._inpaint):
@@ -129,13 +131,13 @@ def square_mask(combination: Combination) -> NDArray[np.bool_]:
     return mask
 
 
-def measure_drawing(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[Mapping[str, float], list[Pixels]]:
+def measure_drawing(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[dict[str, float], list[Pixels]]:
     """Text to image: the shares, and the images for a look."""
     images = evaluation.draw(asked)
     return shares(judge(images, asked)), images
 
 
-def measure_recolouring(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[Mapping[str, float], list[Pixels]]:
+def measure_recolouring(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[dict[str, float], list[Pixels]]:
     """Image to image: share right, and share whose object overlaps the given one by more than 0.75."""
     given = paint(change(asked, ["colour"]))
     images = evaluation.redraw(asked, given)
@@ -147,7 +149,7 @@ def measure_recolouring(evaluation: Evaluation, asked: Sequence[Combination]) ->
     return shares(judge(images, asked)) | {"same_pixels": sum(overlaps) / len(overlaps)}, images
 
 
-def measure_inpainting(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[Mapping[str, float], list[Pixels]]:
+def measure_inpainting(evaluation: Evaluation, asked: Sequence[Combination]) -> tuple[dict[str, float], list[Pixels]]:
     """Inpainting: share right, and mean change outside the masks in levels of 0 to 255."""
     given = paint(change(asked, ["shape", "colour"]))
     masks = [square_mask(combination) for combination in asked]
@@ -182,7 +184,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=defaults.strength, help="of image to image")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", action="append", help="one measure; may be given again")
-    parser.add_argument("--sheet", type=Path, help="where to save the first 64 images of each measure, as NAME.MEASURE.png")
+    parser.add_argument("--sheet", type=Path, help="saves the first 64 images of each measure as SHEET.MEASURE.png")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

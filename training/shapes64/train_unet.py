@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import random
 import tempfile
 import time
@@ -27,7 +26,8 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -110,7 +110,9 @@ def average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> N
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         flat /= processes
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, mean in zip(
+            gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
+        ):
             gradient.copy_(mean.view_as(gradient))
     torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
 
@@ -131,7 +133,8 @@ def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
     device = torch.device(options.device)
     unet = _first_weights(options).train().to(device)
-    average = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+    keep = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
+    average = AveragedModel(unet, multi_avg_fn=keep)
     optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True)
     parameters = list(unet.parameters())
     step, before = 0, 0.0
@@ -170,7 +173,7 @@ def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
         predicted = unet(kept.sqrt() * latents + (1 - kept).sqrt() * noise, times.to(device), text).sample
         loss = functional.mse_loss(predicted, target)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         average_gradients(parameters, options.processes)
         optimizer.step()
         average.update_parameters(unet)
@@ -206,7 +209,7 @@ def _save(
     }
     part = options.checkpoint.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, options.checkpoint)
+    part.replace(options.checkpoint)
 
 
 def train_unet(options: UnetTraining) -> None:
@@ -216,7 +219,7 @@ def train_unet(options: UnetTraining) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"file://{folder}/meeting"
-        multiprocessing.spawn(run_process, args=(options, meeting), nprocs=options.processes)
+        spawn(run_process, args=(options, meeting), nprocs=options.processes)  # type: ignore[no-untyped-call]
 
 
 def load_average(checkpoint: Path) -> UNet2DConditionModel:

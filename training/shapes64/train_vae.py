@@ -65,10 +65,7 @@ def train_vae(
     """Write the encoder, train the decoder and save the weights of both as `work / "vae.pt"`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    if init is None:
-        vae = build_vae()
-    else:
-        vae = AutoencoderKL.from_pretrained(init / "vae").float()
+    vae = build_vae() if init is None else AutoencoderKL.from_pretrained(init / "vae").float()
     write_encoder(vae)
     vae.to(device)
     parameters = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
@@ -86,7 +83,7 @@ def train_vae(
         decoded = vae.decode(latents + spread * torch.randn_like(latents)).sample
         loss = decoder_loss(decoded, images)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
