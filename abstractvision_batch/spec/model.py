@@ -22,7 +22,9 @@ MAX_STEPS = 10_000
 class StrictModel(BaseModel):
     """Frozen, no unknown field, no silent coercion of a string to a number, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def _tuple_from_list(value: object) -> object:
@@ -107,7 +109,7 @@ class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
     source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
-    """Inline list of prompts (or of rows), or a path, URL or glob of txt, csv, tsv, jsonl or parquet files, also .gz."""
+    """Inline list of prompts (or of rows), or a path, URL or glob of txt, csv, tsv, jsonl or parquet files, or .gz."""
     format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's extension."""
     fields: Fields = Fields()

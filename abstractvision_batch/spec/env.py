@@ -1,0 +1,96 @@
+"""Environment variables in a spec: `${NAME}` in paths, and secrets by name.
+
+`${NAME}` is replaced only in the fields of `INTERPOLATED_FIELDS`, so that a prompt or a template may hold any text;
+`$${` stands for `${` there. A secret is written `{env: NAME}`, stays so in the spec and in every dump of it, and is
+looked up only where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.model import FromEnv
+from abstractvision_batch.spec.positions import FieldPath, show
+
+#: The only fields in which `${NAME}` is replaced; a list's elements count as the field.
+INTERPOLATED_FIELDS: tuple[tuple[str, ...], ...] = (
+    ("backend", "model_path"),
+    ("output", "path"),
+    ("prompts", "source"),  # a path or URL only: inline prompts stay as they are
+    ("registry", "paths"),
+)
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def interpolate(data: Any, environ: Mapping[str, str] = os.environ) -> tuple[Any, list[tuple[FieldPath, str]]]:
+    """Copy of a spec's values with `${NAME}` replaced where declared, and what is wrong, as (path, message)."""
+    problems: list[tuple[FieldPath, str]] = []
+    for field in INTERPOLATED_FIELDS:
+        parent = data.get(field[0])
+        value = parent.get(field[1]) if isinstance(parent, dict) else None
+        if isinstance(value, str):
+            new: Any = _replace(value, environ, field, problems)
+        elif isinstance(value, list) and field != ("prompts", "source"):
+            new = [
+                _replace(item, environ, (*field, index), problems) if isinstance(item, str) else item
+                for index, item in enumerate(value)
+            ]
+        else:
+            continue
+        if new != value:
+            data = {**data, field[0]: {**parent, field[1]: new}}
+    return data, problems
+
+
+def resolve_secret(secret: FromEnv, field: str) -> str:
+    """Value of the variable; `field` is the dotted name that a message shows.
+
+    Raises:
+        SpecError: the variable is not set.
+    """
+    value = os.environ.get(secret.env)
+    if not value:
+        raise SpecError(f"{field}: environment variable {secret.env} is not set (export {secret.env}=…)")
+    return value
+
+
+def resolve_options(
+    options: Mapping[str, str | int | bool | float | FromEnv], field: str = "storage_options"
+) -> dict[str, Any]:
+    """Options of fsspec with their secrets looked up; never log or store the result.
+
+    Raises:
+        SpecError: a variable is not set; all of them are named.
+    """
+    resolved: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in options.items():
+        try:
+            resolved[name] = resolve_secret(value, f"{field}.{name}") if isinstance(value, FromEnv) else value
+        except SpecError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+    return resolved
+
+
+def _replace(text: str, environ: Mapping[str, str], path: FieldPath, problems: list[tuple[FieldPath, str]]) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "${"
+        if not match[0].endswith("}") or not _NAME.fullmatch(name):
+            problems.append((path, f"{show(match[0])} is not of the form ${{NAME}} (write $${{ for a literal ${{)"))
+        elif name not in environ:
+            problems.append((path, f"environment variable {name} is not set (export {name}=…)"))
+        else:
+            return environ[name]
+        return match[0]
+
+    return _REFERENCE.sub(value_of, text)

@@ -1,0 +1,243 @@
+"""Loads a job spec: reads the YAML, applies overrides, checks everything and reports all violations at once.
+
+    text → values with places (`yaml_reader`) → `--set` (`overrides`) → `${NAME}` (`env`) → `JobSpec` → card (`check`)
+
+A field that is wrong is replaced by its default while the rest is checked further, so that one run of the command names
+every mistake. Not covered: the prompt dataset (the plan reads it).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.registry.cards import ModelCard, load_cards
+from abstractvision_batch.spec.check import check_spec
+from abstractvision_batch.spec.env import interpolate
+from abstractvision_batch.spec.messages import explain
+from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec
+from abstractvision_batch.spec.overrides import apply_overrides
+from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
+from abstractvision_batch.spec.yaml_reader import INT_LIMIT, MAX_DEPTH, MAX_VALUES, read_file, read_yaml
+
+#: What stands in for a required field that is missing or wrong, while the rest is checked.
+_STAND_INS: dict[FieldPath, Any] = {
+    ("name",): "x",
+    ("model",): "x",
+    ("prompts",): {"source": ["x"]},
+    ("prompts", "source"): ["x"],
+    ("output",): {"path": "x"},
+    ("output", "path"): "x",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSpec:
+    """A job spec that passed every check, with where it came from and its model's card."""
+
+    spec: JobSpec
+    path: str
+    """The file as it was named, or `<spec>` for a mapping."""
+    base_dir: Path
+    """Where relative `prompts.source`, `registry.paths`, `backend.model_path` and LoRA sources start."""
+    card: ModelCard
+    positions: Positions
+
+    def local_path(self, text: str) -> str:
+        """A path of the spec made absolute; a URL, or an absolute path, stays as it is."""
+        return _local_path(self.base_dir, text)
+
+    @property
+    def backend(self) -> BackendSpec:
+        """The backend with local paths made absolute: what `create_backend` takes."""
+        backend = self.spec.backend
+        if not isinstance(backend, DiffusersBackendSpec):
+            return backend
+        loras = tuple(lora.model_copy(update={"source": self._lora_source(lora.source)}) for lora in backend.loras)
+        model_path = None if backend.model_path is None else self.local_path(backend.model_path)
+        return backend.model_copy(update={"loras": loras, "model_path": model_path})
+
+    def _lora_source(self, source: str) -> str:
+        path = self.local_path(source)
+        return path if Path(path).exists() else source  # else it is a hub id
+
+
+def load_spec(
+    path: str | Path, *, overrides: Sequence[str] = (), registry_paths: Sequence[str | Path] = ()
+) -> LoadedSpec:
+    """Loads and checks a spec file.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` each, applied in order before anything is checked.
+        registry_paths: more card files or folders, relative to the current folder; they win over the spec's own.
+
+    Raises:
+        SpecError: anything is wrong; `problems` has one `file:line:column: field: what (what would do)` line each.
+    """
+    shown = _printable(str(path))
+    file = Path(path).expanduser()
+    root, found = read_yaml(read_file(file, shown), shown)
+    if not isinstance(root.value, dict):
+        raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
+    data, places, problems = apply_overrides(plain_value(root), overrides)
+    positions = Positions(shown, root, places)
+    lines = [*problems, *(line for _, line in found)]
+    return _check_all(data, positions, file.parent, registry_paths, lines, frozenset(broken_paths(root)))
+
+
+def spec_from_mapping(
+    data: Mapping[str, Any],
+    *,
+    base_dir: str | Path = ".",
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+) -> LoadedSpec:
+    """Checks a spec given as a mapping, as the Python API does; problems are placed at `<spec>`.
+
+    Raises:
+        SpecError: anything is wrong.
+    """
+    problems: list[tuple[FieldPath, str]] = []
+    plain = _as_yaml_would(data, (), problems)
+    if not isinstance(plain, dict):
+        raise SpecError(f"<spec>: a spec is a mapping of fields, not {show(plain)}")
+    changed, places, lines = apply_overrides(plain, overrides)
+    positions = Positions("<spec>", None, places)
+    lines += [positions.problem(path, said) for path, said in problems]
+    broken = frozenset(path for path, _ in problems)
+    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken)
+
+
+def _check_all(
+    data: dict[str, Any],
+    positions: Positions,
+    base_dir: Path,
+    registry_paths: Sequence[str | Path],
+    lines: list[str],
+    broken: frozenset[FieldPath],
+) -> LoadedSpec:
+    """`lines` are problems found before; `broken` the fields they are about, which are not complained about again."""
+    broken = frozenset(path for path in broken if not positions.is_overridden(path))
+    data, unset = interpolate(data)
+    problems: dict[FieldPath, str] = dict(unset)
+    spec, wrong = _validate(data, problems, broken)
+    card: ModelCard | None = None
+    if spec is not None:
+        ignore = frozenset(wrong)
+        cards = _load_cards(spec, base_dir, registry_paths, problems) if ("registry",) not in ignore else {}
+        if cards is not None:
+            checked = check_spec(spec, cards, ignore=ignore)
+            spec, card = checked.spec, checked.card
+            for path, said in checked.problems:
+                problems.setdefault(path, said)
+    ordered = sorted(problems, key=positions.sort_key)
+    lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered if path not in broken)]
+    if lines or spec is None or card is None:
+        raise SpecError("\n".join(lines), problems=tuple(lines))
+    return LoadedSpec(spec, positions.file, base_dir, card, positions)
+
+
+def _validate(
+    data: dict[str, Any], problems: dict[FieldPath, str], broken: Iterable[FieldPath]
+) -> tuple[JobSpec | None, set[FieldPath]]:
+    """The spec, with stand-ins for what is wrong, and the paths that have them."""
+    wrong = {*problems, *broken}
+    data = _without(data, wrong)
+    for _ in range(8):  # a removed field may leave its parent incomplete
+        try:
+            return JobSpec.model_validate(data), wrong
+        except ValidationError as error:
+            found = explain(error, data)
+        for path, said in found.items():
+            problems.setdefault(path, said)
+        # A backend of an unknown kind means nothing without it.
+        removed = {path[:-1] if path[-1:] == ("kind",) else path for path in found}
+        wrong |= removed
+        data = _without(data, removed)
+    return None, wrong
+
+
+def _without(data: dict[str, Any], paths: Iterable[FieldPath]) -> dict[str, Any]:
+    """Copy without the fields at `paths`, with stand-ins for required ones that are gone then."""
+    for path in sorted(paths, key=len, reverse=True):
+        kept = _removed(data, path)
+        data = data if kept is None else kept
+    for stand_in, value in _STAND_INS.items():
+        parent = data if len(stand_in) == 1 else data.get(str(stand_in[0]))
+        if (
+            isinstance(parent, dict)
+            and stand_in[-1] not in parent
+            and any(path[: len(stand_in)] == stand_in for path in paths)
+        ):
+            new = {**parent, stand_in[-1]: value}
+            data = new if len(stand_in) == 1 else {**data, str(stand_in[0]): new}
+    return data
+
+
+def _removed(value: Any, path: FieldPath) -> Any:
+    """Copy without the field at `path`; None where the value itself has to go, as a list with a wrong element has."""
+    if not path or not isinstance(value, dict) or path[0] not in value:
+        return None
+    kept = _removed(value[path[0]], path[1:])
+    if kept is None:
+        return {key: item for key, item in value.items() if key != path[0]}
+    return {**value, path[0]: kept}
+
+
+def _load_cards(
+    spec: JobSpec, base_dir: Path, more: Sequence[str | Path], problems: dict[FieldPath, str]
+) -> dict[str, ModelCard] | None:
+    own = [Path(_local_path(base_dir, path)) for path in spec.registry.paths]
+    try:
+        return load_cards([*own, *(Path(path) for path in more)])
+    except SpecError as error:
+        # One place for all: the lines themselves name card file and line.
+        problems.setdefault(("registry", "paths"), "; ".join(error.problems))
+        return None
+
+
+def _local_path(base_dir: Path, text: str) -> str:
+    if "://" in text:
+        return text
+    return str((base_dir / Path(text).expanduser()).absolute())
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _as_yaml_would(value: Any, path: FieldPath, problems: list[tuple[FieldPath, str]]) -> Any:
+    """Plain dicts, lists and scalars of a Python value; what YAML could not hold is a problem."""
+    count = 0
+
+    def convert(value: Any, path: FieldPath) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_VALUES or len(path) > MAX_DEPTH:
+            raise SpecError(f"<spec>: {format_path(path)}: more than {MAX_VALUES} values or {MAX_DEPTH} levels")
+        if isinstance(value, Mapping):
+            return {str(key): convert(item, (*path, str(key))) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [convert(item, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, bool | str) or value is None:
+            return value
+        if isinstance(value, int) and -INT_LIMIT <= value < INT_LIMIT:
+            return value
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+        said = f"{value} is not a finite number" if isinstance(value, float) else "an integer beyond 64 bits"
+        known = isinstance(value, int | float)
+        problems.append((path, said if known else f"a {type(value).__name__} cannot stand in a spec"))
+        return None
+
+    return convert(value, path)

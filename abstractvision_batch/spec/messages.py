@@ -1,0 +1,184 @@
+"""Turns pydantic's errors into one sentence per field, in the spec's own words.
+
+Pydantic reports every member of a union and names members inside paths; here the model's types are walked beside the
+path, so that ``actors: 0`` gives one sentence and ``backend.diffusers.device`` is `backend.device` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.positions import FieldPath, show
+from abstractvision_batch.spec.suggestions import hint_for_field, hint_for_value
+from abstractvision_batch.spec.type_words import describe, is_model, literals, members, unwrap
+
+_YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Where a walk along an error's path has arrived: field, its type and constraints, the value found there."""
+
+    path: FieldPath
+    annotation: Any
+    constraints: tuple[Any, ...]
+    value: Any
+    discriminator: str | None = None
+    doc: str | None = None
+
+
+def explain(error: ValidationError, data: Any, model: type[BaseModel] = JobSpec) -> dict[FieldPath, str]:
+    """Message of every wrong field of `data`, one each."""
+    found: dict[FieldPath, str] = {}
+    for item in error.errors(include_url=False):
+        spot = _Spot((), model, (), data)
+        said = _explain_one(spot, list(item["loc"]), item)
+        if said is not None:
+            found.setdefault(*said)
+    return found or {(): str(error.errors(include_url=False)[0]["msg"])}
+
+
+def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, parents before children, first ones first."""
+    yield from (f"{prefix}{name}" for name in model.model_fields)
+    for name, info in model.model_fields.items():
+        for member in members(info.annotation):
+            if is_model(unwrap(member)[0]):
+                yield from field_names(unwrap(member)[0], f"{prefix}{name}.")
+
+
+def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPath, str] | None:
+    while rest:
+        options = [unwrap(member) for member in members(spot.annotation)]
+        if spot.discriminator is not None:
+            tag = rest.pop(0)
+            chosen = next(bare for bare, _ in options if bare.model_fields[spot.discriminator].default == tag)
+            spot = _Spot(spot.path, chosen, (), spot.value)
+        elif len(options) > 1:
+            rest.pop(0)
+            chosen = _member_for(spot.value, [bare for bare, _ in options])
+            if chosen is None:
+                rest = []
+            elif not rest:
+                return None  # another member than the one that the value was meant for
+            else:
+                spot = _Spot(spot.path, chosen, (), spot.value)
+                if not _fits_next(chosen, rest[0]):
+                    return None
+        else:
+            bare, constraints = options[0]
+            part = rest[0]
+            if is_model(bare):
+                rest.pop(0)
+                if part not in bare.model_fields:
+                    return (*spot.path, part), _unknown_field(str(part), bare)
+                info = bare.model_fields[str(part)]
+                if item["type"] == "missing" and not rest:
+                    return (*spot.path, part), f"required field is missing{_said_of(info.description)}"
+                spot = _Spot(
+                    (*spot.path, part),
+                    info.annotation,
+                    tuple(info.metadata),
+                    spot.value.get(part) if isinstance(spot.value, dict) else None,
+                    info.discriminator if isinstance(info.discriminator, str) else None,
+                    info.description,
+                )
+            elif get_origin(bare) in (dict, list, tuple):
+                rest.pop(0)
+                arguments = get_args(bare)
+                if rest == ["[key]"]:
+                    return (*spot.path, part), _unknown_key(str(part), literals(arguments[0]))
+                element = arguments[-1] if get_origin(bare) is dict else arguments[0]
+                spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
+            else:
+                rest = []
+                spot = _Spot(spot.path, bare, (*spot.constraints, *constraints), spot.value)
+    kind = spot.discriminator
+    path = (*spot.path, kind) if kind and isinstance(spot.value, dict) and kind in spot.value else spot.path
+    return path, _wrong_value(spot, item)
+
+
+def _wrong_value(spot: _Spot, item: Any) -> str:
+    value = spot.value
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    if spot.discriminator is not None and isinstance(value, dict):
+        kinds = [unwrap(member)[0].model_fields[spot.discriminator].default for member in members(spot.annotation)]
+        if spot.discriminator not in value:
+            return f"required field {spot.discriminator} is missing (one of {', '.join(kinds)})"
+        kind = value[spot.discriminator]
+        hint = hint_for_value(kind, kinds) if isinstance(kind, str) else None
+        return f"{show(kind)} is not one of {', '.join(kinds)}{_in_parentheses(hint)}"
+    wanted = describe(spot.annotation, spot.constraints)
+    if value is None:
+        return f"is empty, not {wanted} (remove the line or give a value)"
+    hint = _hint(spot, value, wanted)
+    return f"{show(value)} is not {wanted}{_in_parentheses(hint)}"
+
+
+def _hint(spot: _Spot, value: Any, wanted: str) -> str | None:
+    words = literals(spot.annotation)
+    bares = [unwrap(member)[0] for member in members(spot.annotation)]
+    if isinstance(value, str):
+        if bool in bares and value.lower() in _YES_NO:
+            return "write true or false"
+        if (int in bares or float in bares) and _is_number(value):
+            return "without quotes"
+        if "of the form" in wanted:
+            return spot.doc.rstrip(".").lower() if spot.doc else None
+        return hint_for_value(value, words) if words else None
+    if str in bares and isinstance(value, bool | int | float):
+        return "quote it"
+    if isinstance(value, str | int | float) and any(get_origin(bare) in (list, tuple) for bare in bares):
+        return f"write [{show(value)}]"
+    return None
+
+
+def _unknown_field(word: str, model: type[BaseModel]) -> str:
+    elsewhere = list(field_names())
+    return f"unknown field ({hint_for_field(word, list(model.model_fields), elsewhere)})"
+
+
+def _unknown_key(word: str, known: Sequence[str]) -> str:
+    return f"unknown parameter ({hint_for_field(word, known, list(field_names()))})"
+
+
+def _member_for(value: Any, bares: list[Any]) -> Any:
+    """Union member that a list or mapping was meant for; None for scalars and where no member takes either."""
+    for bare in bares:
+        if isinstance(value, list) and get_origin(bare) in (list, tuple):
+            return bare
+        if isinstance(value, dict) and (is_model(bare) or get_origin(bare) is dict):
+            return bare
+    return None
+
+
+def _fits_next(bare: Any, part: str | int) -> bool:
+    return isinstance(part, int) == (get_origin(bare) in (list, tuple))
+
+
+def _child(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value) else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _said_of(doc: str | None) -> str:
+    return _in_parentheses(doc.splitlines()[0].rstrip(".") if doc else None)
+
+
+def _in_parentheses(text: str | None) -> str:
+    return f" ({text})" if text else ""
