@@ -5,7 +5,7 @@ The caller brings `open_file`, so that a plan is read the same from a folder, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -35,6 +35,19 @@ def read_schema(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> p
     """Columns of the plan, the same in each of its files."""
     with open_file(summary.files[0].name) as stream:
         return pq.read_schema(stream)
+
+
+def count_shard_rows(
+    open_file: Callable[[str], BinaryIO], summary: PlanSummary, shards: Iterable[int]
+) -> Iterator[int]:
+    """Requests of each of `shards`, ascending; reads footers only, one per file."""
+    footers: dict[str, pq.FileMetaData] = {}
+    for shard in shards:
+        file = summary.file_of(shard)
+        if file.name not in footers:
+            with open_file(file.name) as stream:
+                footers = {file.name: pq.read_metadata(stream)}
+        yield footers[file.name].row_group(shard - file.first_shard).num_rows
 
 
 def iter_rows(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,10 @@ class LocalStore:
             _copy_synced(path, part)
             return self._link(part, self.root / name)
 
+    def check_writable(self) -> None:
+        with self._temporary("probe") as part:
+            _write_synced(part, b"")
+
     def sync_folder(self, name: str) -> None:
         with _storage_errors(self.root / name), contextlib.suppress(FileNotFoundError):
             _sync_folder(self.root / name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,6 +65,12 @@ class ObjectStore:
                     return False
                 raise
         return True
+
+    def check_writable(self) -> None:
+        name = f".tmp-{uuid.uuid4().hex}"
+        with self._errors(name):
+            self._fs.pipe_file(self._path(name), b"")
+            self._fs.rm_file(self._path(name))
 
     def sync_folder(self, name: str) -> None:
         """Nothing to do: an object store has no folders."""

@@ -51,6 +51,9 @@ class Store(Protocol):
     def put_file_if_absent(self, name: str, path: Path) -> bool:
         """Write a local file's content unless the name exists; whether this call wrote it."""
 
+    def check_writable(self) -> None:
+        """Raise StorageError if nothing can be written here; leaves no trace of its own beside the folder."""
+
     def sync_folder(self, name: str) -> None:
         """Make the names in a folder survive a power cut."""
 

@@ -1,0 +1,115 @@
+"""Encode, hash and store what a backend generated, on a few threads, while the next batch generates.
+
+An artifact's name holds its request's id and a hash of its content: a late duplicate of an attempt cannot change what
+a committed row points to, and a deterministic backend's repeat writes the same bytes under the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from abstractvision_batch.errors import InvalidOutputError
+from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
+from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.media.video import video_pixel_sha256
+from abstractvision_batch.spec.model import OutputSpec
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.types import GeneratedAsset
+
+FILE_EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "video/mp4": ".mp4",
+    "video/webm": ".webm",
+}
+
+
+def artifact_folder(shard: int) -> str:
+    """Folder of one shard's artifacts, relative to the run."""
+    return f"artifacts/{shard:05d}"
+
+
+class ArtifactWriter:
+    """A pool of threads that turns assets into stored artifacts. Encoders release the GIL."""
+
+    def __init__(self, store: Store, output: OutputSpec, *, threads: int) -> None:
+        self._store = store
+        self._output = output
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="artifact-writer")
+
+    def submit(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset]) -> Future[dict[str, Any]]:
+        """Store a row's assets; the future holds the manifest columns that describe them.
+
+        The future raises InvalidOutputError for bytes that are no image or video and StorageError when storing fails.
+        """
+        return self._pool.submit(self._write_row, dict(row), list(assets))
+
+    def close(self) -> None:
+        """Wait for what was submitted, then end the threads."""
+        self._pool.shutdown(wait=True)
+
+    def _write_row(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset]) -> dict[str, Any]:
+        written = [self._write(row, asset, view) for view, asset in enumerate(assets)]
+        first = written[0]
+        metadata = dict(assets[0].metadata)
+        if len(written) > 1:
+            # A multi_view_image row has several files; the columns describe the first view and this the rest.
+            metadata["views"] = [
+                {
+                    **asset.metadata,
+                    **{name: one[name] for name in ("file_name", "sha256", "pixel_sha256", "size_bytes")},
+                }
+                for asset, one in zip(assets, written, strict=True)
+            ]
+        return {**first, "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
+
+    def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int) -> dict[str, Any]:
+        if asset.media_type == "video":
+            columns, data = _measure_video(asset)
+        else:
+            columns, data = self._encode_image(asset)
+        sha256 = hashlib.sha256(data).hexdigest()
+        label = row["request_id"] if view == 0 else f"{row['request_id']}-v{view}"
+        name = f"{artifact_folder(row['shard'])}/{label}-{sha256[:12]}{FILE_EXTENSIONS[columns['content_type']]}"
+        self._store.put(name, data)
+        return {**columns, "file_name": name, "size_bytes": len(data), "sha256": sha256}
+
+    def _encode_image(self, asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:
+        image = decode_image(asset.data, name="the generated image")
+        wanted = MIME_TYPES[self._output.image_format]
+        data = asset.data
+        if sniff_mime_type(data) != wanted:
+            data = encode_image(image, self._output.image_format, jpeg_quality=self._output.jpeg_quality)
+            if wanted == "image/jpeg":
+                image = decode_image(data)  # JPEG loses pixels: the hash is of what the file holds
+        columns = {
+            "content_type": wanted,
+            "pixel_sha256": pixel_sha256(image),
+            "media_width": image.width,
+            "media_height": image.height,
+            "media_frames": 1,
+            "duration_s": None,
+        }
+        return columns, data
+
+
+def _measure_video(asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:
+    mime_type = sniff_mime_type(asset.data)
+    if mime_type not in FILE_EXTENSIONS:
+        raise InvalidOutputError(f"the generated video is {mime_type or 'of no known type'}, not MP4 or WebM")
+    info = probe(asset.data, mime_type)
+    columns = {
+        "content_type": mime_type,
+        "pixel_sha256": video_pixel_sha256(asset.data),
+        "media_width": info.width,
+        "media_height": info.height,
+        "media_frames": info.frames,
+        "duration_s": info.duration_s,
+    }
+    return columns, asset.data

@@ -1,0 +1,43 @@
+"""What a worker is told once, before its first shard: everything but prompts and pixels. Picklable."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.registry.cards import ModelCard
+from abstractvision_batch.spec.model import BackendSpec, JobSpec
+from abstractvision_batch.storage.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run. The options hold secrets, resolved by the driver, and are never printed or stored."""
+
+    url: str
+    spec: JobSpec
+    backend: BackendSpec
+    """As `spec.backend`, with local paths made absolute."""
+    card: ModelCard
+    plan: PlanSummary
+    store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def open_store(self) -> Store:
+        """The run's store, opened anew: file systems do not travel between processes."""
+        return open_store(self.url, self.store_options)
+
+    def create_backend(self) -> VisionBackend:
+        """The job's backend, not loaded yet."""
+        return create_backend(self.backend, card=self.card, model=self.spec.model)
+
+
+def worker_name() -> str:
+    """Which process did the work, for the manifest: ``host:pid``."""
+    return f"{socket.gethostname()}:{os.getpid()}"

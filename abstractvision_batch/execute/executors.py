@@ -1,0 +1,41 @@
+"""Which executors there are. Each runs shards through the same shard runner; Ray is imported only when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+
+from abstractvision_batch.errors import OptionalDependencyMissingError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.inline_executor import run_shards_inline
+from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.progress import ShardSummary
+
+
+def require_executor(executor: str) -> None:
+    """Check that what the executor imports is installed, without importing it.
+
+    Raises:
+        OptionalDependencyMissingError: it is not; the message has the pip command.
+    """
+    if executor == "ray" and find_spec("ray") is None:
+        raise OptionalDependencyMissingError(
+            'execution.executor: ray is not installed (pip install "abstractvision_batch[ray]", or use inline)'
+        )
+
+
+def run_shards(
+    context: RunContext,
+    shards: Iterable[int],
+    *,
+    interrupts: Interrupts,
+    on_rows: Callable[[int, int], None],
+    on_shard: Callable[[ShardSummary], None],
+) -> None:
+    """Run shards on the spec's executor until they are done or an interrupt drains the run."""
+    if context.spec.execution.executor == "ray":
+        from abstractvision_batch.execute.ray_executor import run_shards_ray
+
+        run_shards_ray(context, shards, interrupts=interrupts, on_rows=on_rows, on_shard=on_shard)
+    else:
+        run_shards_inline(context, shards, interrupts=interrupts, on_rows=on_rows, on_shard=on_shard)

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM in three steps: drain, cancel, stop at once.
+
+The first lets running shards finish and commit; the second ends running generation at its next step; the third raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from abstractvision_batch.errors import RunInterruptedError
+
+logger = logging.getLogger(__name__)
+
+_MESSAGES = {
+    1: "interrupted: running shards finish and commit, no new ones start (once more to cancel them)",
+    2: "interrupted again: running generation is cancelled at its next step (once more to stop at once)",
+}
+
+
+class Interrupts:
+    """Counts the interrupts of one run. A context manager; outside the main thread it never sees any."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new shard may start."""
+        return self.count >= 1
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether running generation should end."""
+        return self.count >= 2
+
+    def arm(self) -> None:
+        """Take the signals, also from a library that has put its own handlers in place since."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                found = signal.signal(number, self._receive)
+                self._previous.setdefault(number, found)
+
+    def __enter__(self) -> Self:
+        self.arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 2:
+            raise RunInterruptedError("stopped at once (run the same command again to resume)")
+        logger.warning(_MESSAGES[self.count])

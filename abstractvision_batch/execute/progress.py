@@ -1,0 +1,79 @@
+"""How far a run is: counts that an executor reports and the command line draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts of one run. `generated` and `failed` are of this invocation; `skipped` was done before it."""
+
+    requests: int
+    skipped: int = 0
+    generated: int = 0
+    failed: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    phase: str = "generate"
+
+    @property
+    def done(self) -> int:
+        """Requests that have a result, from this invocation or an earlier one."""
+        return self.skipped + self.generated
+
+
+ProgressListener = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """What a worker answers: numbers only. `committed` is false where another driver's part was there first."""
+
+    shard: int
+    succeeded: int
+    failed: int
+    committed: bool = True
+
+
+class ProgressTracker:
+    """Adds up what an executor reports and tells the listener."""
+
+    def __init__(self, start: Progress, listener: ProgressListener | None) -> None:
+        self._now = start
+        self._committed = (0, 0)
+        self._listener = listener
+        self._tell(start)
+
+    @property
+    def committed_rows(self) -> int:
+        """Rows of shards that this invocation committed."""
+        return sum(self._committed)
+
+    def on_rows(self, succeeded: int, failed: int) -> None:
+        """Take the rows of shards that are not committed yet."""
+        generated = self.committed_rows + succeeded + failed
+        if (generated, self._committed[1] + failed) != (self._now.generated, self._now.failed):
+            self._tell(replace(self._now, generated=generated, failed=self._committed[1] + failed))
+
+    def on_shard(self, shard: ShardSummary) -> None:
+        """Take a committed shard."""
+        self._committed = (self._committed[0] + shard.succeeded, self._committed[1] + shard.failed)
+        self._tell(
+            replace(
+                self._now,
+                generated=self.committed_rows,
+                failed=self._committed[1],
+                shards_done=self._now.shards_done + 1,
+            )
+        )
+
+    def on_phase(self, phase: str) -> None:
+        """Say what happens after generation."""
+        self._tell(replace(self._now, phase=phase))
+
+    def _tell(self, now: Progress) -> None:
+        self._now = now
+        if self._listener is not None:
+            self._listener(now)

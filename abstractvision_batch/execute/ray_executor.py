@@ -1,0 +1,357 @@
+"""Run shards on Ray actors. The only file that imports Ray.
+
+Our own pool on Ray Core: one actor per share of a GPU (or of CPUs), up to two shards in flight each, no restarts by
+Ray. A dead actor's shards are put back and a new actor takes its place (`shard_queue`). Actors that cannot be placed
+yet stay pending, which is what an autoscaler looks at. Numbers cross the object store, never prompts or pixels.
+
+Not covered: submitting jobs to a cluster; this file joins one or starts one on this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry from a library
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+
+from abstractvision_batch.errors import AbstractVisionError, ClusterError, GenerationCancelledError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.results import RowResult
+from abstractvision_batch.execute.shard_queue import ShardQueue, Work
+from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.plan.read import read_shard
+
+logger = logging.getLogger(__name__)
+
+#: Shards that an actor holds: the second waits in its queue, so that it never idles for the driver.
+IN_FLIGHT = 2
+#: Workers that die before any shard was done, in a row, before the run gives up.
+MAX_LOADING_DEATHS = 3
+POLL_S = 0.25
+
+
+class _ProgressBoard:
+    """Rows that are generated but not committed, by shard: what a long shard shows before it ends."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[int, int]] = {}
+
+    def note(self, shard: int, succeeded: int, failed: int) -> None:
+        self._rows[shard] = (succeeded, failed)
+
+    def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
+        self._rows = {shard: rows for shard, rows in self._rows.items() if shard in shards}
+        return self._rows
+
+
+class _Worker:
+    """One actor: a shard runner that is made on load, so that a missing model is an error with our own class."""
+
+    def __init__(self, context: RunContext, board: Any) -> None:
+        self._context = context
+        self._board = board
+        self._runner: ShardRunner | None = None
+
+    def load(self) -> None:
+        backend = self._context.create_backend()
+        backend.preload()
+        self._runner = ShardRunner(self._context, backend)
+
+    def run_shard(self, shard: int) -> ShardSummary:
+        return self._loaded.run_shard(shard, cancelled=_is_cancelled, on_rows=self._note(shard))
+
+    def run_rows(self, shard: int, indexes: tuple[int, ...]) -> dict[int, RowResult]:
+        wanted = set(indexes)
+        rows = [row for row in self._loaded.read_rows(shard).to_pylist() if row["index"] in wanted]
+        return self._loaded.generate_rows(rows, cancelled=_is_cancelled)
+
+    def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
+        return self._loaded.commit(self._loaded.read_rows(shard), results, shard=shard)
+
+    @property
+    def _loaded(self) -> ShardRunner:
+        if self._runner is None:
+            raise ClusterError("a worker was asked to generate before it had loaded")
+        return self._runner
+
+    def _note(self, shard: int) -> Callable[[int, int], None]:
+        last = 0.0
+
+        def note(succeeded: int, failed: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > POLL_S:
+                last = time.monotonic()
+                self._board.note.remote(shard, succeeded, failed)
+
+        return note
+
+
+def _is_cancelled() -> bool:
+    return bool(ray.get_runtime_context().is_canceled())
+
+
+@dataclass(slots=True)
+class _Actor:
+    """The driver's view of one actor. `calls` are in the order in which the actor runs them."""
+
+    handle: Any
+    loading: Any
+    calls: dict[Any, Work] = field(default_factory=dict)
+    ready: bool = False
+
+
+def run_shards_ray(
+    context: RunContext,
+    shards: Iterable[int],
+    *,
+    interrupts: Interrupts,
+    on_rows: Callable[[int, int], None],
+    on_shard: Callable[[ShardSummary], None],
+) -> None:
+    """Run shards on the actors of a Ray cluster until they are done or an interrupt drains the run.
+
+    Args:
+        context: The run.
+        shards: Numbers of the shards to run.
+        interrupts: Polled by the driver; a drain cancels queued shards, a cancel also running ones.
+        on_rows: Called with the (succeeded, failed) rows of shards that are not committed yet.
+        on_shard: Called after each commit.
+
+    Raises:
+        DependencyError: the model or a package is missing on a worker.
+        StorageError: a worker could not read the plan or write.
+        ClusterError: Ray cannot be reached, the cluster cannot hold one actor, or workers die while they load.
+    """
+    waiting = list(shards)
+    with _connected(context.spec.execution.address):
+        interrupts.arm()  # ray.init puts a SIGTERM handler of its own in place
+        _Pool(context, waiting, interrupts, on_rows, on_shard).run()
+
+
+class _Pool:
+    """The loop: feed idle actors, take what is ready, replace what died."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        shards: list[int],
+        interrupts: Interrupts,
+        on_rows: Callable[[int, int], None],
+        on_shard: Callable[[ShardSummary], None],
+    ) -> None:
+        self._context = context
+        self._interrupts = interrupts
+        self._on_rows = on_rows
+        self._on_shard = on_shard
+        self._queue = ShardQueue(shards, split=self._batches_of)
+        self._options = actor_options(context, ray.cluster_resources())
+        self._board = ray.remote(_ProgressBoard).options(num_cpus=0).remote()
+        self._context_ref = ray.put(context)
+        self._actors = [self._start_actor() for _ in range(self._number_of_actors(len(shards)))]
+        self._loading_deaths = 0
+        self._drained = self._cancelled = False
+
+    def run(self) -> None:
+        try:
+            while self._busy() or (len(self._queue) and not self._interrupts.draining):
+                self._heed_interrupts()
+                self._feed()
+                self._take_ready()
+                self._report()
+        finally:
+            for actor in self._actors:
+                ray.kill(actor.handle)
+            ray.kill(self._board)
+
+    def _busy(self) -> bool:
+        return any(actor.calls for actor in self._actors)
+
+    def _start_actor(self) -> _Actor:
+        handle = ray.remote(_Worker).options(**self._options).remote(self._context_ref, self._board)
+        return _Actor(handle, handle.load.remote())
+
+    def _number_of_actors(self, shards: int) -> int:
+        wanted = self._context.spec.execution.actors
+        if wanted == "auto":
+            resources = ray.cluster_resources()
+            wanted = min(
+                int(resources.get(name, 0) // share)
+                for name, share in (("CPU", self._options["num_cpus"]), ("GPU", self._options["num_gpus"]))
+                if share > 0
+            )
+        return max(1, min(wanted, shards))
+
+    def _feed(self) -> None:
+        if self._interrupts.draining:
+            return
+        ready = [actor for actor in self._actors if actor.ready]
+        for depth in range(IN_FLIGHT):
+            # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.
+            if depth and len(self._queue) < len(self._actors):
+                return
+            for actor in ready:
+                if len(actor.calls) == depth and len(self._queue):
+                    self._send(actor, self._queue.pop())
+
+    def _send(self, actor: _Actor, work: Work) -> None:
+        if work.indexes:
+            reference = actor.handle.run_rows.remote(work.shard, work.indexes)
+        else:
+            reference = actor.handle.run_shard.remote(work.shard)
+        actor.calls[reference] = work
+
+    def _take_ready(self) -> None:
+        owners = {actor.loading: actor for actor in self._actors if not actor.ready}
+        owners |= {reference: actor for actor in self._actors for reference in actor.calls}
+        ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_S)
+        for reference in ready:
+            actor = owners[reference]
+            if actor not in self._actors:
+                continue  # replaced while this list was worked off
+            try:
+                answer = ray.get(reference)
+            except RayActorError as exc:
+                self._replace(actor, exc)
+            except TaskCancelledError:
+                actor.calls.pop(reference, None)
+            except RayTaskError as exc:
+                self._fail(actor, reference, exc)
+            else:
+                self._accept(actor, reference, answer)
+
+    def _accept(self, actor: _Actor, reference: Any, answer: Any) -> None:
+        if reference == actor.loading:
+            actor.ready = True
+            return
+        work = actor.calls.pop(reference)
+        self._loading_deaths = 0
+        if isinstance(answer, ShardSummary):
+            self._on_shard(answer)
+        elif (results := self._queue.piece_done(work, answer)) is not None:
+            self._commit(actor, work.shard, results)
+
+    def _commit(self, actor: _Actor, shard: int, results: dict[int, RowResult]) -> None:
+        reference = actor.handle.commit.remote(shard, results)
+        actor.calls[reference] = Work(shard)
+
+    def _fail(self, actor: _Actor, reference: Any, error: RayTaskError) -> None:
+        cause = error.cause
+        if isinstance(cause, GenerationCancelledError):
+            actor.calls.pop(reference, None)
+            return
+        if isinstance(cause, AbstractVisionError):
+            raise cause from error
+        raise error
+
+    def _replace(self, actor: _Actor, error: RayActorError) -> None:
+        """Put a dead actor's work back, the first of which it died of, and start another actor."""
+        self._actors.remove(actor)
+        works = list(actor.calls.values())
+        for work in works[1:]:
+            self._queue.put_back(work)
+        finished = self._queue.worker_died(works[0]) if works else None
+        if not actor.ready:
+            self._loading_deaths += 1
+            if self._loading_deaths >= MAX_LOADING_DEATHS:
+                raise ClusterError(
+                    f"{self._loading_deaths} workers died while they loaded {self._context.spec.model}: "
+                    f"{_first_line(error)}"
+                ) from error
+        what = f"shard {works[0].shard}" if works else "loading"
+        logger.warning("a worker died during %s; another takes its place: %s", what, _first_line(error))
+        replacement = self._start_actor()
+        self._actors.append(replacement)
+        if finished is not None:
+            self._commit(replacement, works[0].shard, finished)
+
+    def _heed_interrupts(self) -> None:
+        if self._interrupts.draining and not self._drained:
+            self._drained = True
+            for actor in self._actors:
+                for reference in list(actor.calls)[1:]:
+                    ray.cancel(reference)
+        if self._interrupts.cancelled and not self._cancelled:
+            self._cancelled = True
+            for actor in self._actors:
+                for reference in actor.calls:
+                    ray.cancel(reference)
+
+    def _report(self) -> None:
+        running = {work.shard for actor in self._actors for work in actor.calls.values()}
+        rows = ray.get(self._board.read.remote(running)).values()
+        self._on_rows(sum(succeeded for succeeded, _ in rows), sum(failed for _, failed in rows))
+
+    def _batches_of(self, shard: int) -> list[tuple[int, ...]]:
+        table = read_shard(self._context.open_store().open, self._context.plan, shard)
+        batches: dict[int, list[int]] = {}
+        for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
+            batches.setdefault(batch, []).append(index)
+        return [tuple(indexes) for indexes in batches.values()]
+
+
+def actor_options(context: RunContext, resources: dict[str, float]) -> dict[str, Any]:
+    """Ray's options for one actor.
+
+    Raises:
+        ClusterError: no node can ever hold such an actor, and the cluster is not one that grows.
+    """
+    execution, backend = context.spec.execution, context.backend
+    cpus = getattr(backend, "threads", 1) if execution.cpus_per_actor == "auto" else execution.cpus_per_actor
+    gpus = execution.gpus_per_actor
+    if gpus == "auto":
+        uses_gpu = getattr(backend, "device", "cpu") in ("auto", "cuda") or str(
+            getattr(backend, "device", "cpu")
+        ).startswith("cuda")
+        gpus = 1.0 if uses_gpu and resources.get("GPU", 0) >= 1 else 0.0
+    for name, share in (("CPU", cpus), ("GPU", gpus)):
+        if share > resources.get(name, 0) and execution.address is None:
+            raise ClusterError(
+                f"execution.{name.lower()}s_per_actor: {share:g} {name} wanted for an actor, "
+                f"the cluster has {resources.get(name, 0):g} (lower it, or set execution.address to a larger cluster)"
+            )
+    return {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Join a cluster or start one, and leave it as it was found."""
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        options["address"] = address
+    elif "RAY_ADDRESS" not in os.environ:
+        options["include_dashboard"] = False
+    try:
+        ray.init(**options)
+    except (RayError, ConnectionError, ValueError) as exc:
+        raise ClusterError(f"{address or 'ray'}: cannot connect: {_first_line(exc)}") from exc
+    except RuntimeError as exc:
+        # On a loaded machine the head's own services can miss their deadline once.
+        logger.warning("Ray did not start, trying once more: %s", _first_line(exc))
+        ray.shutdown()
+        try:
+            ray.init(**options)
+        except (RayError, RuntimeError, ConnectionError) as again:
+            raise ClusterError(f"{address or 'ray'}: cannot start: {_first_line(again)}") from again
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,74 @@
+"""A row of the plan as the request a backend understands, with the bytes of its input images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import fsspec
+
+from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.types import (
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    VideoGenerationRequest,
+    VisionRequest,
+)
+
+LoadBytes = Callable[[str], bytes]
+
+
+def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionRequest:
+    """The request that a plan row describes.
+
+    Raises:
+        GenerationError: an input image cannot be read any more.
+    """
+    extra = json.loads(row["params_json"] or "{}")
+    image = load_bytes(row["input_image"]) if row["input_image"] else None
+    shared = {name: row[name] for name in ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height")}
+    match row["task"]:
+        case "text_to_image":
+            return ImageGenerationRequest(prompt=row["prompt"], **shared, extra=extra)
+        case "image_to_image":
+            mask = load_bytes(row["mask_image"]) if row["mask_image"] else None
+            return ImageEditRequest(
+                prompt=row["prompt"], image=image or b"", mask=mask, strength=row["strength"], **shared, extra=extra
+            )
+        case "multi_view_image":
+            angles = extra.pop("angles", None) or MultiAngleRequest.angles
+            return MultiAngleRequest(
+                prompt=row["prompt"], reference_image=image, angles=tuple(angles), **shared, extra=extra
+            )
+        case "text_to_video":
+            video = {name: row[name] for name in ("fps", "num_frames")}
+            return VideoGenerationRequest(prompt=row["prompt"], **shared, **video, extra=extra)
+        case "image_to_video":
+            video = {name: row[name] for name in ("fps", "num_frames")}
+            return ImageToVideoRequest(image=image or b"", prompt=row["prompt"], **shared, **video, extra=extra)
+        case task:
+            raise GenerationError(f"{row['request_id']}: the plan has an unknown task {task!r}")
+
+
+class InputImages:
+    """Reads input images by path or URL and keeps the last few, which neighbouring requests share."""
+
+    def __init__(self, options: Mapping[str, Any], *, keep: int = 16) -> None:
+        self._options = options
+        self._keep = keep
+        self._cache: dict[str, bytes] = {}
+
+    def __call__(self, url: str) -> bytes:
+        if url not in self._cache:
+            try:
+                with fsspec.open(url, "rb", **self._options) as stream:
+                    data = stream.read()
+            except OSError as exc:
+                raise GenerationError(f"{url}: the input image cannot be read: {exc.strerror or exc}") from exc
+            while len(self._cache) >= self._keep:
+                del self._cache[next(iter(self._cache))]
+            self._cache[url] = data
+        return self._cache[url]

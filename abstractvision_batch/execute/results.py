@@ -1,0 +1,99 @@
+"""One request's outcome, and the manifest part that a shard's outcomes make."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.plan.columns import RESULT_SCHEMA, manifest_schema
+
+#: Error messages are for people; a stack of native log lines is not.
+MAX_ERROR_CHARACTERS = 2000
+#: Key of the part's Parquet metadata, a JSON object.
+METADATA_KEY = b"abstractvision_batch.manifest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """The result columns of one manifest row; times in UTC."""
+
+    status: str
+    error_kind: str | None = None
+    error_message: str | None = None
+    attempts: int = 1
+    attempt: int = 0
+    file_name: str | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    pixel_sha256: str | None = None
+    media_width: int | None = None
+    media_height: int | None = None
+    media_frames: int | None = None
+    duration_s: float | None = None
+    reproducibility: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    latency_s: float | None = None
+    worker: str | None = None
+    device: str | None = None
+    metadata_json: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the row has an artifact."""
+        return self.status == "ok"
+
+
+def failed_columns(error: GenerationError) -> dict[str, Any]:
+    """The columns that say why a request failed."""
+    return {
+        "status": "failed",
+        "error_kind": error.error_kind,
+        "error_message": " ".join(str(error).split())[:MAX_ERROR_CHARACTERS],
+    }
+
+
+def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int) -> bytes:
+    """The Parquet bytes of a shard's manifest part.
+
+    Args:
+        rows: The shard's rows of the plan.
+        results: Result by plan index; one for every row.
+        shard: Number of the shard.
+        attempt: Which try at the shard this is.
+    """
+    ordered = [results[index] for index in rows["index"].to_pylist()]
+    columns = [pa.array([getattr(result, name) for result in ordered], type_) for name, type_ in _result_columns()]
+    schema = manifest_schema(rows.schema)
+    table = pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *columns], schema=schema)
+    note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}, sort_keys=True)
+    sink = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata({**(schema.metadata or {}), METADATA_KEY: note.encode()}),
+        sink,
+        compression="zstd",
+    )
+    return sink.getvalue()
+
+
+def _result_columns() -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in RESULT_SCHEMA]
+
+
+def result_from_json(data: Mapping[str, Any]) -> RowResult:
+    """The result that `dataclasses.asdict` turned into a mapping."""
+    return RowResult(**{field.name: data[field.name] for field in fields(RowResult)})
+
+
+def result_to_json(result: RowResult) -> dict[str, Any]:
+    """A plain mapping: what crosses a process border."""
+    return asdict(result)

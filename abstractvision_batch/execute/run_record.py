@@ -1,0 +1,168 @@
+"""`run.json`: what a run is. Written once, put-if-absent, so that two drivers of one output agree on one run.
+
+It holds the resolved spec, its fingerprint, the model's card, the plan's files with their hashes and the software that
+planned it; secrets stay names of environment variables.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from abstractvision_batch import __version__
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION
+from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.storage.store import Store
+
+RECORD = "run.json"
+FORMAT = 1
+#: Packages whose version can change pixels or the plan's bytes.
+RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow", "pyarrow", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The parsed `run.json`; `data` is all of it."""
+
+    data: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that changes pixels."""
+        return str(self.data["fingerprint"])
+
+    @property
+    def plan(self) -> PlanSummary:
+        """The plan's counts and files."""
+        return PlanSummary.from_json(self.data["plan"])
+
+    @property
+    def spec(self) -> JobSpec:
+        """The resolved job spec."""
+        return JobSpec.model_validate(self.data["spec"])
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card as it was."""
+        return ModelCard.from_json(self.data["card"])
+
+
+def build_record(spec: JobSpec, *, spec_path: str, card: ModelCard, plan: PlanSummary, fingerprint: str) -> RunRecord:
+    """The record of a new run."""
+    data = {
+        "format": FORMAT,
+        "run_id": uuid.uuid4().hex,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": spec.name,
+        "fingerprint": fingerprint,
+        "fingerprint_version": FINGERPRINT_VERSION,
+        "spec_path": spec_path,
+        "spec": spec.model_dump(mode="json"),
+        "card": card.to_json(),
+        "plan": plan.to_json(),
+        "environment": describe_environment(),
+    }
+    return RunRecord(data)
+
+
+def read_record(store: Store) -> RunRecord | None:
+    """The run that lives in the store; None where there is none.
+
+    Raises:
+        StorageError: there is a `run.json`, but not one of ours.
+    """
+    if not store.exists(RECORD):
+        return None
+    where = store.url_of(RECORD)
+    try:
+        data = json.loads(store.read(RECORD))
+    except ValueError as exc:
+        raise StorageError(f"{where}: not JSON ({exc}); choose another output or remove it") from exc
+    if not isinstance(data, dict) or "fingerprint" not in data or "plan" not in data:
+        raise StorageError(f"{where}: not a run of avbatch; choose another output or remove it")
+    if data.get("format") != FORMAT:
+        raise StorageError(
+            f"{where}: format {data.get('format')}, this version reads {FORMAT} (use the version it names)"
+        )
+    return RunRecord(data)
+
+
+def write_record(store: Store, record: RunRecord) -> RunRecord:
+    """Put the record if there is none; the one that is there now."""
+    data = json.dumps(record.data, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    if store.put_if_absent(RECORD, data):
+        return record
+    found = read_record(store)
+    if found is None:
+        raise StorageError(f"{store.url_of(RECORD)}: appeared and vanished while the run started")
+    return found
+
+
+def require_same_run(found: RunRecord, spec: JobSpec, *, fingerprint: str, where: str, location: str) -> None:
+    """Refuse to mix two runs in one output.
+
+    Raises:
+        SpecError: the output holds a run whose pixels would differ; the message lists what does.
+    """
+    if found.fingerprint == fingerprint:
+        return
+    differing = list(_differences(found.data["spec"], spec.model_dump(mode="json"), "")) or ["the prompt dataset"]
+    shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
+    raise SpecError(
+        f"{location}: output.path: {where} holds another run, {found.data['name']} of {found.data['created_at']} "
+        f"({shown}) (choose another output.path, or remove that folder)"
+    )
+
+
+def describe_environment() -> dict[str, Any]:
+    """The software and the host that planned the run, as JSON."""
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "avbatch": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "argv": sys.argv[:1],
+        "packages": versions,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the working tree that the run was started from; None outside of one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+#: Parts of a spec that say where and how, not what; they never make it another run.
+_IGNORED = {"name", "description", "output.path", "output.storage_options", "execution", "prompts.source"}
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if path in _IGNORED and path != "execution":
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new and not (path.startswith("execution.") and path != "execution.batch_size"):
+        yield f"{path}: {old!r} there, {new!r} here"

@@ -1,0 +1,227 @@
+"""Run one shard: read its rows, generate batch by batch, store every artifact, write the manifest part last.
+
+Every executor runs shards through this file, so what a laptop tests is what a cluster does. The next batch generates
+while the last one is encoded and stored. A request that fails becomes a row; the shard goes on.
+
+Not covered: which shards to run, and what happens when the process dies (the executors).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
+from abstractvision_batch.errors import GenerationCancelledError, GenerationError, InvalidOutputError, OutOfMemoryError
+from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
+from abstractvision_batch.execute.context import RunContext, worker_name
+from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.requests import InputImages, build_request
+from abstractvision_batch.execute.results import RowResult, build_part, failed_columns
+from abstractvision_batch.plan.read import read_shard
+from abstractvision_batch.types import GeneratedAsset, VisionRequest
+
+Row = dict[str, Any]
+#: First wait before a request is tried again, doubled each time, in seconds.
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """One request's item with what the manifest says of how it came about."""
+
+    item: BatchItem
+    attempts: int
+    batch_as_planned: bool
+    started_at: datetime
+    latency_s: float
+
+
+def part_name(shard: int, attempt: int) -> str:
+    """Name of a manifest part; its presence means that the shard is done."""
+    return f"manifest/{shard:05d}-a{attempt}.parquet"
+
+
+class ShardRunner:
+    """A worker: one backend, one store, shards one after the other."""
+
+    def __init__(self, context: RunContext, backend: VisionBackend) -> None:
+        self._context = context
+        self._backend = backend
+        self._store = context.open_store()
+        self._load_bytes = InputImages(context.prompt_options)
+        self._writer = ArtifactWriter(self._store, context.spec.output, threads=context.spec.execution.writer_threads)
+        self._worker = worker_name()
+
+    def run_shard(
+        self,
+        shard: int,
+        *,
+        attempt: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
+    ) -> ShardSummary:
+        """Generate and commit a whole shard.
+
+        Args:
+            shard: Number of the shard.
+            attempt: Which try at the shard this is; part of the manifest part's name.
+            cancelled: Polled between denoising steps; true ends the shard without a part.
+            on_rows: Called after each batch with the shard's (succeeded, failed) rows so far.
+
+        Raises:
+            GenerationCancelledError: `cancelled` answered true; nothing was committed.
+            StorageError: reading the plan or writing failed; nothing was committed.
+        """
+        table = self.read_rows(shard)
+        results = self.generate_rows(table.to_pylist(), attempt=attempt, cancelled=cancelled, on_rows=on_rows)
+        return self.commit(table, results, shard=shard, attempt=attempt)
+
+    def read_rows(self, shard: int) -> pa.Table:
+        """The shard's rows of the plan."""
+        return read_shard(self._store.open, self._context.plan, shard)
+
+    def generate_rows(
+        self,
+        rows: Sequence[Row],
+        *,
+        attempt: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
+    ) -> dict[int, RowResult]:
+        """Generate and store rows of one shard, in their pinned batches.
+
+        Returns:
+            Result by plan index, one for every row.
+        """
+        results: dict[int, RowResult] = {}
+        generated = failed = 0
+        pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
+        for _, group in groupby(rows, key=lambda row: row["batch_id"]):
+            batch = list(group)
+            outcomes = self._generate_batch(batch, cancelled)
+            # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
+            self._collect(pending, results, attempt)
+            pending = []
+            for row, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome.item, GenerationError):
+                    results[row["index"]] = self._result(outcome, attempt, failed_columns(outcome.item))
+                else:
+                    assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
+                    pending.append((row, outcome, self._writer.submit(row, assets)))
+            generated += len(batch)
+            failed += sum(isinstance(outcome.item, GenerationError) for outcome in outcomes)
+            on_rows(generated - failed, failed)
+        self._collect(pending, results, attempt)
+        return results
+
+    def commit(
+        self, table: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int = 0
+    ) -> ShardSummary:
+        """Write the manifest part: the last thing a shard does, and what makes it done."""
+        self._store.sync_folder(artifact_folder(shard))
+        part = build_part(table, results, shard=shard, attempt=attempt)
+        committed = self._store.put_if_absent(part_name(shard, attempt), part)
+        succeeded = sum(result.succeeded for result in results.values())
+        return ShardSummary(shard, succeeded, len(results) - succeeded, committed)
+
+    def close(self) -> None:
+        """End the writer threads and free the model."""
+        self._writer.close()
+        self._backend.close()
+
+    def _collect(
+        self,
+        pending: Iterable[tuple[Row, BatchOutcome, Future[dict[str, Any]]]],
+        results: dict[int, RowResult],
+        attempt: int,
+    ) -> None:
+        for row, outcome, future in pending:
+            try:
+                columns = {"status": "ok", **future.result()}
+            except InvalidOutputError as error:
+                columns = failed_columns(error)
+            results[row["index"]] = self._result(outcome, attempt, columns)
+
+    def _generate_batch(self, batch: Sequence[Row], cancelled: Callable[[], bool]) -> list[BatchOutcome]:
+        """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""
+        max_attempts = self._context.spec.execution.max_attempts
+        outcomes: dict[int, BatchOutcome] = {}
+        requests: dict[int, VisionRequest] = {}
+        for position, row in enumerate(batch):
+            try:
+                requests[position] = build_request(row, self._load_bytes)
+            except GenerationError as error:
+                outcomes[position] = BatchOutcome(error, 1, True, datetime.now(UTC), 0.0)
+        waiting = list(requests)
+        for attempt in range(1, max_attempts + 1):
+            if not waiting:
+                break
+            if attempt > 1:
+                _wait_before_retry(attempt, cancelled)
+            started_at, clock = datetime.now(UTC), time.perf_counter()
+            items, whole = self._forward([requests[position] for position in waiting], cancelled)
+            latency_s = time.perf_counter() - clock
+            as_planned = whole and len(waiting) == len(batch)
+            for position, item in zip(waiting, items, strict=True):
+                if isinstance(item, GenerationCancelledError):
+                    raise item
+                outcomes[position] = BatchOutcome(item, attempt, as_planned, started_at, latency_s)
+            waiting = [position for position in waiting if _retryable(outcomes[position].item)]
+        return [outcomes[position] for position in range(len(batch))]
+
+    def _forward(
+        self, requests: Sequence[VisionRequest], cancelled: Callable[[], bool]
+    ) -> tuple[list[BatchItem], bool]:
+        """One item per request, and whether they shared the forward pass that was planned; halves what does not fit."""
+        items = self._backend.generate_batch(requests, cancelled=cancelled)
+        if len(requests) > 1 and any(isinstance(item, OutOfMemoryError) for item in items):
+            half = len(requests) // 2
+            first, _ = self._forward(requests[:half], cancelled)
+            second, _ = self._forward(requests[half:], cancelled)
+            return [*first, *second], False
+        return items, True
+
+    def _result(self, outcome: BatchOutcome, attempt: int, columns: Mapping[str, Any]) -> RowResult:
+        return RowResult(
+            **columns,
+            attempts=outcome.attempts,
+            attempt=attempt,
+            reproducibility=_reproducibility(outcome) if columns["status"] == "ok" else None,
+            started_at=outcome.started_at,
+            finished_at=datetime.now(UTC),
+            latency_s=outcome.latency_s,
+            worker=self._worker,
+            device=self._device(),
+        )
+
+    def _device(self) -> str | None:
+        device = self._backend.environment().get("device")
+        return None if device is None else str(device)
+
+
+def _retryable(item: BatchItem) -> bool:
+    return isinstance(item, GenerationError) and item.retryable
+
+
+def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> None:
+    # Full jitter: workers that failed together do not come back together.
+    until = time.monotonic() + random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (attempt - 2)))
+    while time.monotonic() < until:
+        if cancelled():
+            raise GenerationCancelledError("cancelled while waiting for another attempt")
+        time.sleep(min(0.1, max(0.0, until - time.monotonic())))
+
+
+def _reproducibility(outcome: BatchOutcome) -> str:
+    # GPU and CPU kernels choose algorithms by batch size, so another size is another image by a level or so.
+    return "bit-exact" if outcome.batch_as_planned else "perceptual"

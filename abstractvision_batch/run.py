@@ -1,0 +1,266 @@
+"""`avbatch run`: from a job spec to a finished dataset, top to bottom, one call per arrow of the design.
+
+    spec.yaml → load and check → plan → execute → merge → report
+
+Running the same spec again is how a run resumes: shards that left a manifest part are done, and only the others run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.executors import require_executor, run_shards
+from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.manifest import (
+    MANIFEST,
+    RowCounts,
+    count_rows,
+    iter_rows,
+    list_parts,
+    merge_manifest,
+    merged_rows,
+    missing_shards,
+)
+from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
+from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
+from abstractvision_batch.plan.build import build_plan, prompts_digest
+from abstractvision_batch.plan.read import count_shard_rows
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.report.run_report import CONTACT_SHEET, write_report
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.identity import fingerprint
+from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.storage.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run stands after an invocation."""
+
+    path: str
+    requests: int
+    succeeded: int
+    failed: int
+    generated: int
+    """Rows that this invocation generated."""
+    skipped: int
+    """Rows that were done before."""
+    elapsed_s: float
+    by_error_kind: dict[str, int]
+    interrupted: bool
+    manifest_path: str | None
+    contact_sheet_path: str | None
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line exits with: 0, 1 where rows failed, 130 where the run was interrupted."""
+        return 130 if self.interrupted else 1 if self.failed else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+def run(
+    spec: str | Path | Mapping[str, Any] | LoadedSpec,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+    on_progress: ProgressListener | None = None,
+) -> RunResult:
+    """Run a job, or what is left of it.
+
+    Args:
+        spec: Path of a YAML file, a mapping of the same content, or what `load_spec` returned.
+        overrides: ``dotted.key=value`` strings, as of ``--set``.
+        registry_paths: More folders of model cards.
+        on_progress: Called with the counts whenever they change.
+
+    Raises:
+        SpecError: the spec is wrong, or its output holds another run.
+        DependencyError: a model or a package is missing.
+        StorageError: reading or writing failed; running again resumes.
+        ClusterError: Ray failed; running again resumes.
+    """
+    clock = time.monotonic()
+    loaded = load(spec, overrides=overrides, registry_paths=registry_paths)
+    store = open_output(loaded)
+    record = start_run(loaded, store)
+    tracker, interrupted = execute(loaded, store, record.plan, on_progress)
+    counts = finish_run(store, record, tracker)
+    return RunResult(
+        path=store.url,
+        requests=record.plan.requests,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        generated=tracker.committed_rows,
+        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
+        elapsed_s=time.monotonic() - clock,
+        by_error_kind=counts.by_error_kind,
+        interrupted=interrupted,
+        manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
+        contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
+    )
+
+
+def load(
+    spec: str | Path | Mapping[str, Any] | LoadedSpec,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+) -> LoadedSpec:
+    """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
+    if isinstance(spec, LoadedSpec):
+        loaded = spec
+    elif isinstance(spec, Mapping):
+        loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
+    else:
+        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
+    require_extra(loaded.spec.backend.kind)
+    require_executor(loaded.spec.execution.executor)
+    return loaded
+
+
+def open_output(loaded: LoadedSpec) -> Store:
+    """The store of the job's output.
+
+    Raises:
+        SpecError: nothing can be written there.
+    """
+    output = loaded.spec.output
+    store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
+    try:
+        store.check_writable()
+    except StorageError as exc:
+        raise SpecError(f"{loaded.positions.where(('output', 'path'))}: output.path: {exc} (choose another)") from exc
+    return store
+
+
+def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
+    """Plan a new run and write its record and its plan, or find the same run there.
+
+    Raises:
+        SpecError: a prompt is wrong, or the output holds another run.
+    """
+    identity = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded))
+    location = loaded.positions.where(("output", "path"))
+    record = read_record(store)
+    if record is not None:
+        require_same_run(record, loaded.spec, fingerprint=identity, where=store.url, location=location)
+        if all(store.exists(file.name) for file in record.plan.files):
+            return record
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        plan = build_plan(loaded, Path(folder))
+        record = record or write_record(
+            store,
+            build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan, fingerprint=identity),
+        )
+        require_same_run(record, loaded.spec, fingerprint=identity, where=store.url, location=location)
+        if plan.files != record.plan.files:
+            # Another driver, or an earlier one, cut the same requests into other shards; its plan is the run's.
+            raise StorageError(
+                f"{store.url}: its plan is incomplete and this spec plans it differently "
+                "(run again with the execution settings of run.json)"
+            )
+        for file in plan.files:
+            store.put_file_if_absent(file.name, Path(folder) / file.name)
+    return record
+
+
+def execute(
+    loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
+) -> tuple[ProgressTracker, bool]:
+    """Run the shards that left no part; what was done, and whether an interrupt ended it early."""
+    missing = missing_shards(plan, list_parts(store))
+    done = plan.shards - len(missing)
+    skipped = plan.requests - sum(count_shard_rows(store.open, plan, missing))
+    tracker = ProgressTracker(
+        Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
+    )
+    if not missing:
+        return tracker, False
+    context = RunContext(
+        url=store.url,
+        spec=loaded.spec,
+        backend=loaded.backend,
+        card=loaded.card,
+        plan=plan,
+        store_options=resolve_options(loaded.spec.output.storage_options, "output.storage_options"),
+        prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
+    )
+    with Interrupts() as interrupts:
+        run_shards(context, missing, interrupts=interrupts, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
+        return tracker, interrupts.draining and bool(missing_shards(plan, list_parts(store)))
+
+
+def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> RowCounts:
+    """Merge the parts and write the report once every shard is done; the counts of what is there."""
+    if missing_shards(record.plan, list_parts(store)):
+        return count_rows(store)
+    if tracker.committed_rows or merged_rows(store) != record.plan.requests:
+        tracker.on_phase("merge")
+        merge_manifest(store, record.plan)
+        tracker.on_phase("report")
+        write_report(store, record.data)
+    return count_rows(store)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that was started, on any storage: what it is and how far it is."""
+
+    store: Store
+    record: RunRecord
+
+    @property
+    def path(self) -> str:
+        """Its folder or URL."""
+        return self.store.url
+
+    @property
+    def plan(self) -> PlanSummary:
+        """Its plan's counts and files."""
+        return self.record.plan
+
+    def missing_shards(self) -> list[int]:
+        """Shards that left no manifest part yet."""
+        return missing_shards(self.plan, list_parts(self.store))
+
+    def counts(self) -> RowCounts:
+        """Rows with a result so far, by outcome."""
+        return count_rows(self.store)
+
+    def manifest(self) -> pa.Table:
+        """Every row that has a result: the merged manifest, or the parts so far."""
+        if self.store.exists(MANIFEST):
+            with self.store.open(MANIFEST) as stream:
+                return pq.read_table(stream)
+        return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])
+
+    def read_artifact(self, file_name: str) -> bytes:
+        """The bytes of a row's `file_name`."""
+        return self.store.read(file_name)
+
+
+def open_run(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> Run:
+    """Open a run's folder or URL for reading.
+
+    Raises:
+        SpecError: there is no run.
+    """
+    store = open_store(str(path), storage_options)
+    record = read_record(store)
+    if record is None:
+        raise SpecError(f"{path}: no run here: there is no run.json (name the output.path of a run that was started)")
+    return Run(store, record)
