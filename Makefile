@@ -1,0 +1,56 @@
+.PHONY: help demo test test-all check format setup setup-dev model model-adherence schema docs bench clean
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+help:  ## these verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: setup  ## install, then run the main job on the embedded model: pictures, manifest, contact sheet
+	$(BIN)/avbatch run specs/demo.yaml
+
+test: setup-dev  ## install what the tests need, then run them
+	$(BIN)/python -m pytest
+
+test-all: setup-dev  ## the tests marked slow as well
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: setup-dev  ## ruff and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-dev  ## ruff, in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: .venv/.setup
+setup-dev: .venv/.setup-dev
+
+.venv/.setup: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e ".[ray,diffusers]"
+	touch $@
+
+.venv/.setup-dev: .venv/.setup
+	$(PIP) -e ".[ray,diffusers,dev]"
+	touch $@
+
+model: setup-dev  ## train the embedded model from scratch (hours on a CPU, minutes on a GPU)
+	$(BIN)/python -m training.shapes64.train
+
+model-adherence: setup  ## how often the embedded model draws what held-out prompts say
+	$(BIN)/python -m training.shapes64.evaluate
+
+schema: setup  ## rewrite avbatch.schema.json from the spec's models
+	$(BIN)/python -m abstractvision_batch.spec.schema
+
+docs: setup  ## rewrite docs/cli.md from the command line's help
+	$(BIN)/python -m abstractvision_batch.cli.document
+
+bench: setup-dev  ## time and memory of planning 10k, 100k and 1M requests
+	$(BIN)/python benchmarks/plan_million.py
+
+clean:  ## remove what set-up and runs made
+	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,132 @@
+"""The design's rules that a reader cannot see at a glance: layers, light import, errors that pickle."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import abstractvision_batch
+from abstractvision_batch import errors
+
+PACKAGE = Path(abstractvision_batch.__file__).parent
+NAME = PACKAGE.name
+
+#: Lowest first; a module imports from its own row and lower ones. The longest matching prefix decides.
+LAYERS = (
+    ("errors",),
+    ("types", "artifacts", "media"),
+    ("spec", "registry", "model_capabilities"),
+    ("plan",),
+    ("backends", "storage", "vision_manager"),
+    ("execute", "report"),
+    ("run", "generate_now", "integrations"),
+    ("cli", "__main__"),
+)
+#: Heavy third-party packages and the only places that may import them, as paths of the package.
+HEAVY = {
+    "ray": ("execute/ray_executor.py",),
+    "torch": ("backends/huggingface_diffusers/",),
+    "diffusers": ("backends/huggingface_diffusers/",),
+    "transformers": ("backends/huggingface_diffusers/",),
+    "peft": ("backends/huggingface_diffusers/",),
+    "av": ("media/video.py",),
+}
+#: What neither the package nor the command's help may load.
+NOT_AT_IMPORT = ("torch", "diffusers", "transformers", "ray", "pyarrow", "numpy", "pydantic", "jinja2", "PIL", "fsspec")
+
+
+def _modules() -> Iterator[Path]:
+    yield from sorted(PACKAGE.rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _layer(dotted: str) -> int | None:
+    first = dotted.split(".")[0]
+    return next((row for row, names in enumerate(LAYERS) if first in names), None)
+
+
+def test_every_module_has_a_layer() -> None:
+    missing = [path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    missing = [name for name in missing if name != "__init__.py" and _layer(name.removesuffix(".py")) is None]
+    assert missing == [], "add the module to a row of LAYERS"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_own_layer_and_lower_ones(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("")
+    if own.parts == ("__init__",):
+        return  # its names are lazy, so it may name every layer
+    row = _layer(own.parts[0])
+    assert row is not None
+    for imported in _imports(path):
+        if imported.startswith(f"{NAME}."):
+            target = _layer(imported.removeprefix(f"{NAME}."))
+            assert target is None or target <= row, f"{own} imports {imported}, which is in a higher layer"
+
+
+@pytest.mark.parametrize("package", sorted(HEAVY))
+def test_a_heavy_package_is_imported_in_its_own_place_only(package: str) -> None:
+    for path in _modules():
+        if any(name.split(".")[0] == package for name in _imports(path)):
+            relative = path.relative_to(PACKAGE).as_posix()
+            assert relative.startswith(HEAVY[package]), f"{relative} imports {package}"
+
+
+@pytest.mark.parametrize("code", [f"import {NAME}", f"from {NAME}.cli import main; main(['--help'])"])
+def test_importing_and_asking_for_help_load_nothing_heavy(code: str) -> None:
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('LOADED', *sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rsplit("LOADED", 1)[1].split())
+
+    assert loaded.isdisjoint(NOT_AT_IMPORT)
+
+
+def _error_classes() -> list[type[errors.AbstractVisionError]]:
+    return [
+        value
+        for _, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, errors.AbstractVisionError)
+    ]
+
+
+@pytest.mark.parametrize("cls", _error_classes())
+def test_an_error_survives_pickling_with_its_message_and_attributes(cls: type[errors.AbstractVisionError]) -> None:
+    error = cls("specs/a.yaml:3:1: steps: wrong (mend it)")
+    error.__dict__["shard"] = 7
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is cls
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__
+
+
+@pytest.mark.parametrize("cls", _error_classes())
+def test_the_tree_drawn_on_top_of_errors_names_every_error(cls: type[errors.AbstractVisionError]) -> None:
+    assert errors.__doc__ is not None
+    line = next(line for line in errors.__doc__.splitlines() if line.split()[:1] == [cls.__name__])
+    depth = (len(line) - len(line.lstrip()) - 4) // 2
+    assert depth == len(cls.__mro__) - len(errors.AbstractVisionError.__mro__)
+
+
+def test_every_exit_code_of_the_tree_is_one_of_the_documented() -> None:
+    assert {cls.exit_code for cls in _error_classes()} <= {1, 2, 3, 4, 130}
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    assert not [path.name for path in _modules() if path.stem in {"utils", "common", "helpers", "misc"}]
