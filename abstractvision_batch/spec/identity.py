@@ -1,0 +1,210 @@
+"""Which fields of a spec change pixels, and the fingerprint of those that do.
+
+*Identity* fields change pixels, or which requests there are; *runtime* fields do not. Every leaf field of `JobSpec` is
+in exactly one of the two tables below, and a test fails for one that is not.
+
+The fingerprint hashes identity fields that differ from their defaults. So a new field leaves old fingerprints alone,
+and writing a default out changes nothing; in return, changing the default or the meaning of an identity field takes a
+new `FINGERPRINT_VERSION`, which a test demands. Prompts enter by the digest of their dataset, not by the path of it,
+and the model's card, if given, by what requests take from it: parameter defaults and what its backend runs.
+
+Not covered: weights (`run.json` records their revision and digest), versions of packages, the GPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from abstractvision_batch.registry.cards import ModelCard
+from abstractvision_batch.registry.constraints import default_params
+from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.type_words import is_model, members, unwrap
+
+FINGERPRINT_VERSION = 1
+"""To be raised when equal specs of two versions of this package would give other pixels or other requests."""
+
+#: Dotted names; a backend's own fields are named `backend.<kind>.<field>`.
+IDENTITY_FIELDS: tuple[str, ...] = (
+    "version",
+    "task",
+    "model",
+    "backend.kind",
+    "backend.diffusers.model_path",
+    "backend.diffusers.revision",
+    "backend.diffusers.variant",
+    "backend.diffusers.device",  # without its number: cuda:1 computes what cuda:0 does
+    "backend.diffusers.dtype",
+    "backend.diffusers.scheduler",
+    "backend.diffusers.loras",
+    "backend.diffusers.threads",
+    "backend.diffusers.attention_slicing",
+    "backend.diffusers.vae_slicing",
+    "backend.diffusers.vae_tiling",
+    "backend.diffusers.auto_retry_fp32",
+    "prompts.format",
+    "prompts.fields.prompt",
+    "prompts.fields.id",
+    "prompts.fields.negative_prompt",
+    "prompts.fields.seed",
+    "prompts.fields.image",
+    "prompts.fields.mask",
+    "prompts.fields.width",
+    "prompts.fields.height",
+    "prompts.fields.steps",
+    "prompts.fields.guidance_scale",
+    "prompts.fields.strength",
+    "prompts.fields.num_frames",
+    "prompts.fields.fps",
+    "prompts.template",
+    "prompts.where",
+    "prompts.shuffle",
+    "prompts.limit",
+    "prompts.drop",
+    "prompts.rename",
+    "params.negative_prompt",
+    "params.width",
+    "params.height",
+    "params.steps",
+    "params.guidance_scale",
+    "params.strength",
+    "params.num_frames",
+    "params.fps",
+    "params.seed",
+    "params.extra",
+    "matrix",  # with the order of its keys, which is the order of the plan
+    "zip",
+    "samples_per_prompt",
+    "output.image_format",  # png and webp are one: both are lossless
+    "output.jpeg_quality",  # of jpeg only
+    "execution.batch_size",
+)
+
+RUNTIME_FIELDS: tuple[str, ...] = (
+    "name",
+    "description",
+    "backend.diffusers.allow_download",
+    "backend.diffusers.cache_dir",
+    "backend.diffusers.offload",
+    "backend.procedural.delay_s",
+    "backend.procedural.load_s",
+    "backend.procedural.fail_when",
+    "backend.procedural.crash_when",
+    "registry.paths",
+    "prompts.source",  # the digest of what is there is identity
+    "prompts.storage_options",
+    "output.path",
+    "output.layout",
+    "output.storage_options",
+    "execution.executor",
+    "execution.shard_size",
+    "execution.actors",
+    "execution.gpus_per_actor",
+    "execution.cpus_per_actor",
+    "execution.address",
+    "execution.max_attempts",
+    "execution.writer_threads",
+)
+
+#: What a card says of a backend for people or for scheduling.
+_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "components", "gated"})
+
+
+def fingerprint(spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = None) -> str:
+    """Hash of everything that changes pixels or requests, 64 hex digits; equal on every machine.
+
+    Args:
+        spec: a checked spec.
+        prompts_digest: digest of the prompt dataset's bytes.
+        card: the model's card; leave it out where only specs are compared.
+    """
+    identity = {
+        "fingerprint_version": FINGERPRINT_VERSION,
+        "spec": spec_identity(spec),
+        "prompts": prompts_digest,
+        "card": None if card is None else card_identity(card, spec),
+    }
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec_identity(spec: JobSpec) -> dict[str, Any]:
+    """Identity fields that differ from their defaults, as JSON types under their dotted names."""
+    found = {name: _json_value(name, value) for name, value in _differing(spec, "") if name in _IDENTITY}
+    image_format = found.pop("output.image_format", None)
+    if image_format == "jpeg":
+        found["output.image_format"] = image_format
+    else:
+        found.pop("output.jpeg_quality", None)
+    if found.get("backend.diffusers.device") is not None:
+        found["backend.diffusers.device"] = found["backend.diffusers.device"].partition(":")[0]
+    return found
+
+
+def backend_identity(spec: JobSpec) -> dict[str, Any]:
+    """Identity part of the backend: its kind, and its identity fields that differ from their defaults."""
+    kind = spec.backend.kind
+    prefix = f"backend.{kind}."
+    own = {name.removeprefix(prefix): value for name, value in spec_identity(spec).items() if name.startswith(prefix)}
+    return {"kind": kind, **own}
+
+
+def card_identity(card: ModelCard, spec: JobSpec) -> dict[str, Any]:
+    """What requests take from the card: parameter defaults of the task, and what the backend runs."""
+    needs = card.backends.get(spec.backend.kind, {})
+    return {
+        "params": default_params(card, spec.task) if spec.task in card.tasks else {},
+        "backend": {key: value for key, value in needs.items() if key not in _CARD_RUNTIME_KEYS},
+    }
+
+
+def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all leaf fields of the spec; those of a backend under its kind."""
+    for name, info in model.model_fields.items():
+        types = [unwrap(member)[0] for member in members(info.annotation)]
+        if isinstance(info.discriminator, str):
+            yield f"{prefix}{name}.{info.discriminator}"
+            for kind in types:
+                tag = kind.model_fields[info.discriminator].default
+                below = (leaf for leaf in leaf_fields(kind) if leaf != info.discriminator)
+                yield from (f"{prefix}{name}.{tag}.{leaf}" for leaf in below)
+        elif len(types) == 1 and is_model(types[0]):
+            yield from leaf_fields(types[0], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+_IDENTITY = frozenset(IDENTITY_FIELDS)
+
+
+def _differing(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Leaf fields whose value is not their default."""
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(info.discriminator, str):
+            kind = getattr(value, info.discriminator)
+            yield f"{prefix}{name}.{info.discriminator}", kind
+            yield from _differing(value, f"{prefix}{name}.{kind}.")
+        elif isinstance(value, BaseModel):
+            yield from _differing(value, f"{prefix}{name}.")
+        elif info.is_required() or value != info.get_default(call_default_factory=True):
+            yield f"{prefix}{name}", value
+
+
+def _json_value(name: str, value: Any) -> Any:
+    if name == "matrix":
+        return [[param, [_number(param, item) for item in items]] for param, items in value.items()]
+    if name == "zip":
+        return {param: [_number(param, item) for item in items] for param, items in value.items()}
+    if isinstance(value, tuple):
+        return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
+    return value
+
+
+def _number(param: str, value: Any) -> Any:
+    """A matrix of an unchecked spec may hold 3 where 3.0 is meant."""
+    return float(value) if param in ("guidance_scale", "strength") and isinstance(value, int) else value
