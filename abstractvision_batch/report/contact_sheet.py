@@ -1,0 +1,179 @@
+"""A contact sheet: a labelled grid of a run's pictures as one PNG, in the order of the plan.
+
+Rows of one matrix point stand under one heading, with the same prompts in each, so that columns compare points. A
+failed request is a grey tile with its reason. The font is Pillow's own.
+
+Not covered: which rows to show (`run_report`), prompts in scripts that the font lacks (they show as boxes).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, ImageDraw, ImageFont
+
+from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
+from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.media.video import decode_video
+
+# Pixels.
+PICTURE = 192
+GAP = 14
+CAPTION = 50
+HEADING = 34
+TITLE = 44
+PROMPT_LINES = 2
+
+MAX_COLUMNS = 8
+
+PAPER = (250, 250, 249)
+INK = (28, 28, 30)
+MUTED = (120, 120, 126)
+TILE = (226, 226, 228)
+ALARM = (170, 40, 40)
+
+Row = Mapping[str, Any]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def write_contact_sheet(
+    rows: pa.Table, read: Callable[[str], bytes], *, title: str = "", group_by: Sequence[str] = ()
+) -> bytes:
+    """Draw manifest rows as a grid.
+
+    Args:
+        rows: The rows to show, each a tile; `run_report.read_sample` picks them.
+        read: Bytes of an artifact by its `file_name`.
+        title: First line of the sheet.
+        group_by: Columns whose values make a heading: the spec's matrix.
+
+    Returns:
+        A PNG.
+    """
+    sections = [
+        (heading, list(group)) for heading, group in groupby(rows.to_pylist(), key=lambda row: _heading(row, group_by))
+    ]
+    columns = min(MAX_COLUMNS, max([len(group) for _, group in sections], default=1))
+    sheet = _empty_sheet(sections, columns, title)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), _fit(title, _font(20), sheet.width - 2 * GAP), INK, _font(20))
+    top = TITLE if title else GAP
+    for heading, group in sections:
+        if heading:
+            draw.text((GAP, top + 10), _fit(heading, _font(15), sheet.width - 2 * GAP), INK, _font(15))
+            top += HEADING
+        for number, row in enumerate(group):
+            left = GAP + number % columns * (PICTURE + GAP)
+            _draw_tile(sheet, draw, row, read, left, top + number // columns * (PICTURE + CAPTION + GAP))
+        top += _lines(group, columns) * (PICTURE + CAPTION + GAP)
+    out = io.BytesIO()
+    sheet.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _heading(row: Row, group_by: Sequence[str]) -> str:
+    return "   ".join(f"{name} {_show(row[name])}" for name in group_by)
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _empty_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int, title: str) -> Image.Image:
+    height = TITLE if title else GAP
+    for heading, group in sections:
+        height += (HEADING if heading else 0) + _lines(group, columns) * (PICTURE + CAPTION + GAP)
+    return Image.new("RGB", (GAP + columns * (PICTURE + GAP), max(height, PICTURE)), PAPER)
+
+
+def _lines(group: Sequence[Row], columns: int) -> int:
+    return -(-len(group) // columns)
+
+
+def _draw_tile(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, read: Callable[[str], bytes], left: int, top: int
+) -> None:
+    draw.rectangle((left, top, left + PICTURE - 1, top + PICTURE - 1), TILE)
+    try:
+        picture = _fit_picture(_open_picture(row, read))
+        sheet.paste(picture, (left + (PICTURE - picture.width) // 2, top + (PICTURE - picture.height) // 2))
+    except (GenerationError, StorageError, DependencyError) as error:
+        for number, line in enumerate(_wrap(str(error), _font(13), PICTURE - 2 * GAP, 8)):
+            draw.text((left + GAP, top + GAP + 17 * number), line, ALARM, _font(13))
+    top += PICTURE + 4
+    for number, line in enumerate(_wrap(row["prompt"] or "", _font(13), PICTURE, PROMPT_LINES)):
+        draw.text((left, top + 16 * number), line, INK, _font(13))
+    draw.text(
+        (left, top + 16 * PROMPT_LINES + 1),
+        _fit(f"{row['index']} · seed {row['seed']}", _font(10), PICTURE),
+        MUTED,
+        _font(10),
+    )
+
+
+def _open_picture(row: Row, read: Callable[[str], bytes]) -> Image.Image:
+    """The row's image, or the first frame of its video.
+
+    Raises:
+        GenerationError: the row has none, or its bytes are not readable.
+        StorageError: its file is not there.
+        DependencyError: a video, and nothing that decodes it is installed.
+    """
+    if row["status"] != "ok":
+        raise GenerationError(f"{row['error_kind']}: {row['error_message']}")
+    data = read(row["file_name"])
+    if str(row["content_type"]).startswith("video/"):
+        frame = next(decode_video(data), None)
+        if frame is None:
+            raise GenerationError(f"{row['file_name']}: the video has no frame")
+        return Image.fromarray(frame)
+    image = decode_image(data, name=row["file_name"])
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image)
+    return image.convert("RGB")
+
+
+def _fit_picture(image: Image.Image) -> Image.Image:
+    """Small pictures grow by a whole factor, pixel by pixel; large ones shrink smoothly."""
+    larger = max(image.size)
+    if larger <= PICTURE:
+        return image.resize(
+            (image.width * (PICTURE // larger), image.height * (PICTURE // larger)), Image.Resampling.NEAREST
+        )
+    size = (max(1, image.width * PICTURE // larger), max(1, image.height * PICTURE // larger))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _wrap(text: str, font: Font, width: int, lines: int) -> Iterator[str]:
+    """At most `lines` lines of `text`, broken between words; the last one ends in … where something is left out."""
+    words = text.split()
+    for number in range(lines):
+        if not words:
+            return
+        if number == lines - 1:
+            yield _fit(" ".join(words), font, width)
+            return
+        taken = 1
+        while taken < len(words) and font.getlength(" ".join(words[: taken + 1])) <= width:
+            taken += 1
+        yield _fit(" ".join(words[:taken]), font, width)
+        words = words[taken:]
+
+
+def _fit(text: str, font: Font, width: int) -> str:
+    """`text`, cut to `width` pixels."""
+    # A prompt may be longer than a book: measuring more than could ever fit is wasted.
+    text = "".join(character if character.isprintable() else " " for character in text[: width + 1])
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)

@@ -1,0 +1,161 @@
+"""The README of a run's folder: what a person, and the Hugging Face hub, need to know of the data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from abstractvision_batch.report.outcomes import Outcomes
+
+_SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_HUB_TASKS = {
+    "text_to_image": "text-to-image",
+    "image_to_image": "image-to-image",
+    "text_to_video": "text-to-video",
+    "image_to_video": "image-to-video",
+    "multi_view_image": "image-to-image",
+}
+
+
+def write_run_readme(record: Mapping[str, Any], outcomes: Outcomes) -> str:
+    """Markdown with the YAML header of a data set card.
+
+    Args:
+        record: The parsed `run.json`.
+        outcomes: Counts over the whole manifest.
+    """
+    sections = [
+        _header(record),
+        _introduction(record, outcomes),
+        _model(record),
+        _failures(outcomes),
+        _loading(record),
+        _spec(record),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _header(record: Mapping[str, Any]) -> str:
+    requests = record["plan"]["requests"]
+    header = {
+        "pretty_name": record["name"],
+        "task_categories": [_HUB_TASKS[record["spec"]["task"]]],
+        "size_categories": [next((name for limit, name in _SIZE_CATEGORIES if requests < limit), "n>1M")],
+        "tags": ["synthetic", "avbatch"],
+        # One builder serves a folder: the manifest is the data, and `file_name` leads to the pictures.
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "manifest.parquet"}]}],
+    }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
+    spec, plan = record["spec"], record["plan"]
+    description = f"{spec['description'].strip()}\n\n" if spec.get("description") else ""
+    sizes = f"{plan['prompts']:,} prompts × {plan['matrix_points']:,} parameter combinations"
+    return f"""# {record["name"]}
+
+{description}![some of the pictures](report/contact-sheet.png)
+
+| | |
+|---|---|
+| task | `{spec["task"]}` |
+| model | `{spec["model"]}` on `{spec["backend"]["kind"]}` |
+| requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
+| succeeded | {outcomes.succeeded:,} |
+| failed | {outcomes.failed:,} |
+| started | {record["created_at"]} |
+| fingerprint | `{record["fingerprint"]}` |
+"""
+
+
+def _model(record: Mapping[str, Any]) -> str:
+    card = record["card"]
+    gated = ", gated" if card["gated"] else ""
+    sources = "".join(f"\n- {source}" for source in card["sources"])
+    return f"""## Model and licence
+
+`{card["id"]}` by {card["provider"]}, licence `{card["license"]}`{gated}. Whether that licence says something about what
+the model generates is for you to read; this data set has no licence of its own until you give it one.
+{sources}
+"""
+
+
+def _failures(outcomes: Outcomes) -> str:
+    if not outcomes.failures:
+        return ""
+    rows = "\n".join(
+        f"| `{group.error_kind}` | {group.rows:,} | {_cell(group.error_message)} |" for group in outcomes.failures
+    )
+    return f"""## Failed requests
+
+A failed request is a row like any other, with `status` = `failed`.
+
+| error_kind | rows | for example |
+|---|---|---|
+{rows}
+"""
+
+
+def _loading(record: Mapping[str, Any]) -> str:
+    feature = "video" if record["spec"]["task"] in ("text_to_video", "image_to_video") else "image"
+    feature_class = feature.capitalize()
+    return f"""## Loading
+
+`manifest.parquet` has one row per request: its prompt, seed and parameters, the columns of the prompt data set, and
+what became of it. `file_name` is relative to this folder.
+
+```python
+import pandas as pd
+
+rows = pd.read_parquet("manifest.parquet")
+rows[rows.status == "ok"][["prompt", "seed", "file_name"]]
+```
+
+```sql
+-- duckdb
+SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
+```
+
+```python
+from datasets import {feature_class}, load_dataset
+
+rows = load_dataset(".", split="train").filter(lambda row: row["status"] == "ok")
+pictures = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {feature_class}())
+```
+
+`run.json` is the record of the run, `plan.parquet` its requests, `artifacts/` the files, `manifest/` one part per
+finished shard.
+"""
+
+
+def _spec(record: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(_given(record["spec"]), sort_keys=False, allow_unicode=True, width=110)
+    fence = "````" if "```" in text else "```"
+    environment = record["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return f"""## How it was made
+
+avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The resolved spec:
+
+{fence}yaml
+{text}{fence}
+"""
+
+
+def _given(value: Any) -> Any:
+    """The spec without what says nothing: null, and empty lists and mappings."""
+    if isinstance(value, Mapping):
+        kept = {key: _given(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item not in (None, {}, [])}
+    if isinstance(value, list) and len(value) > 20:  # inline prompts
+        return [*(_given(item) for item in value[:20]), f"… and {len(value) - 20:,} more, in run.json"]
+    return [_given(item) for item in value] if isinstance(value, list) else value
+
+
+def _cell(text: str) -> str:
+    """Text that ends no table cell and starts no HTML."""
+    short = text if len(text) <= 200 else f"{text[:199]}…"
+    return json.dumps(short, ensure_ascii=False)[1:-1].replace("|", "\\|").replace("<", "&lt;")
