@@ -27,6 +27,9 @@ from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.spec.yaml_reader import INT_LIMIT, MAX_DEPTH, MAX_VALUES, read_file, read_yaml
 
+#: More of them are a mistake made once, in every prompt of a list; they are counted.
+MAX_PROBLEMS = 100
+
 #: What stands in for a required field that is missing or wrong, while the rest is checked.
 _STAND_INS: dict[FieldPath, Any] = {
     ("name",): "x",
@@ -138,11 +141,18 @@ def _check_all(
             spec, card = checked.spec, checked.card
             for path, said in checked.problems:
                 problems.setdefault(path, said)
-    ordered = sorted(problems, key=positions.sort_key)
-    lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered if path not in broken)]
+    ordered = sorted((path for path in problems if path not in broken), key=positions.sort_key)
+    lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered)]
     if lines or spec is None or card is None:
-        raise SpecError("\n".join(lines), problems=tuple(lines))
+        raise _spec_error(lines)
     return LoadedSpec(spec, positions.file, base_dir, card, positions)
+
+
+def _spec_error(lines: Sequence[str]) -> SpecError:
+    shown = list(lines[:MAX_PROBLEMS])
+    if len(lines) > MAX_PROBLEMS:
+        shown.append(f"and {len(lines) - MAX_PROBLEMS} problems more")
+    return SpecError("\n".join(shown), problems=tuple(shown))
 
 
 def _validate(
@@ -167,29 +177,36 @@ def _validate(
 
 def _without(data: dict[str, Any], paths: Iterable[FieldPath]) -> dict[str, Any]:
     """Copy without the fields at `paths`, with stand-ins for required ones that are gone then."""
-    for path in sorted(paths, key=len, reverse=True):
-        kept = _removed(data, path)
-        data = data if kept is None else kept
+    for path in {_removable(data, path) for path in paths}:
+        data = _removed(data, path)
     for stand_in, value in _STAND_INS.items():
         parent = data if len(stand_in) == 1 else data.get(str(stand_in[0]))
         if (
             isinstance(parent, dict)
             and stand_in[-1] not in parent
-            and any(path[: len(stand_in)] == stand_in for path in paths)
+            and any(p[: len(stand_in)] == stand_in for p in paths)
         ):
             new = {**parent, stand_in[-1]: value}
             data = new if len(stand_in) == 1 else {**data, str(stand_in[0]): new}
     return data
 
 
-def _removed(value: Any, path: FieldPath) -> Any:
-    """Copy without the field at `path`; None where the value itself has to go, as a list with a wrong element has."""
-    if not path or not isinstance(value, dict) or path[0] not in value:
-        return None
-    kept = _removed(value[path[0]], path[1:])
-    if kept is None:
-        return {key: item for key, item in value.items() if key != path[0]}
-    return {**value, path[0]: kept}
+def _removable(data: dict[str, Any], path: FieldPath) -> FieldPath:
+    """The part of a path to remove: a list goes whole, and a mapping goes with a field that it lacks."""
+    value: Any = data
+    for length, part in enumerate(path):
+        if not isinstance(value, dict) or part not in value:
+            return () if path in _STAND_INS else path[:length]
+        value = value[part]
+    return path
+
+
+def _removed(data: dict[str, Any], path: FieldPath) -> dict[str, Any]:
+    if not path or path[0] not in data:
+        return data
+    if len(path) == 1:
+        return {key: value for key, value in data.items() if key != path[0]}
+    return {**data, str(path[0]): _removed(data[str(path[0])], path[1:])}
 
 
 def _load_cards(

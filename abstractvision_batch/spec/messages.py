@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,9 @@ from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.positions import FieldPath, show
 from abstractvision_batch.spec.suggestions import hint_for_field, hint_for_value
 from abstractvision_batch.spec.type_words import describe, is_model, literals, members, unwrap
+
+#: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
+MAX_EXPLAINED = 200
 
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
@@ -35,12 +39,14 @@ class _Spot:
 def explain(error: ValidationError, data: Any, model: type[BaseModel] = JobSpec) -> dict[FieldPath, str]:
     """Message of every wrong field of `data`, one each."""
     found: dict[FieldPath, str] = {}
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False, include_input=False):
         spot = _Spot((), model, (), data)
         said = _explain_one(spot, list(item["loc"]), item)
         if said is not None:
             found.setdefault(*said)
-    return found or {(): str(error.errors(include_url=False)[0]["msg"])}
+            if len(found) >= MAX_EXPLAINED:
+                break
+    return found or {(): error.errors(include_url=False)[0]["msg"]}
 
 
 def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
@@ -130,7 +136,7 @@ def _hint(spot: _Spot, value: Any, wanted: str) -> str | None:
         if (int in bares or float in bares) and _is_number(value):
             return "without quotes"
         if "of the form" in wanted:
-            return spot.doc.rstrip(".").lower() if spot.doc else None
+            return _as_clause(spot.doc)
         return hint_for_value(value, words) if words else None
     if str in bares and isinstance(value, bool | int | float):
         return "quote it"
@@ -139,13 +145,17 @@ def _hint(spot: _Spot, value: Any, wanted: str) -> str | None:
     return None
 
 
+@cache
+def _all_fields() -> tuple[str, ...]:
+    return tuple(field_names())
+
+
 def _unknown_field(word: str, model: type[BaseModel]) -> str:
-    elsewhere = list(field_names())
-    return f"unknown field ({hint_for_field(word, list(model.model_fields), elsewhere)})"
+    return f"unknown field ({hint_for_field(word, list(model.model_fields), _all_fields())})"
 
 
 def _unknown_key(word: str, known: Sequence[str]) -> str:
-    return f"unknown parameter ({hint_for_field(word, known, list(field_names()))})"
+    return f"unknown parameter ({hint_for_field(word, known, _all_fields())})"
 
 
 def _member_for(value: Any, bares: list[Any]) -> Any:
@@ -177,7 +187,15 @@ def _is_number(text: str) -> bool:
 
 
 def _said_of(doc: str | None) -> str:
-    return _in_parentheses(doc.splitlines()[0].rstrip(".") if doc else None)
+    return _in_parentheses(_as_clause(doc))
+
+
+def _as_clause(doc: str | None) -> str | None:
+    """First line of a field's description, to stand inside a sentence."""
+    if not doc:
+        return None
+    line = doc.splitlines()[0].rstrip(".")
+    return line[0].lower() + line[1:]
 
 
 def _in_parentheses(text: str | None) -> str:

@@ -48,6 +48,7 @@ class FromEnv(StrictModel):
     """A secret by the name of the environment variable that holds it: `{env: NAME}`."""
 
     env: EnvName
+    """Name of an environment variable: letters, digits and underscores."""
 
 
 class Params(StrictModel):
@@ -109,7 +110,11 @@ class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
     source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
-    """Inline list of prompts (or of rows), or a path, URL or glob of txt, csv, tsv, jsonl or parquet files, or .gz."""
+    """Inline list of prompts or rows; or path (relative to the spec), URL or glob of txt, csv, tsv, jsonl or parquet files.
+
+    They may be compressed (`.gz`).
+    `${NAME}` is replaced in a path or URL, not in inline prompts.
+    """
     format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's extension."""
     fields: Fields = Fields()
@@ -133,7 +138,7 @@ class LoraSpec(StrictModel):
     """One LoRA adapter; the base weights stay as they are."""
 
     source: Text
-    """Folder, file or hub id."""
+    """Folder or file, relative to the spec, or hub id."""
     scale: Annotated[Number, Field(ge=-10, le=10)] = 1.0
     weight_name: str | None = None
     subfolder: str | None = None
@@ -144,12 +149,18 @@ class DiffusersBackendSpec(StrictModel):
 
     kind: Literal["diffusers"] = "diffusers"
     model_path: Text | None = None
-    """Folder or single file with the weights; the default is the model id in the local hub cache."""
+    """Folder or file with the weights, relative to the spec; by default the model id in the hub cache.
+
+    `${NAME}` is replaced.
+    """
     revision: str | None = None
+    """Branch, tag or commit of the model's repository."""
     variant: str | None = None
+    """Variant of the weight files, for example `fp16`."""
     allow_download: bool = False
     """Whether missing weights may be fetched from the hub."""
     cache_dir: str | None = None
+    """Folder of the hub cache."""
     device: Text = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -189,14 +200,14 @@ class RegistrySpec(StrictModel):
     """More model cards."""
 
     paths: StrTuple = ()
-    """Card files or folders, relative to the spec; their cards win over packaged ones of the same id."""
+    """Card files or folders, relative to the spec; their cards win over packaged ones. `${NAME}` is replaced."""
 
 
 class OutputSpec(StrictModel):
     """Where the run lives and how artifacts are encoded."""
 
     path: Text
-    """Folder or URL of the run; one run per folder."""
+    """Folder or URL of the run, one run each; a relative path starts at the current folder. `${NAME}` is replaced."""
     image_format: Literal["png", "jpeg", "webp"] = "png"
     """`png` and `webp` are lossless."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
@@ -232,13 +243,19 @@ ParamName = Literal[
 ]
 
 
+#: Checked one by one against `Params` and the model's card (`check`).
+ParamValues = Annotated[list[Any], Field(max_length=10_000)]
+
+
 class JobSpec(StrictModel):
     """A batch job: one task, one model, one backend, a prompt dataset and what varies over it."""
 
     version: Literal[1] = 1
+    """Version of this format."""
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """Letters, digits, dot, dash and underscore."""
+    """Up to 100 letters, digits, dots, dashes and underscores."""
     description: str | None = None
+    """For people."""
     task: Task = "text_to_image"
     model: Text
     """Id of a model card."""
@@ -246,9 +263,9 @@ class JobSpec(StrictModel):
     registry: RegistrySpec = RegistrySpec()
     prompts: PromptsSpec
     params: Params = Params()
-    matrix: dict[ParamName, list[Any]] = Field(default_factory=dict)
+    matrix: dict[ParamName, ParamValues] = Field(default_factory=dict)
     """Lists of parameter values; every combination is generated for every prompt."""
-    zip: dict[ParamName, list[Any]] = Field(default_factory=dict)
+    zip: dict[ParamName, ParamValues] = Field(default_factory=dict)
     """Lists of parameter values of equal length, walked in parallel."""
     samples_per_prompt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Requests per prompt and matrix point, each with its own seed."""

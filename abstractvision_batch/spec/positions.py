@@ -84,7 +84,7 @@ def format_path(path: FieldPath) -> str:
     for part in path:
         if isinstance(part, int):
             parts.append(f"[{part}]")
-        elif _PLAIN_KEY.fullmatch(part):
+        elif len(part) <= _SHOWN_CHARACTERS and _PLAIN_KEY.fullmatch(part):
             parts.append(f".{part}" if parts else part)
         else:
             parts.append(f"[{show(part)}]")

@@ -69,7 +69,8 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         return _text(constraints)
     if origin in (list, tuple):
         element = get_args(bare)[0]
-        return "a list" if element is Any else f"a list, each {describe(element)}"
+        longest = next((f" of at most {item.max_length}" for item in constraints if hasattr(item, "max_length")), "")
+        return f"a list{longest}" if element is Any else f"a list{longest}, each {describe(element)}"
     return "a mapping" if origin is dict or is_model(bare) else "a value"
 
 

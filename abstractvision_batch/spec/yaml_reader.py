@@ -22,15 +22,16 @@ from abstractvision_batch.spec.positions import FieldPath, Node, format_path, sh
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEPTH = 64
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 INT_LIMIT = 2**63
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NULLS = ("", "~", "null", "Null", "NULL")
 _CONSTANTS: dict[str, object] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(_NULLS),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
@@ -87,14 +88,14 @@ def read_yaml(text: str, shown: str, *, placed: bool = True) -> tuple[Node, list
         raise SpecError(f"{_place_of_odd_character(text, shown)}: not YAML: a control character") from error
     except UnicodeEncodeError as error:
         raise SpecError(f"{shown}: not YAML: a character that UTF-8 cannot hold") from error
-    if builder.root is None:
+    if builder.root is None or builder.root.value is None:
         raise SpecError(f"{shown}: is empty (write a starter spec with `avbatch init`)")
     return builder.root, builder.problems
 
 
 def read_value(text: str, shown: str) -> Node:
     """One YAML value, as the right side of ``--set`` has it; nothing is null."""
-    if not text.strip():
+    if text.strip() in _NULLS:
         return Node(None, 1, 1)
     root, problems = read_yaml(text, shown, placed=False)
     if problems:
@@ -252,8 +253,11 @@ def _resolve(event: yaml.ScalarEvent) -> object:
     if _NOT_FINITE.fullmatch(text):
         raise ValueError(f"{text} is not a finite number")
     if _INTEGER.fullmatch(text):
-        # Longer ones are out of range anyway, and Python refuses to convert thousands of digits.
-        value = int(text, 0 if text[:2] in ("0o", "0x") else 10) if len(text.lstrip("+-0")) <= 24 else INT_LIMIT
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        digits = text[2:] if base != 10 else text.lstrip("+-")
+        # Longer ones are beyond 64 bits anyway, and Python refuses to convert thousands of digits.
+        value = int(digits.lstrip("0") or "0", base) if len(digits.lstrip("0")) <= 24 else INT_LIMIT
+        value = -value if text.startswith("-") else value
         if not -INT_LIMIT <= value < INT_LIMIT:
             raise ValueError(
                 f"an integer of {len(text.lstrip('+-'))} digits is beyond 64 bits (quote it if it is text)"
