@@ -30,7 +30,8 @@ TASK_KEYS = ("inputs", "outputs", "params", "requires")
 RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
 DIFFUSERS_KEYS = (
-    "pipelines", "dtype", "path", "subfolder", "variant", "lora", "components", "memory_bytes", "batch_size", "tasks",
+    "pipelines", "path", "paths", "subfolder", "variant", "components", "lora", "rename", "dtype", "memory_bytes",
+    "batch_size", "tasks",
 )  # fmt: skip
 
 Place = tuple[str | int, ...]
