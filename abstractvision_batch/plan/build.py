@@ -1,0 +1,144 @@
+"""Build a plan: `prompts × matrix × samples` streamed to Parquet files, one row group per shard.
+
+    files → prompts, checked, spooled to disk → requests → batches → shards → row groups
+
+Pure: the same spec and prompts give the same bytes. Memory is that of a shard, of the batching window and 8 bytes per
+prompt with an id column, whatever the length of the plan.
+
+Not covered: putting the files into the run's storage (the caller does), reading them (`read`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
+from abstractvision_batch.plan.columns import plan_schema
+from abstractvision_batch.plan.prompts import Prompt
+from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
+from abstractvision_batch.plan.rows import PromptReader
+from abstractvision_batch.plan.sources import digest_files, digest_inline, find_files
+from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+from abstractvision_batch.spec.load import LoadedSpec
+
+_SPOOL_CHUNK = 1024
+#: Columns that repeat within a shard; a dictionary of one that does not would only cost time.
+_DICTIONARY_COLUMNS = ("task", "model", "backend", "negative_prompt", "params_json", "input_image", "mask_image")
+
+
+def build_plan(loaded: LoadedSpec, folder: Path) -> PlanSummary:
+    """Write the plan into `folder`: `plan.parquet`, or `plan/00000.parquet`, ... of 64 shards each when it is longer.
+
+    Raises:
+        SpecError: the prompt dataset, or a row of it, is not what the spec and the model need; all problems together.
+        OptionalDependencyMissingError: a source needs a driver that is not installed.
+        StorageError: a remote source failed.
+    """
+    spec = loaded.spec
+    with tempfile.TemporaryDirectory(prefix="avbatch-plan-") as name:
+        scratch = Path(name)
+        files = find_files(loaded, scratch)
+        digest = digest_inline(spec.prompts.source) if isinstance(spec.prompts.source, list) else digest_files(files)
+        reader = PromptReader(loaded, files)
+        spool = scratch / "prompts"
+        prompts = _write_spool(spool, reader.prompts())
+        expansion = Expansion(loaded)
+        requests = prompts * expansion.requests_per_prompt
+        batch_size = _batch_size(loaded)
+        shard_size = spec.execution.shard_size
+        if shard_size == "auto":
+            shard_size = auto_shard_size(requests, video=spec.task in ("text_to_video", "image_to_video"))
+        batches = pin_batches(expansion.requests(lambda: _read_spool(spool)), batch_size)
+        columns = ColumnBuilder(loaded, plan_schema(reader.passed_schema))
+        shards = map(columns.build, cut_shards(batches, shard_size))
+        written = tuple(_write_files(shards, columns.schema, folder))
+    return PlanSummary(
+        requests=columns.rows,
+        shards=columns.shards,
+        batches=columns.batches,
+        prompts=prompts,
+        matrix_points=expansion.points,
+        samples_per_prompt=spec.samples_per_prompt,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        prompts_digest=digest,
+        prompts_files=tuple(file.name for file in files),
+        files=written,
+    )
+
+
+def prompts_digest(loaded: LoadedSpec) -> str:
+    """SHA-256 of the prompt dataset as stored, without reading its rows.
+
+    Raises:
+        SpecError: there is no such file.
+        OptionalDependencyMissingError: a source needs a driver that is not installed.
+        StorageError: a remote source failed.
+    """
+    if isinstance(loaded.spec.prompts.source, list):
+        return digest_inline(loaded.spec.prompts.source)
+    with tempfile.TemporaryDirectory(prefix="avbatch-plan-") as scratch:
+        return digest_files(find_files(loaded, Path(scratch)))
+
+
+def _batch_size(loaded: LoadedSpec) -> int:
+    size = loaded.spec.execution.batch_size
+    if size != "auto":
+        return size
+    return int(loaded.card.backends.get(loaded.spec.backend.kind, {}).get("batch_size", 1))
+
+
+def _write_spool(path: Path, prompts: Iterator[Prompt]) -> int:
+    """Checked prompts, so that each point of a matrix reads them again without parsing and checking."""
+    count = 0
+    with path.open("wb") as stream:
+        while chunk := list(islice(prompts, _SPOOL_CHUNK)):
+            pickle.dump(chunk, stream, pickle.HIGHEST_PROTOCOL)
+            count += len(chunk)
+    return count
+
+
+def _read_spool(path: Path) -> Iterator[Prompt]:
+    with path.open("rb") as stream:
+        while True:
+            try:
+                chunk = pickle.load(stream)
+            except EOFError:
+                return
+            yield from chunk
+
+
+def _write_files(shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> Iterator[PlanFile]:
+    shards = iter(shards)
+    names: list[str] = []
+    counts: list[int] = []
+    while (first := next(shards, None)) is not None:
+        name = f"plan/{len(names):05d}.parquet"
+        (folder / "plan").mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(folder / name, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS) as writer:
+            writer.write_batch(first)
+            counts.append(1)
+            for shard in islice(shards, SHARDS_PER_FILE - 1):
+                writer.write_batch(shard)
+                counts[-1] += 1
+        names.append(name)
+    if len(names) == 1:
+        (folder / names[0]).replace(folder / "plan.parquet")
+        (folder / "plan").rmdir()
+        names = ["plan.parquet"]
+    for number, (name, count) in enumerate(zip(names, counts, strict=True)):
+        yield _describe(folder, name, number * SHARDS_PER_FILE, count)
+
+
+def _describe(folder: Path, name: str, first_shard: int, shards: int) -> PlanFile:
+    with (folder / name).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards)

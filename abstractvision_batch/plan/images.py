@@ -1,0 +1,75 @@
+"""Input images and masks of rows: where they are, that they are there, and how large they are by their headers."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from PIL import Image
+
+from abstractvision_batch.plan.sources import is_remote
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.load import LoadedSpec
+
+_REMEMBERED_IMAGES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """One input image. `identity` stands for its content in a request id: its name as written, its size in bytes."""
+
+    url: str
+    width: int
+    height: int
+    identity: str
+
+
+class ImageProber:
+    """Finds and measures the input images of one job; an image that many rows share is opened once."""
+
+    def __init__(self, loaded: LoadedSpec) -> None:
+        self._options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
+        self.probe = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._probe_now)
+
+    def _probe_now(self, folder: str, name: str) -> InputImage:
+        """The image `name`, relative to `folder`.
+
+        Raises:
+            ValueError: with the message of what is wrong.
+        """
+        url = self._locate(folder, name)
+        try:
+            if is_remote(url):
+                with fsspec.open(url, "rb", **self._options) as stream:
+                    return self._measure(url, name, stream)
+            with Path(url).open("rb") as stream:
+                return self._measure(url, name, stream)
+        except FileNotFoundError:
+            raise ValueError(f"{name}: no such file (looked for {url})") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            what = "a folder" if isinstance(error, IsADirectoryError) else f"not a readable image: {error}"
+            raise ValueError(f"{name}: {what}") from None
+        except ImportError as error:
+            raise ValueError(f"{name}: no driver for this URL: {error}") from None
+
+    @staticmethod
+    def _locate(folder: str, name: str) -> str:
+        if is_remote(name):
+            return name
+        if is_remote(folder):
+            return name if name.startswith("/") else f"{folder}/{name}"
+        return str((Path(folder) / Path(name).expanduser()).absolute())
+
+    @staticmethod
+    def _measure(url: str, name: str, stream: BinaryIO | Any) -> InputImage:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(stream) as image:
+                width, height = image.size
+        size = stream.seek(0, io.SEEK_END)
+        return InputImage(url, width, height, f"{name}|{size}")

@@ -1,0 +1,157 @@
+"""One row of the dataset made a `Prompt`: its id, text, own parameters, input images and pass-through values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from abstractvision_batch.plan.column_types import ColumnTypes
+from abstractvision_batch.plan.images import ImageProber, InputImage
+from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap
+from abstractvision_batch.plan.overrides import OverrideParser
+from abstractvision_batch.plan.problems import Problems
+from abstractvision_batch.plan.template import RowError
+from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.spec.model import MAX_SEED
+
+
+class Prompt(NamedTuple):
+    """One prompt. `params` are in the order of `ROW_PARAMS`, `passed` in that of the columns that pass through."""
+
+    id: str
+    text: str
+    params: tuple[Any, ...]
+    image: InputImage | None
+    mask: InputImage | None
+    passed: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row as read. `number` counts all rows of the dataset from zero, `folder` is where relative images start."""
+
+    place: str
+    folder: str
+    number: int
+    values: Mapping[str, Any]
+
+
+class PromptParser:
+    """Makes prompts of rows; what is wrong with a row goes to `problems`."""
+
+    def __init__(
+        self,
+        loaded: LoadedSpec,
+        columns: ColumnMap,
+        types: ColumnTypes,
+        template: Callable[[Mapping[str, Any]], str] | None,
+        problems: Problems,
+    ) -> None:
+        fields = columns.fields
+        self._spec = loaded.spec
+        self._template = template
+        self._problems = problems
+        self._id = fields.get("id")
+        self._prompt = fields.get("prompt")
+        self._image = fields.get("image")
+        self._mask = fields.get("mask")
+        self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
+        self._passed = [(old, types.converter(old)) for old in columns.passed]
+        self._parse_param = OverrideParser(loaded.card, loaded.spec.task).parse
+        self._probe = ImageProber(loaded).probe
+        rules = loaded.card.tasks[loaded.spec.task].params
+        self._image_required = loaded.spec.task in ("image_to_image", "image_to_video") or (
+            "reference_image" in rules and rules["reference_image"].required
+        )
+        self._prompt_required = loaded.spec.task != "image_to_video" or ("prompt" in rules and rules["prompt"].required)
+
+    def parse(self, row: SourceRow) -> Prompt | None:
+        """The row's prompt, or None if something is wrong with it."""
+        try:
+            id_ = self.id_of(row)
+            text = self._text_of(row)
+            params = self._params_of(row)
+            image = self._image_of(row, self._image)
+            mask = self._image_of(row, self._mask)
+            if image is None and self._image_required:
+                raise ValueError(f"{self._image or 'image'}: no image (every {self._spec.task} request needs one)")
+            if image and mask and (image.width, image.height) != (mask.width, mask.height):
+                sizes = f"{mask.width}x{mask.height}, the image {image.width}x{image.height}"
+                raise ValueError(f"{self._mask}: the mask is {sizes} (make them one size)")
+            return Prompt(id_, text, params, image, mask, self._passed_of(row))
+        except (ValueError, RowError) as error:
+            self._problems.add(f"{row.place}: {error}")
+            return None
+
+    def id_of(self, row: SourceRow) -> str:
+        """The id column's text, else the row's number in six digits or more."""
+        if self._id is None:
+            return f"{row.number:06d}"
+        value = row.values.get(self._id)
+        if value is None or (text := _as_text(self._id, str(value)).strip()) == "":
+            raise ValueError(f"{self._id}: no id (give one, or set prompts.fields.id: null)")
+        return text
+
+    def _text_of(self, row: SourceRow) -> str:
+        if self._template is not None:
+            text: Any = self._template(row.values)
+            name = "template"
+        else:
+            text = row.values.get(self._prompt) if self._prompt is not None else None
+            name = self._prompt or "prompt"
+        if text is None:
+            text = ""
+        if not isinstance(text, str):
+            raise ValueError(f"{name}: {text!r} is not a text")
+        if self._prompt_required and not text.strip():
+            raise ValueError(f"{name}: the prompt is empty (fill it in, or leave the row out with prompts.where)")
+        return _as_text(name, text)
+
+    def _params_of(self, row: SourceRow) -> tuple[Any, ...]:
+        if not self._params:
+            return _NO_PARAMS
+        values = list(_NO_PARAMS)
+        for index, name, column in self._params:
+            try:
+                value = self._parse_param(name, row.values.get(column))
+            except ValueError as error:
+                label = name if column == name else f"{name} (column {column!r})"
+                raise ValueError(f"{label}: {error}") from None
+            if name == "seed" and value is not None and value > MAX_SEED - self._spec.samples_per_prompt:
+                raise ValueError(f"{column}: {value} leaves no room for {self._spec.samples_per_prompt} samples")
+            values[index] = _as_text(column, value) if isinstance(value, str) else value
+        return tuple(values)
+
+    def _image_of(self, row: SourceRow, column: str | None) -> InputImage | None:
+        name = row.values.get(column) if column is not None else None
+        if name is None or name == "":
+            return None
+        if not isinstance(name, str):
+            raise ValueError(f"{column}: not the path or URL of an image")
+        try:
+            return self._probe(row.folder, _as_text(str(column), name))
+        except ValueError as error:
+            raise ValueError(f"{column}: {error}") from None
+
+    def _passed_of(self, row: SourceRow) -> tuple[Any, ...]:
+        values = []
+        for name, convert in self._passed:
+            value = row.values.get(name)
+            if value is not None and convert is not None:
+                value = convert(value)
+            values.append(_as_text(name, value) if isinstance(value, str) else value)
+        return tuple(values)
+
+
+_NO_PARAMS: tuple[Any, ...] = (None,) * len(ROW_PARAMS)
+
+
+def _as_text(name: str, text: str) -> str:
+    """The text itself, if Arrow can store it: JSON may carry halves of surrogate pairs."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: half a surrogate pair, which is no character (correct the text)") from None
+    return text

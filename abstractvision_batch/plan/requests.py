@@ -1,0 +1,173 @@
+"""Prompts × points × samples: every request of a job in plan order, and the columns of a run of them.
+
+Points of the matrix are outermost, prompts inside, samples innermost, so neighbours share what a forward pass shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from abstractvision_batch.plan.columns import PLAN_SCHEMA
+from abstractvision_batch.plan.expand import PARAM_COLUMNS, base_params, expand_points, extra_params
+from abstractvision_batch.plan.identity import RequestIds, canonical_json, derive_seed
+from abstractvision_batch.plan.mapping import ROW_PARAMS
+from abstractvision_batch.plan.prompts import Prompt
+from abstractvision_batch.spec.load import LoadedSpec
+
+_NEGATIVE, _SEED = ROW_PARAMS.index("negative_prompt"), ROW_PARAMS.index("seed")
+_SHARED = tuple(ROW_PARAMS.index(name) for name in PARAM_COLUMNS)
+_REMEMBERED_GROUPS = 10_000
+
+BatchKey = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What requests with one batch key at one point have in common."""
+
+    key: BatchKey
+    params: dict[str, Any]
+    negative_prompt: str | None
+    base_seed: int
+    ids: RequestIds
+
+
+class Request(NamedTuple):
+    """One request: a prompt at a point, and the number of its sample."""
+
+    group: Group
+    prompt: Prompt
+    sample_index: int
+    seed: int
+
+
+class Expansion:
+    """Expands a job's prompts to requests."""
+
+    def __init__(self, loaded: LoadedSpec) -> None:
+        self._spec = loaded.spec
+        self._points = expand_points(loaded.spec)
+        self._base = base_params(loaded.spec, loaded.card)
+        self._extra = extra_params(loaded.spec, loaded.card)
+
+    @property
+    def requests_per_prompt(self) -> int:
+        """Points times samples."""
+        return len(self._points) * self._spec.samples_per_prompt
+
+    @property
+    def points(self) -> int:
+        """Points of matrix × zip; 1 where nothing is swept."""
+        return len(self._points)
+
+    def requests(self, read_prompts: Callable[[], Iterable[Prompt]]) -> Iterator[tuple[BatchKey, Request]]:
+        """Every request with its batch key; `read_prompts` is called once a point."""
+        samples = range(self._spec.samples_per_prompt)
+        for point in self._points:
+            values = {**self._base, **point}
+            groups: dict[tuple[Any, ...], Group] = {}
+            for prompt in read_prompts():
+                params, image = prompt.params, prompt.image
+                shared = (params[2:], image and (image.width, image.height), prompt.mask is not None)
+                group = groups.get(shared)
+                if group is None:
+                    if len(groups) >= _REMEMBERED_GROUPS:
+                        groups.clear()
+                    group = groups[shared] = self._make_group(values, prompt)
+                own_seed = params[_SEED]
+                for sample in samples:
+                    seed = derive_seed(group.base_seed, prompt.id, sample) if own_seed is None else own_seed + sample
+                    yield group.key, Request(group, prompt, sample, seed)
+
+    def _make_group(self, values: Mapping[str, Any], prompt: Prompt) -> Group:
+        own = {name: prompt.params[index] for name, index in zip(PARAM_COLUMNS, _SHARED, strict=True)}
+        params = {name: values[name] if own[name] is None else own[name] for name in PARAM_COLUMNS}
+        size = (prompt.image.width, prompt.image.height) if prompt.image else None
+        return Group(
+            key=(*params.values(), size, prompt.mask is not None),
+            params=params,
+            negative_prompt=values["negative_prompt"],
+            base_seed=values["seed"],
+            ids=RequestIds(self._spec, {**params, "extra": self._extra}),
+        )
+
+
+class ColumnBuilder:
+    """Makes the Arrow columns of one shard after the other, counting rows and batches on."""
+
+    def __init__(self, loaded: LoadedSpec, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._passed = schema.names[len(PLAN_SCHEMA) :]
+        self._constant = {
+            "task": loaded.spec.task,
+            "model": loaded.spec.model,
+            "backend": loaded.spec.backend.kind,
+            "params_json": canonical_json(extra_params(loaded.spec, loaded.card)),
+        }
+        self.rows = 0
+        self.batches = 0
+        self.shards = 0
+
+    def build(self, batches: Sequence[Sequence[Request]]) -> pa.RecordBatch:
+        """The next shard."""
+        requests = [request for batch in batches for request in batch]
+        count = len(requests)
+        columns: dict[str, Any] = {
+            "index": range(self.rows, self.rows + count),
+            "sample_index": [request.sample_index for request in requests],
+            "seed": [request.seed for request in requests],
+            "batch_id": [self.batches + number for number, batch in enumerate(batches) for _ in batch],
+            "batch_slot": [slot for batch in batches for slot in range(len(batch))],
+            "batch_size": [len(batch) for batch in batches for _ in batch],
+            **_prompt_columns(requests),
+        }
+        constant = {**self._constant, "shard": self.shards}
+        first = requests[0].group
+        if all(request.group is first for request in requests):
+            constant |= first.params
+        else:
+            columns |= {name: [request.group.params[name] for request in requests] for name in PARAM_COLUMNS}
+        passed = list(zip(*(request.prompt.passed for request in requests), strict=True))
+        columns |= dict(zip(self._passed, passed, strict=True))
+        self.rows += count
+        self.batches += len(batches)
+        self.shards += 1
+        arrays = [
+            _repeat(constant[field.name], field.type, count)
+            if field.name in constant and field.name not in columns
+            else pa.array(columns[field.name], field.type)
+            for field in self.schema
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _prompt_columns(requests: Sequence[Request]) -> dict[str, list[Any]]:
+    ids: list[str] = []
+    negatives: list[str | None] = []
+    before: tuple[Group, Prompt] | None = None
+    for group, prompt, sample, seed in requests:
+        if before is None or before[0] is not group or before[1] is not prompt:
+            own = prompt.params[_NEGATIVE]
+            negative = group.negative_prompt if own is None else own
+            image = prompt.image.identity if prompt.image else None
+            mask = prompt.mask.identity if prompt.mask else None
+            sample_ids = group.ids.of_prompt(prompt.id, prompt.text, negative, image, mask)
+            before = (group, prompt)
+        ids.append(sample_ids.of_sample(sample, seed))
+        negatives.append(negative)
+    return {
+        "request_id": ids,
+        "prompt_id": [request.prompt.id for request in requests],
+        "prompt": [request.prompt.text for request in requests],
+        "negative_prompt": negatives,
+        "input_image": [request.prompt.image and request.prompt.image.url for request in requests],
+        "mask_image": [request.prompt.mask and request.prompt.mask.url for request in requests],
+    }
+
+
+def _repeat(value: Any, type_: pa.DataType, count: int) -> pa.Array:
+    return pa.nulls(count, type_) if value is None else pa.repeat(pa.scalar(value, type_), count)

@@ -1,0 +1,188 @@
+"""Find the files of a prompt dataset: a path, an fsspec URL or a glob becomes local files in a fixed order.
+
+Remote files are fetched once, to a scratch folder. The digest is of the bytes as stored, not of the names, so moving a
+dataset does not change it.
+
+Not covered: what the files hold (`readers`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+
+from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError, StorageError
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.load import LoadedSpec
+
+_Result = TypeVar("_Result")
+
+FORMATS = {
+    ".txt": "txt",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_EXTRA_OF_PROTOCOL = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+    "adl": "azure",
+}
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of the dataset. `name` is what messages show, `folder` is where its relative image paths start."""
+
+    name: str
+    path: Path
+    folder: str
+    format: str
+    gzipped: bool
+
+
+def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
+    """The dataset's files, sorted, on this machine.
+
+    Raises:
+        SpecError: there is no such file, it is a folder, a glob matches nothing, or its format cannot be told.
+        OptionalDependencyMissingError: the URL needs a driver that is not installed.
+        StorageError: a remote store failed.
+    """
+    source = loaded.spec.prompts.source
+    if not isinstance(source, str):
+        return []
+    if not is_remote(source):
+        paths = _list_local(loaded, source)
+        return [_describe(loaded, _relative(p, loaded.base_dir), p, str(p.parent)) for p in paths]
+    files = []
+    filesystem, names = _list_remote(loaded, source)
+    for number, name in enumerate(names):
+        shown = str(filesystem.unstrip_protocol(name))
+        file = _describe(loaded, shown, scratch / f"source-{number:05d}", shown.rpartition("/")[0])
+        _at_the_edge(loaded, shown, partial(filesystem.get_file, name, str(file.path)))
+        files.append(file)
+    return files
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source or image is a URL that fsspec must open."""
+    return "://" in source or "::" in source
+
+
+def digest_files(files: Sequence[SourceFile]) -> str:
+    """SHA-256 over the SHA-256 of each file's bytes, in order."""
+    whole = hashlib.sha256()
+    for file in files:
+        with file.path.open("rb") as stream:
+            part = hashlib.sha256()
+            while block := stream.read(_BLOCK_BYTES):
+                part.update(block)
+        whole.update(part.digest())
+    return whole.hexdigest()
+
+
+def digest_inline(rows: Sequence[Any]) -> str:
+    """SHA-256 of the canonical JSON of an inline list of prompts."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+
+
+def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
+    place = _place(loaded)
+    path = loaded.base_dir / Path(source).expanduser()
+    try:
+        if path.is_dir():
+            raise SpecError(
+                f"{place}: {source} is a folder (name a file, or a glob such as {source.rstrip('/')}/*.txt)"
+            )
+        if path.exists():
+            return [path.absolute()]
+        if not _is_glob(source):
+            raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()})")
+        pattern_root = Path(path.anchor) if path.is_absolute() else Path()
+        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
+        matches = sorted(p.absolute() for p in pattern_root.glob(pattern) if p.is_file())
+    except (OSError, ValueError, NotImplementedError) as error:  # a name too long, a NUL byte, an odd pattern
+        raise SpecError(f"{place}: {source[:200]!r} cannot be looked up: {error}") from error
+    if not matches:
+        raise SpecError(f"{place}: {source}: the pattern matches no file (in {loaded.base_dir.absolute()})")
+    return matches
+
+
+def _list_remote(loaded: LoadedSpec, source: str) -> tuple[Any, list[str]]:
+    options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
+    filesystem, path = _at_the_edge(loaded, source, lambda: fsspec.core.url_to_fs(source, **options))
+    if not _is_glob(source):
+        if _at_the_edge(loaded, source, lambda: filesystem.isdir(path)):
+            raise SpecError(f"{_place(loaded)}: {source} is a folder (name a file, or a glob such as {source}/*.txt)")
+        return filesystem, [path]
+    found = _at_the_edge(loaded, source, lambda: filesystem.glob(path, detail=True))
+    names = sorted(name for name, info in found.items() if info.get("type") != "directory")
+    if not names:
+        raise SpecError(f"{_place(loaded)}: {source}: the pattern matches no file")
+    return filesystem, names
+
+
+def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) -> _Result:
+    """Run `call` and translate whatever a driver raises: each has an error tree of its own, not all under OSError."""
+    place = _place(loaded)
+    protocol = shown.partition("://")[0]
+    try:
+        return call()
+    except FileNotFoundError as error:
+        raise SpecError(f"{place}: {shown}: no such file") from error
+    except ImportError as error:
+        extra = _EXTRA_OF_PROTOCOL.get(protocol)
+        command = f'pip install "abstractvision_batch[{extra}]"' if extra else str(error)
+        raise OptionalDependencyMissingError(f"{place}: {shown}: no driver for {protocol}:// ({command})") from error
+    except ValueError as error:
+        raise SpecError(f"{place}: {shown}: {error}") from error
+    except Exception as error:
+        raise StorageError(
+            f"{place}: {shown}: {str(error) or type(error).__name__} (running again tries again)"
+        ) from error
+
+
+def _describe(loaded: LoadedSpec, shown: str, path: Path, folder: str) -> SourceFile:
+    lower = shown.lower()
+    gzipped = lower.endswith(".gz")
+    suffix = Path(lower.removesuffix(".gz")).suffix
+    format_: str = loaded.spec.prompts.format
+    if format_ == "auto":
+        if suffix not in FORMATS:
+            kinds = ", ".join(FORMATS)
+            hint = f"one of {kinds}, or set prompts.format"
+            raise SpecError(f"{_place(loaded)}: {shown}: its ending does not tell the format ({hint})")
+        format_ = FORMATS[suffix]
+    return SourceFile(shown, path, folder, format_, gzipped)
+
+
+def _place(loaded: LoadedSpec) -> str:
+    return f"{loaded.positions.where(('prompts', 'source'))}: prompts.source"
+
+
+def _relative(path: Path, base_dir: Path) -> str:
+    """The path as a person would write it beside the spec."""
+    base = base_dir.absolute()
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+
+
+def _is_glob(source: str) -> bool:
+    return any(mark in source for mark in "*?[")
