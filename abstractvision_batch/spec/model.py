@@ -110,9 +110,9 @@ class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
     source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
-    """Inline list of prompts or rows; or path (relative to the spec), URL or glob of txt, csv, tsv, jsonl or parquet files.
+    """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl or parquet files.
 
-    They may be compressed (`.gz`).
+    A path is relative to the spec; files may be compressed (`.gz`).
     `${NAME}` is replaced in a path or URL, not in inline prompts.
     """
     format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"

@@ -232,7 +232,7 @@ class _Builder:
         self._values += values
         if self._values > MAX_VALUES:
             raise SpecError(
-                f"{self.at(line, column)}: more than {MAX_VALUES} values, aliases counted"
+                f"{self.at(line, column)}: more than {MAX_VALUES} keys and values, aliases counted"
                 " (put prompts into a file of their own)"
             )
 
