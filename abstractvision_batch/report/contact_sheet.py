@@ -1,7 +1,7 @@
 """A contact sheet: a labelled grid of a run's pictures as one PNG, in the order of the plan.
 
-Rows of one matrix point stand under one heading, with the same prompts in each, so that columns compare points. A
-failed request is a grey tile with its reason. The font is Pillow's own.
+Rows of one matrix point stand under one heading. A failed request is a grey tile with its reason. The font is
+Pillow's own.
 
 Not covered: which rows to show (`run_report`), prompts in scripts that the font lacks (they show as boxes).
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -54,15 +53,15 @@ def write_contact_sheet(
     Returns:
         A PNG.
     """
-    sections = [
-        (heading, list(group)) for heading, group in groupby(rows.to_pylist(), key=lambda row: _heading(row, group_by))
-    ]
-    columns = min(MAX_COLUMNS, max([len(group) for _, group in sections], default=1))
+    sections: dict[str, list[Row]] = {}
+    for row in rows.to_pylist():
+        sections.setdefault(_heading(row, group_by), []).append(row)
+    columns = min(MAX_COLUMNS, max(map(len, sections.values()), default=1))
     sheet = _empty_sheet(sections, columns, title)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), _fit(title, _font(20), sheet.width - 2 * GAP), INK, _font(20))
     top = TITLE if title else GAP
-    for heading, group in sections:
+    for heading, group in sections.items():
         if heading:
             draw.text((GAP, top + 10), _fit(heading, _font(15), sheet.width - 2 * GAP), INK, _font(15))
             top += HEADING
@@ -83,9 +82,9 @@ def _show(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _empty_sheet(sections: Sequence[tuple[str, Sequence[Row]]], columns: int, title: str) -> Image.Image:
+def _empty_sheet(sections: Mapping[str, Sequence[Row]], columns: int, title: str) -> Image.Image:
     height = TITLE if title else GAP
-    for heading, group in sections:
+    for heading, group in sections.items():
         height += (HEADING if heading else 0) + _lines(group, columns) * (PICTURE + CAPTION + GAP)
     return Image.new("RGB", (GAP + columns * (PICTURE + GAP), max(height, PICTURE)), PAPER)
 

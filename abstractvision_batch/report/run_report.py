@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
@@ -18,6 +20,8 @@ CONTACT_SHEET = "report/contact-sheet.png"
 README = "README.md"
 #: Pictures of a contact sheet: what fits a screen.
 MAX_PICTURES = 48
+#: What tells two requests of one matrix point apart.
+KEY_COLUMNS = ("prompt_id", "sample_index")
 
 
 def write_report(store: Store, record: Mapping[str, Any]) -> None:
@@ -26,56 +30,60 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the manifest cannot be read, or the report cannot be written.
     """
-    plan, spec = record["plan"], record["spec"]
-    positions = sample_positions(plan["requests"], plan["matrix_points"])
-    shown = "" if len(positions) == plan["requests"] else f" · {len(positions)} of {plan['requests']:,} shown"
-    sheet = write_contact_sheet(
-        read_rows(store, positions),
-        store.read,
-        title=f"{record['name']} · {spec['model']}{shown}",
-        # Each request has a seed of its own, so a matrix over seeds is no heading.
-        group_by=[name for name in (*spec["matrix"], *spec["zip"]) if name != "seed"],
-    )
+    requests, spec = record["plan"]["requests"], record["spec"]
+    # Each request has a seed of its own, so a matrix over seeds makes no headings.
+    group_by = [name for name in (*spec["matrix"], *spec["zip"]) if name != "seed"]
+    positions = sample_positions(store, requests, record["plan"]["matrix_points"] if group_by else 1)
+    shown = "" if len(positions) == requests else f" · {len(positions)} of {requests:,} shown"
+    title = f"{record['name']} · {spec['model']}{shown}"
+    sheet = write_contact_sheet(read_rows(store, positions), store.read, title=title, group_by=group_by)
     store.put(CONTACT_SHEET, sheet)
     store.put(README, write_run_readme(record, read_outcomes(store)).encode())
 
 
-def sample_positions(requests: int, matrix_points: int, *, pictures: int = MAX_PICTURES) -> list[int]:
-    """Which rows of a manifest to show: evenly spaced, and the same prompts of every matrix point.
-
-    The plan has the matrix points outermost, so each is a block of equal length.
-    """
-    if matrix_points > pictures or requests % matrix_points:
+def sample_positions(store: Store, requests: int, points: int, *, pictures: int = MAX_PICTURES) -> list[int]:
+    """Which rows of the merged manifest to show: evenly spaced, and the same prompts of every matrix point."""
+    if requests <= pictures or not 1 < points <= pictures:
         return _spread(requests, pictures)
-    block = requests // matrix_points
-    # With headings, a line that is not full is better than two lines a heading.
-    each = pictures if matrix_points == 1 else min(MAX_COLUMNS, pictures // matrix_points)
-    return [point * block + offset for point in range(matrix_points) for offset in _spread(block, each)]
+    # With a heading a point, a line that is not full looks better than two lines a point.
+    each = min(MAX_COLUMNS, pictures // points)
+    # The plan has the points outermost, so what the first point asks for is at its start.
+    chosen = read_rows(store, _spread(requests // points, each), KEY_COLUMNS)
+    keys = {(row["prompt_id"], row["sample_index"]) for row in chosen.to_pylist()}
+    prompt_ids = chosen["prompt_id"].unique()
+    positions, start = [], 0
+    for table in _iter_tables(store, KEY_COLUMNS):
+        for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=prompt_ids)):
+            row = table.slice(int(offset), 1).to_pylist()[0]
+            if (row["prompt_id"], row["sample_index"]) in keys:
+                positions.append(start + int(offset))
+        start += table.num_rows
+    return positions
 
 
-def read_rows(store: Store, positions: list[int]) -> pa.Table:
+def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of the merged manifest, holding one row group at a time."""
     with store.open(MANIFEST) as stream:
         file = pq.ParquetFile(stream)
-        tables, start = [file.schema_arrow.empty_table()], 0
+        tables, start = [], 0
         for group in range(file.metadata.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
             inside = [position - start for position in positions if start <= position < end]
             if inside:
-                tables.append(file.read_row_group(group).take(pa.array(inside)))
+                tables.append(file.read_row_group(group, columns=columns and list(columns)).take(pa.array(inside)))
             start = end
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables) if tables else file.schema_arrow.empty_table()
 
 
 def read_outcomes(store: Store) -> Outcomes:
     """Counts over the merged manifest."""
+    return collect_outcomes(_iter_tables(store, OUTCOME_COLUMNS))
+
+
+def _iter_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
     with store.open(MANIFEST) as stream:
-        return collect_outcomes(_iter_tables(pq.ParquetFile(stream)))
-
-
-def _iter_tables(file: pq.ParquetFile) -> Iterator[pa.Table]:
-    for batch in file.iter_batches(columns=list(OUTCOME_COLUMNS)):
-        yield pa.Table.from_batches([batch])
+        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
+            yield pa.Table.from_batches([batch])
 
 
 def _spread(count: int, wanted: int) -> list[int]:

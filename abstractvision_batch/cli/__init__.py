@@ -1,0 +1,17 @@
+"""The `avbatch` command: parsing and printing only; what it does is a call into the library."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A prompt in a script that the terminal's encoding lacks is shown escaped; it does not end the command.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    from abstractvision_batch.cli.app import app
+
+    app(prog_name="avbatch")

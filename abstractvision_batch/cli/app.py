@@ -1,0 +1,66 @@
+"""The commands in the order of `avbatch --help`.
+
+Command modules import the library inside their functions: `avbatch --help` loads neither pydantic nor pyarrow.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from abstractvision_batch import __version__
+from abstractvision_batch.cli.check_commands import plan, validate
+from abstractvision_batch.cli.command import Command
+from abstractvision_batch.cli.doctor_command import doctor
+from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
+from abstractvision_batch.cli.run_command import run
+from abstractvision_batch.cli.starter_commands import init, schema
+from abstractvision_batch.cli.status_command import status
+
+EXIT_CODES = (
+    "Exit codes: 0 every request succeeded · 1 the run finished and some rows failed · 2 the spec or the command line "
+    "is wrong, nothing was started · 3 a dependency, a model or a server is missing · 4 storage or cluster failure, "
+    "running again resumes · 130 interrupted, running again resumes"
+)
+
+# Plain help: rich's takes as long to import as everything else together, and does not paste into a document.
+app = typer.Typer(
+    help="Batch generation of images and videos from a YAML job spec: checked first, resumable, reproducible.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"avbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def avbatch(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Batch generation of images and videos from a YAML job spec: checked first, resumable, reproducible."""
+
+
+for name, function in {
+    "run": run,
+    "validate": validate,
+    "plan": plan,
+    "status": status,
+    "init": init,
+    "models": list_models,
+    "show-model": show_model,
+    "tasks": list_tasks,
+    "schema": schema,
+    "doctor": doctor,
+}.items():
+    app.command(name, cls=Command, no_args_is_help=False)(function)

@@ -1,0 +1,140 @@
+"""`validate` and `plan`: what a spec would do, without doing it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
+from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError
+
+if TYPE_CHECKING:
+    from abstractvision_batch.plan.summary import PlanSummary
+    from abstractvision_batch.spec.load import LoadedSpec
+
+#: Columns of the table of first rows, where they differ between rows or are always worth a look.
+SHOWN_COLUMNS = ("index", "shard", "batch_id", "batch_slot", "prompt_id", "seed")
+VARYING_COLUMNS = ("steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength", "negative_prompt")
+
+
+def validate(
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a spec, its model's limits and every prompt; report all problems at once and start nothing."""
+    from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.spec.load import load_spec
+
+    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        plan_summary = build_plan(loaded, Path(folder))
+    missing = _missing_dependencies(loaded)
+    if as_json:
+        print_json({"ok": True, "problems": [], "missing": missing, **_describe_plan(loaded, plan_summary)})
+        return
+    print_lines(f"OK  {spec}: {_count(plan_summary)}")
+    print_notes(*(f"note: cannot run here: {line}" for line in missing))
+
+
+def plan(
+    spec: SpecArgument,
+    output: Annotated[Path | None, typer.Option(help="Also write the plan to this Parquet file.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the requests that a run would make: a dry run."""
+    from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.spec.load import load_spec
+
+    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        summary = build_plan(loaded, Path(folder))
+        first = _read_first_rows(Path(folder), summary, rows)
+        if output is not None:
+            _write_plan(Path(folder), summary, output)
+    if as_json:
+        print_json({**_describe_plan(loaded, summary), "output": output and str(output), "rows": first})
+        return
+    print_lines(f"{loaded.spec.name}: {_count(summary)}", "")
+    if first:
+        _print_rows(first)
+    if summary.requests > len(first):
+        print_lines(f"… and {plural(summary.requests - len(first), 'more row')}")
+    if output is not None:
+        print_lines("", f"wrote {output}")
+
+
+def _count(summary: PlanSummary) -> str:
+    points = f" × {plural(summary.matrix_points, 'parameter set')}" if summary.matrix_points > 1 else ""
+    samples = f" × {plural(summary.samples_per_prompt, 'sample')}" if summary.samples_per_prompt > 1 else ""
+    return (
+        f"{plural(summary.requests, 'request')} ({plural(summary.prompts, 'prompt')}{points}{samples}) in "
+        f"{plural(summary.shards, 'shard')} of up to {plural(summary.shard_size, 'request')}, "
+        f"{summary.batches:,} {'batch' if summary.batches == 1 else 'batches'} of up to {summary.batch_size:,}"
+    )
+
+
+def _describe_plan(loaded: LoadedSpec, summary: PlanSummary) -> dict[str, Any]:
+    spec = loaded.spec
+    return {
+        "name": spec.name,
+        "task": spec.task,
+        "model": spec.model,
+        "backend": spec.backend.kind,
+        "output_path": spec.output.path,
+        **{name: value for name, value in summary.to_json().items() if name != "files"},
+    }
+
+
+def _missing_dependencies(loaded: LoadedSpec) -> list[str]:
+    """What a run on this machine would lack; a spec may well be checked on another."""
+    from abstractvision_batch.backends.table import require_extra
+    from abstractvision_batch.execute.executors import require_executor
+
+    missing = []
+    for require, name in (
+        (require_extra, loaded.spec.backend.kind),
+        (require_executor, loaded.spec.execution.executor),
+    ):
+        try:
+            require(name)
+        except OptionalDependencyMissingError as error:
+            missing.append(str(error))
+    return missing
+
+
+def _read_first_rows(folder: Path, summary: PlanSummary, rows: int) -> list[dict[str, Any]]:
+    from itertools import islice
+
+    from abstractvision_batch.plan.read import iter_rows
+
+    return list(islice(iter_rows(lambda name: (folder / name).open("rb"), summary), rows))
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    varying = [name for name in VARYING_COLUMNS if len({row[name] for row in rows}) > 1]
+    names = [*SHOWN_COLUMNS, *varying, "prompt"]
+    print_table([name.upper() for name in names], [[one_line(row[name]) for name in names] for row in rows])
+
+
+def _write_plan(folder: Path, summary: PlanSummary, output: Path) -> None:
+    """The whole plan as one file, however many files it has in a run; a row group stays a shard."""
+    import pyarrow.parquet as pq
+
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(output, pq.read_schema(folder / summary.files[0].name), compression="zstd") as writer:
+            for file in summary.files:
+                source = pq.ParquetFile(folder / file.name)
+                for group in range(source.metadata.num_row_groups):
+                    writer.write_table(source.read_row_group(group))
+    except OSError as error:
+        raise SpecError(f"{output}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,66 @@
+"""How every command ends: errors as one line per problem, interrupts, closed pipes, exit codes.
+
+A mistake of the user prints lines and no traceback; a bug prints a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from abstractvision_batch.cli.output import plural, print_json, print_notes
+from abstractvision_batch.errors import AbstractVisionError, SpecError
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports any other program
+
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="The job spec, a YAML file.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the spec, as params.steps=30; repeatable."),
+]
+RegistryOption = Annotated[
+    list[str] | None,
+    typer.Option("--registry", metavar="PATH", help="File or folder with more model cards; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
+
+
+class Command(TyperCommand):
+    """A command whose errors are printed as its user needs them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command's function."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+        except AbstractVisionError as error:
+            _print_error(error, as_json=bool(ctx.params.get("as_json")))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print_notes("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from error
+        return result
+
+
+def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
+    problems = error.problems if isinstance(error, SpecError) else (str(error),)
+    if as_json:
+        print_json(
+            {
+                "ok": False,
+                "error": type(error).__name__,
+                "problems": list(problems),
+                "exit_code": error.exit_code,
+            }
+        )
+    print_notes(*problems)
+    if isinstance(error, SpecError):
+        print_notes(f"{plural(len(problems), 'problem')}; nothing was started")

@@ -1,0 +1,192 @@
+"""Examines the machine for `doctor`. Each check answers, whatever it finds.
+
+Torch and Ray are imported in processes of their own: a broken installation, which may well end its process, is an
+answer too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch import __version__
+from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.cli.output import format_size
+from abstractvision_batch.errors import AbstractVisionError
+from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.spec.model import ProceduralBackendSpec
+from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
+
+#: Extra → the modules that it installs.
+EXTRAS = {
+    "diffusers": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "peft", "av"),
+    "ray": ("ray",),
+    "sdcpp": ("stable_diffusion_cpp",),
+    "openai": ("httpx",),
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
+    "azure": ("adlfs",),
+}
+_IMPORT_TIMEOUT_S = 120
+
+_DESCRIBE_TORCH = """
+import json, torch
+cuda = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+print(json.dumps({
+    "version": torch.__version__,
+    "threads": torch.get_num_threads(),
+    "cuda": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in cuda],
+    "mps": bool(torch.backends.mps.is_available()),
+}))
+"""
+_DESCRIBE_RAY = "import json, ray; print(json.dumps({'version': ray.__version__}))"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `needed` ones are those without which no job runs."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+    needed: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def examine_machine() -> list[Check]:
+    """Every check, in the order to show them."""
+    with ThreadPoolExecutor(2) as pool:
+        torch = pool.submit(_import_apart, "torch", _DESCRIBE_TORCH)
+        ray = pool.submit(_import_apart, "ray", _DESCRIBE_RAY)
+        return [
+            *_check_host(),
+            _check_temporary_folder(),
+            _check_drawing(),
+            _check_embedded_model(),
+            *(_check_extra(extra, modules) for extra, modules in EXTRAS.items()),
+            *_check_devices(torch.result()),
+            _check_ray(ray.result()),
+        ]
+
+
+def _check_host() -> Iterator[Check]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    python = platform.python_version()
+    yield Check("avbatch", True, __version__, needed=True, details={"version": __version__})
+    yield Check("python", True, f"{python} at {sys.executable}", needed=True, details={"version": python})
+    yield Check(
+        "machine",
+        True,
+        f"{platform.platform()}, {cpus} CPUs, {format_size(memory)} memory",
+        details={"cpus": cpus, "memory_bytes": memory},
+    )
+
+
+def _check_temporary_folder() -> Check:
+    folder = "no folder"
+    try:
+        folder = tempfile.gettempdir()
+        with tempfile.TemporaryFile() as stream:
+            stream.write(b"x")
+    except OSError as error:
+        return Check("temp", False, f"{folder}: {error}", "set TMPDIR to a folder that can be written", needed=True)
+    return Check("temp", True, f"{folder} can be written", needed=True)
+
+
+def _check_drawing() -> Check:
+    """The whole way from a request to pixels, with the backend that needs nothing."""
+    try:
+        card = load_cards()["avbatch/procedural"]
+        with create_backend(ProceduralBackendSpec(), card=card, model=card.id) as backend:
+            request = ImageGenerationRequest(prompt="a small picture", width=64, height=48, seed=7)
+            (asset,) = backend.generate_batch([request])
+        if not isinstance(asset, GeneratedAsset):
+            return Check("drawing", False, f"the procedural backend answered {asset}", needed=True)
+        image = decode_image(asset.data)
+    except AbstractVisionError as error:
+        return Check("drawing", False, str(error), needed=True)
+    return Check("drawing", True, f"drew a picture of {image.width}×{image.height} pixels", needed=True)
+
+
+def _check_embedded_model() -> Check:
+    folder = Path(str(files("abstractvision_batch") / "models" / "shapes64"))
+    weights = sorted(folder.glob("*/*.safetensors"))
+    size = sum(path.stat().st_size for path in weights)
+    if not weights or not (folder / "model_index.json").is_file():
+        return Check(
+            "embedded model", False, f"no weights in {folder}", "pip install --force-reinstall abstractvision_batch"
+        )
+    return Check("embedded model", True, f"avbatch/shapes64, {format_size(size)}", details={"size_bytes": size})
+
+
+def _check_extra(extra: str, modules: tuple[str, ...]) -> Check:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    command = f'pip install "abstractvision_batch[{extra}]"'
+    if missing:
+        return Check(f"extra {extra}", False, f"not installed: {', '.join(missing)}", command, details={"extra": extra})
+    return Check(
+        f"extra {extra}", True, ", ".join(_name_version(module) for module in modules), details={"extra": extra}
+    )
+
+
+def _name_version(module: str) -> str:
+    """Module and version, by the distribution that brought it."""
+    for distribution in importlib.metadata.packages_distributions().get(module, ()):
+        return f"{module} {importlib.metadata.version(distribution)}"
+    return module
+
+
+def _check_devices(torch: dict[str, Any]) -> Iterator[Check]:
+    if "error" in torch:
+        yield Check("devices", False, torch["error"], 'pip install "abstractvision_batch[diffusers]"')
+        return
+    for number, gpu in enumerate(torch["cuda"]):
+        yield Check(f"device cuda:{number}", True, f"{gpu['name']}, {format_size(gpu['memory_bytes'])}", details=gpu)
+    if torch["mps"]:
+        yield Check("device mps", True, "Apple GPU")
+    yield Check(
+        "device cpu",
+        True,
+        f"torch {torch['version']}, {torch['threads']} threads",
+        details={"threads": torch["threads"]},
+    )
+
+
+def _check_ray(ray: dict[str, Any]) -> Check:
+    if "error" in ray:
+        return Check("ray", False, ray["error"], 'pip install "abstractvision_batch[ray]"')
+    return Check("ray", True, f"{ray['version']} can be imported", details={"version": ray["version"]})
+
+
+def _import_apart(module: str, code: str) -> dict[str, Any]:
+    """What `code`, run in another process, printed as JSON; `{"error": ...}` if that did not work."""
+    if importlib.util.find_spec(module) is None:
+        return {"error": f"{module} is not installed"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S, check=True
+        )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"importing {module} takes longer than {_IMPORT_TIMEOUT_S} s"}
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines() or [f"exit code {error.returncode}"]
+        return {"error": f"importing {module} fails: {said[-1]}"}
+    except (OSError, ValueError, IndexError) as error:
+        return {"error": f"importing {module} fails: {error}"}
+    return found

@@ -1,0 +1,145 @@
+"""`models`, `tasks` and `show-model`: what the registry of model cards says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption
+from abstractvision_batch.cli.output import plural, print_json, print_lines, print_table
+
+if TYPE_CHECKING:
+    from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+    from abstractvision_batch.registry.cards import ModelCard, ParamRule, TaskCard
+
+
+def list_models(
+    task: Annotated[str | None, typer.Option(help="Only models that can do this task.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Only models that this backend runs.")] = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that have a card."""
+    from abstractvision_batch.backends.table import list_backends
+    from abstractvision_batch.types import TASKS
+
+    _check_choice("--task", task, TASKS)
+    _check_choice("--backend", backend, sorted(list_backends()))
+    registry_api = _open_registry(registry)
+    cards = [registry_api.card(model) for model in registry_api.list_models()]
+    if task is not None:
+        cards = [card for card in cards if registry_api.supports(card.id, task)]
+    if backend is not None:
+        runs = [(card, card.backends_for(task) if task else tuple(card.backends)) for card in cards]
+        cards = [card for card, kinds in runs if backend in kinds]
+    if as_json:
+        print_json({"models": [_describe_model(card) for card in cards]})
+        return
+    print_table(
+        ("MODEL", "TASKS", "BACKENDS", "LICENCE"),
+        [(card.id, " ".join(card.tasks), " ".join(card.backends) or "-", _describe_licence(card)) for card in cards],
+    )
+    print_lines("", f"{plural(len(cards), 'model')}. `avbatch show-model ID` shows one.")
+
+
+def list_tasks(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
+    """List the tasks and how many models can do each."""
+    registry_api = _open_registry(registry)
+    rows = [
+        {
+            "task": task,
+            "description": registry_api.get_task(task)["description"],
+            "models": registry_api.models_for_task(task),
+        }
+        for task in registry_api.list_tasks()
+    ]
+    if as_json:
+        print_json({"tasks": rows})
+        return
+    print_table(
+        ("TASK", "MODELS", "WHAT IT DOES"), [(row["task"], len(row["models"]), row["description"]) for row in rows]
+    )
+
+
+def show_model(
+    model: Annotated[str, typer.Argument(metavar="ID", help="A model's id, as `avbatch models` lists it.")],
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model's card: tasks, parameters, backends, licence, sources."""
+    card = _open_registry(registry).card(model)
+    if as_json:
+        print_json(card.to_json())
+        return
+    print_lines(card.id, *([f"  {card.notes}"] if card.notes else []), "")
+    print_lines(f"provider  {card.provider}", f"licence   {_describe_licence(card)}")
+    for kind, needs in card.backends.items():
+        print_lines(f"backend   {kind}{_describe_needs(needs)}")
+    if not card.backends:
+        print_lines("backend   none runs this model")
+    if card.requires:
+        print_lines("requires  " + ", ".join(f"{key} {value}" for key, value in card.requires.items()))
+    print_lines(f"card      {card.origin}", *(f"source    {source}" for source in card.sources))
+    for task in card.tasks.values():
+        runners = ", ".join(card.backends_for(task.task)) or "no backend"
+        print_lines("", f"{task.task}  ({runners})")
+        print_table(("  PARAMETER", "NEED", "DEFAULT", "ALLOWED", ""), _parameter_rows(task))
+
+
+def _open_registry(paths: list[str] | None) -> VisionModelCapabilitiesRegistry:
+    from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+
+    return VisionModelCapabilitiesRegistry(paths=[Path(path) for path in paths or ()])
+
+
+def _check_choice(option: str, value: str | None, choices: Any) -> None:
+    from abstractvision_batch.registry.constraints import closest
+
+    if value is not None and value not in choices:
+        guess = closest(value, choices)
+        hint = f"did you mean {guess}?" if guess else f"one of {', '.join(choices)}"
+        raise typer.BadParameter(f"{value!r} is unknown ({hint})", param_hint=option)
+
+
+def _describe_model(card: ModelCard) -> dict[str, Any]:
+    return {
+        "id": card.id,
+        "provider": card.provider,
+        "license": card.license,
+        "gated": card.gated,
+        "tasks": {task: list(card.backends_for(task)) for task in card.tasks},
+        "backends": sorted(card.backends),
+        "origin": card.origin,
+    }
+
+
+def _describe_licence(card: ModelCard) -> str:
+    return f"{card.license} (gated)" if card.gated else card.license
+
+
+def _describe_needs(needs: dict[str, Any]) -> str:
+    parts = [f"{key} {needs[key]}" for key in ("dtype", "batch_size") if key in needs]
+    if "memory_bytes" in needs:
+        parts.append(f"about {needs['memory_bytes'] / 1e9:.0f} GB")
+    parts += [f"{task}: {pipeline}" for task, pipeline in (needs.get("pipelines") or {}).items()]
+    return f"  ({', '.join(parts)})" if parts else ""
+
+
+def _parameter_rows(task: TaskCard) -> list[tuple[str, str, Any, str, str]]:
+    from abstractvision_batch.registry.constraints import describe_allowed
+
+    def order(item: tuple[str, ParamRule]) -> tuple[bool, bool]:
+        return not item[1].supported, not item[1].required
+
+    return [
+        (
+            f"  {name}",
+            "unsupported" if not rule.supported else "required" if rule.required else "optional",
+            rule.default if rule.const is None else rule.const,
+            describe_allowed(rule),
+            rule.description,
+        )
+        for name, rule in sorted(task.params.items(), key=order)
+    ]

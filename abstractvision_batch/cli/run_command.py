@@ -1,0 +1,86 @@
+"""`run`: run a job, or what is left of it, showing how far it is and how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.output import format_duration, format_rate, one_line, plural, print_json, print_lines
+from abstractvision_batch.cli.progress_display import show_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from abstractvision_batch.report.outcomes import FailureGroup, Outcomes
+    from abstractvision_batch.run import RunResult
+    from abstractvision_batch.spec.model import JobSpec
+
+#: Kinds of failure that the summary names; the manifest has all of them.
+SHOWN_FAILURES = 5
+
+
+def run(
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a job. The same command again resumes it, and does nothing once it is complete."""
+    from abstractvision_batch.cli.run_reading import read_outcomes
+    from abstractvision_batch.run import load
+    from abstractvision_batch.run import run as run_job
+    from abstractvision_batch.spec.env import resolve_options
+
+    loaded = load(spec, overrides=overrides or (), registry_paths=registry or ())
+    with show_progress(quiet=quiet) as on_progress:
+        result = run_job(loaded, on_progress=on_progress)
+    if as_json or not quiet:
+        options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
+        outcomes = read_outcomes(result.path, options)
+        if as_json:
+            failures = outcomes.to_json()["failures"]
+            print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": failures})
+        else:
+            print_lines(*_summarise(loaded.spec, result, outcomes))
+    raise typer.Exit(result.exit_code)
+
+
+def _summarise(spec: JobSpec, result: RunResult, outcomes: Outcomes) -> Iterator[str]:
+    """What was done and where it is, on one screen."""
+    if result.generated == 0 and not result.interrupted:
+        yield f"nothing to do: all {plural(result.requests, 'request')} are done"
+    yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
+    if spec.description:
+        yield f"  {one_line(spec.description, width=100)}"
+    yield ""
+    done = result.succeeded + result.failed
+    missing = f", {result.requests - done:,} not done yet" if done < result.requests else ""
+    yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{missing}"
+    if result.generated:
+        rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"
+        before = f"; {result.skipped:,} were done before" if result.skipped else ""
+        yield f"this time  {result.generated:,} in {format_duration(result.elapsed_s)}, {rate}{before}"
+    yield from describe_failures(outcomes.failures)
+    yield ""
+    yield f"run        {result.path}"
+    if result.manifest_path:
+        yield f"manifest   {result.manifest_path}"
+    if result.contact_sheet_path:
+        yield f"pictures   {result.contact_sheet_path}"
+    if result.manifest_path:
+        yield f"look       python -c \"import pandas; print(pandas.read_parquet('{result.manifest_path}'))\""
+    if result.interrupted:
+        yield "interrupted: run the same command again to resume"
+
+
+def describe_failures(failures: tuple[FailureGroup, ...]) -> Iterator[str]:
+    """Kinds of failure with an example each, the most frequent first."""
+    for group in failures[:SHOWN_FAILURES]:
+        yield f"  {group.rows:,} × {group.error_kind}, for example {group.request_id}:"
+        yield f"    {one_line(group.error_message, width=160)}"
+        yield f"    prompt: {one_line(group.prompt, width=100)}"
+    if len(failures) > SHOWN_FAILURES:
+        yield f"  and {plural(len(failures) - SHOWN_FAILURES, 'other kind')} (the manifest's column error_kind)"

@@ -1,0 +1,77 @@
+"""`status`: how far a run is, from what is on its storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.output import format_size, print_json, print_lines
+from abstractvision_batch.cli.run_command import describe_failures
+
+if TYPE_CHECKING:
+    from abstractvision_batch.run import Run
+
+
+def status(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A run's folder or URL, or the spec that wrote it.")],
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a run is: shards and rows done, failures, size."""
+    from abstractvision_batch.cli.run_reading import read_outcomes
+    from abstractvision_batch.run import open_run
+
+    folder, options = _locate_run(path, overrides or [], registry or [])
+    run = open_run(folder, options)
+    outcomes = read_outcomes(folder, options)
+    shards_done = run.plan.shards - len(run.missing_shards())
+    state = {
+        "path": run.path,
+        "name": run.record.data["name"],
+        "task": run.record.spec.task,
+        "model": run.record.spec.model,
+        "created_at": run.record.data["created_at"],
+        "complete": shards_done == run.plan.shards,
+        "merged": run.store.exists("manifest.parquet"),
+        "shards": run.plan.shards,
+        "shards_done": shards_done,
+        "requests": run.plan.requests,
+        **outcomes.to_json(),
+    }
+    if as_json:
+        print_json(state)
+        return
+    _print_state(run, state)
+    print_lines(*describe_failures(outcomes.failures))
+    if not state["complete"]:
+        print_lines("", "not complete: run the same spec again to resume")
+
+
+def _print_state(run: Run, state: dict[str, Any]) -> None:
+    left = state["requests"] - state["succeeded"] - state["failed"]
+    print_lines(
+        f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
+        "",
+        f"run        {state['path']}, started {state['created_at']}",
+        f"shards     {state['shards_done']:,} of {state['shards']:,} done",
+        f"requests   {state['requests']:,}: {state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left",
+        f"artifacts  {format_size(state['size_bytes'])}",
+        f"manifest   {run.store.url_of('manifest.parquet') if state['merged'] else 'not merged yet'}",
+    )
+
+
+def _locate_run(path: str, overrides: list[str], registry: list[str]) -> tuple[str, dict[str, Any]]:
+    """The run's folder or URL, and the options of its storage."""
+    if not (path.endswith((".yaml", ".yml")) and Path(path).is_file()):
+        if overrides:
+            raise typer.BadParameter("overrides a spec, and PATH is a run", param_hint="--set")
+        return path, {}
+    from abstractvision_batch.spec.env import resolve_options
+    from abstractvision_batch.spec.load import load_spec
+
+    output = load_spec(path, overrides=overrides, registry_paths=registry).spec.output
+    return output.path, resolve_options(output.storage_options, "output.storage_options")
