@@ -39,7 +39,6 @@ from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import CONTACT_SHEET, write_report
 from abstractvision_batch.spec.env import resolve_options
-from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.storage.store import Store, open_store
 
@@ -153,29 +152,31 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
     Raises:
         SpecError: a prompt is wrong, or the output holds another run.
     """
-    identity = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded))
-    location = loaded.positions.where(("output", "path"))
+    digest = prompts_digest(loaded)
     record = read_record(store)
     if record is not None:
-        require_same_run(record, loaded.spec, fingerprint=identity, where=store.url, location=location)
+        _require_same_run(record, loaded, digest)
         if all(store.exists(file.name) for file in record.plan.files):
             return record
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         plan = build_plan(loaded, Path(folder))
-        record = record or write_record(
-            store,
-            build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan, fingerprint=identity),
-        )
-        require_same_run(record, loaded.spec, fingerprint=identity, where=store.url, location=location)
+        if record is None:
+            record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
+            record = write_record(store, record)
+            _require_same_run(record, loaded, digest)
         if plan.files != record.plan.files:
-            # Another driver, or an earlier one, cut the same requests into other shards; its plan is the run's.
             raise StorageError(
-                f"{store.url}: its plan is incomplete and this spec plans it differently "
-                "(run again with the execution settings of run.json)"
+                f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
+                "(run again with the execution settings of its run.json)"
             )
         for file in plan.files:
             store.put_file_if_absent(file.name, Path(folder) / file.name)
     return record
+
+
+def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:
+    location = loaded.positions.where(("output", "path"))
+    require_same_run(record, loaded.spec, prompts_digest=digest, card=loaded.card, location=location)
 
 
 def execute(

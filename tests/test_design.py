@@ -66,7 +66,7 @@ def test_every_module_has_a_layer() -> None:
     assert missing == [], "add the module to a row of LAYERS"
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_its_own_layer_and_lower_ones(path: Path) -> None:
     own = path.relative_to(PACKAGE).with_suffix("")
     if own.parts == ("__init__",):

@@ -183,14 +183,12 @@ class _Pool:
 
     def _number_of_actors(self, shards: int) -> int:
         wanted = self._context.spec.execution.actors
-        if wanted == "auto":
-            resources = ray.cluster_resources()
-            wanted = min(
-                int(resources.get(name, 0) // share)
-                for name, share in (("CPU", self._options["num_cpus"]), ("GPU", self._options["num_gpus"]))
-                if share > 0
-            )
-        return max(1, min(wanted, shards))
+        if wanted != "auto":
+            return max(1, min(wanted, shards))
+        resources = ray.cluster_resources()
+        shares = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+        fitting = min(int(resources.get(name, 0) // share) for name, share in shares.items() if share > 0)
+        return max(1, min(fitting, shards))
 
     def _feed(self) -> None:
         if self._interrupts.draining:

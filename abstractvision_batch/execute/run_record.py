@@ -22,7 +22,7 @@ from abstractvision_batch import __version__
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.model_card import ModelCard
-from abstractvision_batch.spec.identity import FINGERPRINT_VERSION
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.store import Store
 
@@ -59,14 +59,14 @@ class RunRecord:
         return ModelCard.from_json(self.data["card"])
 
 
-def build_record(spec: JobSpec, *, spec_path: str, card: ModelCard, plan: PlanSummary, fingerprint: str) -> RunRecord:
+def build_record(spec: JobSpec, *, spec_path: str, card: ModelCard, plan: PlanSummary) -> RunRecord:
     """The record of a new run."""
     data = {
         "format": FORMAT,
         "run_id": uuid.uuid4().hex,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "name": spec.name,
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card),
         "fingerprint_version": FINGERPRINT_VERSION,
         "spec_path": spec_path,
         "spec": spec.model_dump(mode="json"),
@@ -110,19 +110,19 @@ def write_record(store: Store, record: RunRecord) -> RunRecord:
     return found
 
 
-def require_same_run(found: RunRecord, spec: JobSpec, *, fingerprint: str, where: str, location: str) -> None:
+def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, card: ModelCard, location: str) -> None:
     """Refuse to mix two runs in one output.
 
     Raises:
         SpecError: the output holds a run whose pixels would differ; the message lists what does.
     """
-    if found.fingerprint == fingerprint:
+    if found.fingerprint == fingerprint(spec, prompts_digest=prompts_digest, card=card):
         return
-    differing = list(_differences(found.data["spec"], spec.model_dump(mode="json"), "")) or ["the prompt dataset"]
+    differing = list(_differences(found, spec, prompts_digest)) or [f"the card of {card.id}"]
     shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
     raise SpecError(
-        f"{location}: output.path: {where} holds another run, {found.data['name']} of {found.data['created_at']} "
-        f"({shown}) (choose another output.path, or remove that folder)"
+        f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
+        f"{found.data['created_at']} ({shown}) (choose another output.path, or remove that folder)"
     )
 
 
@@ -154,15 +154,14 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-#: Parts of a spec that say where and how, not what; they never make it another run.
-_IGNORED = {"name", "description", "output.path", "output.storage_options", "execution", "prompts.source"}
+def _differences(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:
+    there, here = spec_identity(found.spec), spec_identity(spec)
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            yield f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+    if found.plan.prompts_digest != plan_digest:
+        yield "the prompt dataset's content"
 
 
-def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if path in _IGNORED and path != "execution":
-        return
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new and not (path.startswith("execution.") and path != "execution.batch_size"):
-        yield f"{path}: {old!r} there, {new!r} here"
+def _shown(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name], ensure_ascii=False) if name in fields else "the default"
