@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from json.encoder import encode_basestring_ascii
+from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
 from abstractvision_batch.spec.identity import backend_identity
@@ -24,11 +24,8 @@ REQUEST_ID_DIGITS = 26
 
 def derive_seed(base_seed: int, prompt_id: str, sample_index: int) -> int:
     """A seed in [0, 2**31), which every backend takes."""
-    return _seed_of(f"{base_seed}/{sample_index}/{prompt_id}")
-
-
-def _seed_of(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4, person=b"avbatch-seed").digest()) >> 1
+    text = f"{base_seed}/{sample_index}/{prompt_id}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4, person=b"avbatch-seed").digest()) >> 1
 
 
 def canonical_json(value: Any) -> str:
@@ -48,19 +45,22 @@ class RequestIds:
         }
         self._hash = hashlib.sha256(b"[" + canonical_json(shared).encode() + b",")
 
-    def of_prompt(
-        self, prompt_id: str, prompt: str, negative_prompt: str | None, image: str | None, mask: str | None
-    ) -> RequestIds:
-        """Ids of one prompt's samples."""
-        texts = (prompt_id, prompt, negative_prompt, image, mask)
-        encoded = "".join("null," if text is None else encode_basestring_ascii(text) + "," for text in texts)
-        narrowed = RequestIds.__new__(RequestIds)
-        narrowed._hash = self._hash.copy()
-        narrowed._hash.update(encoded.encode())
-        return narrowed
-
-    def of_sample(self, sample_index: int, seed: int) -> str:
-        """The id of one request."""
+    def id_of(
+        self,
+        prompt_id: str,
+        prompt: str,
+        negative_prompt: str | None,
+        image: str | None,
+        mask: str | None,
+        sample_index: int,
+        seed: int,
+    ) -> str:
+        """The id of one request; images by what stands for their content."""
+        texts = f"{_quote(prompt_id)},{_quote(prompt)},{_json(negative_prompt)},{_json(image)},{_json(mask)}"
         hash_ = self._hash.copy()
-        hash_.update(f"{sample_index},{seed}]".encode())
+        hash_.update(f"{texts},{sample_index},{seed}]".encode())
         return hash_.hexdigest()[:REQUEST_ID_DIGITS]
+
+
+def _json(text: str | None) -> str:
+    return "null" if text is None else _quote(text)

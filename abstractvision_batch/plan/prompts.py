@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from abstractvision_batch.plan.column_types import ColumnTypes
@@ -11,6 +10,7 @@ from abstractvision_batch.plan.images import ImageProber, InputImage
 from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap
 from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
+from abstractvision_batch.plan.readers import PromptFile
 from abstractvision_batch.plan.template import RowError
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.model import MAX_SEED
@@ -27,14 +27,20 @@ class Prompt(NamedTuple):
     passed: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(NamedTuple):
     """A row as read. `number` counts all rows of the dataset from zero, `folder` is where relative images start."""
 
-    place: str
+    source: PromptFile | str
+    """The file, or the place of an inline row."""
+    line: int
     folder: str
     number: int
     values: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """What messages begin with."""
+        return self.source if isinstance(self.source, str) else self.source.place(self.line)
 
 
 class PromptParser:
@@ -47,6 +53,8 @@ class PromptParser:
         types: ColumnTypes,
         template: Callable[[Mapping[str, Any]], str] | None,
         problems: Problems,
+        *,
+        may_hold_surrogates: bool,
     ) -> None:
         fields = columns.fields
         self._spec = loaded.spec
@@ -58,6 +66,7 @@ class PromptParser:
         self._mask = fields.get("mask")
         self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
         self._passed = [(old, types.converter(old)) for old in columns.passed]
+        self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
         self._parse_param = OverrideParser(loaded.card, loaded.spec.task).parse
         self._probe = ImageProber(loaded).probe
         rules = loaded.card.tasks[loaded.spec.task].params
@@ -135,6 +144,8 @@ class PromptParser:
             raise ValueError(f"{column}: {error}") from None
 
     def _passed_of(self, row: SourceRow) -> tuple[Any, ...]:
+        if self._text_is_checked:
+            return tuple([row.values.get(name) for name, _ in self._passed])
         values = []
         for name, convert in self._passed:
             value = row.values.get(name)

@@ -148,16 +148,12 @@ class ColumnBuilder:
 def _prompt_columns(requests: Sequence[Request]) -> dict[str, list[Any]]:
     ids: list[str] = []
     negatives: list[str | None] = []
-    before: tuple[Group, Prompt] | None = None
     for group, prompt, sample, seed in requests:
-        if before is None or before[0] is not group or before[1] is not prompt:
-            own = prompt.params[_NEGATIVE]
-            negative = group.negative_prompt if own is None else own
-            image = prompt.image.identity if prompt.image else None
-            mask = prompt.mask.identity if prompt.mask else None
-            sample_ids = group.ids.of_prompt(prompt.id, prompt.text, negative, image, mask)
-            before = (group, prompt)
-        ids.append(sample_ids.of_sample(sample, seed))
+        own = prompt.params[_NEGATIVE]
+        negative = group.negative_prompt if own is None else own
+        image = prompt.image.identity if prompt.image else None
+        mask = prompt.mask.identity if prompt.mask else None
+        ids.append(group.ids.id_of(prompt.id, prompt.text, negative, image, mask, sample, seed))
         negatives.append(negative)
     return {
         "request_id": ids,

@@ -39,7 +39,10 @@ class PromptReader:
         self._where = compile_where(loaded, columns)
         template = compile_template(loaded, columns)
         self._check_binary()
-        self._parser = PromptParser(loaded, self._map, self._types, template, self._problems)
+        surrogates = not files or any(file.format == "jsonl" for file in files)
+        self._parser = PromptParser(
+            loaded, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates
+        )
 
     @property
     def passed_schema(self) -> pa.Schema:
@@ -104,7 +107,7 @@ class PromptReader:
         folder = str(self._loaded.base_dir.absolute())
         for number, item in enumerate(source if isinstance(source, list) else ()):
             place = f"{self._loaded.positions.where(('prompts', 'source', number))}: prompts.source[{number}]"
-            yield SourceRow(place, folder, number, {"prompt": item} if isinstance(item, str) else item)
+            yield SourceRow(place, 0, folder, number, {"prompt": item} if isinstance(item, str) else item)
 
     def _rows(self) -> Iterator[SourceRow]:
         if not self._files:
@@ -112,7 +115,7 @@ class PromptReader:
         number = 0
         for file in self._files:
             for line, values in file.rows():
-                yield SourceRow(file.place(line), file.source.folder, number, values)
+                yield SourceRow(file, line, file.source.folder, number, values)
                 number += 1
 
     def _chosen_rows(self) -> Iterator[SourceRow]:
