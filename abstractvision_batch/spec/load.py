@@ -21,14 +21,11 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
-from abstractvision_batch.spec.messages import explain
+from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
 from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
-from abstractvision_batch.spec.yaml_reader import INT_LIMIT, MAX_DEPTH, MAX_VALUES, read_file, read_yaml
-
-#: More of them are a mistake made once, in every prompt of a list; they are counted.
-MAX_PROBLEMS = 100
+from abstractvision_batch.spec.yaml_reader import INT_LIMIT, MAX_DEPTH, MAX_PROBLEMS, MAX_VALUES, read_file, read_yaml
 
 #: What stands in for a required field that is missing or wrong, while the rest is checked.
 _STAND_INS: dict[FieldPath, Any] = {
@@ -92,7 +89,7 @@ def load_spec(
         raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
     data, places, problems = apply_overrides(plain_value(root), overrides)
     positions = Positions(shown, root, places)
-    lines = [*problems, *(line for _, line in found)]
+    lines = [*problems, *found]
     return _check_all(data, positions, file.parent, registry_paths, lines, frozenset(broken_paths(root)))
 
 
@@ -168,6 +165,8 @@ def _validate(
             found = explain(error, data)
         for path, said in found.items():
             problems.setdefault(path, said)
+        if len(found) >= MAX_EXPLAINED:
+            break
         # A backend of an unknown kind means nothing without it.
         removed = {path[:-1] if path[-1:] == ("kind",) else path for path in found}
         wrong |= removed

@@ -21,6 +21,7 @@ from abstractvision_batch.spec.type_words import describe, is_model, literals, m
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
 
+_HIDDEN = frozenset({"storage_options", "api_key"})
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 
@@ -123,11 +124,14 @@ def _wrong_value(spot: _Spot, item: Any) -> str:
     wanted = describe(spot.annotation, spot.constraints)
     if value is None:
         return f"is empty, not {wanted} (remove the line or give a value)"
-    hint = _hint(spot, value, wanted)
-    return f"{show(value)} is not {wanted}{_in_parentheses(hint)}"
+    if " of the form " in wanted and spot.doc:
+        wanted = f"{wanted.partition(' of the form ')[0]} of this form: {_as_clause(spot.doc)}"
+    # A secret that was written where the name of its variable belongs is not repeated.
+    shown = "this value" if _HIDDEN.intersection(map(str, spot.path)) else show(value)
+    return f"{shown} is not {wanted}{_in_parentheses(_hint(spot, value))}"
 
 
-def _hint(spot: _Spot, value: Any, wanted: str) -> str | None:
+def _hint(spot: _Spot, value: Any) -> str | None:
     words = literals(spot.annotation)
     bares = [unwrap(member)[0] for member in members(spot.annotation)]
     if isinstance(value, str):
@@ -135,8 +139,6 @@ def _hint(spot: _Spot, value: Any, wanted: str) -> str | None:
             return "write true or false"
         if (int in bares or float in bares) and _is_number(value):
             return "without quotes"
-        if "of the form" in wanted:
-            return _as_clause(spot.doc)
         return hint_for_value(value, words) if words else None
     if str in bares and isinstance(value, bool | int | float):
         return "quote it"
@@ -191,10 +193,10 @@ def _said_of(doc: str | None) -> str:
 
 
 def _as_clause(doc: str | None) -> str | None:
-    """First line of a field's description, to stand inside a sentence."""
+    """First sentence of a field's description, to stand inside a sentence."""
     if not doc:
         return None
-    line = doc.splitlines()[0].rstrip(".")
+    line = doc.splitlines()[0].partition(". ")[0].rstrip(".")
     return line[0].lower() + line[1:]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 #: What other tools call our fields. Spellings are compared without case, dashes and underscores.
 FOREIGN_FIELDS: dict[str, str] = {
@@ -111,28 +111,33 @@ FOREIGN_VALUES: dict[str, str] = {
 }
 
 
-def did_you_mean(word: str, candidates: Iterable[str], foreign: dict[str, str] | None = None) -> str | None:
+def did_you_mean(word: str, candidates: Iterable[str], foreign: Mapping[str, str] | None = None) -> str | None:
     """The candidate that `word` was meant to be, if one is near enough."""
+    word = word[:200]
     names = sorted(set(candidates))
-    squeezed = _squeeze(word)
-    for name in names:
-        if _squeeze(name) == squeezed:
-            return name
-    known = (foreign or {}).get(squeezed)
-    if known in names:
-        return known
-    close = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.6)
+    same = _same_word(word, names, foreign or {})
+    if same is not None:
+        return same
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def hint_for_field(word: str, siblings: Sequence[str], elsewhere: Sequence[str]) -> str:
     """Parenthesis after ``unknown field``: a sibling, else a field of another part, else what is known here."""
-    near = did_you_mean(word, siblings, FOREIGN_FIELDS)
+    word = word[:200]
+    near = _same_word(word, siblings, FOREIGN_FIELDS)
     if near is None:
-        leaf = FOREIGN_FIELDS.get(_squeeze(word), word)
-        same = [name for name in elsewhere if _squeeze(name.rpartition(".")[2]) == _squeeze(leaf)]
+        leaf = _squeeze(FOREIGN_FIELDS.get(_squeeze(word), word))
+        same = [name for name in elsewhere if _squeeze(name.rpartition(".")[2]) == leaf]
         near = min(same, key=lambda name: not name.startswith("params."), default=None)
+    near = near or did_you_mean(word, siblings)
     return f"did you mean {near}?" if near else f"known here: {', '.join(siblings)}"
+
+
+def _same_word(word: str, names: Sequence[str], foreign: Mapping[str, str]) -> str | None:
+    squeezed = _squeeze(word)
+    known = foreign.get(squeezed)
+    return next((name for name in names if _squeeze(name) == squeezed or name == known), None)
 
 
 def hint_for_value(word: str, words: Sequence[str]) -> str | None:

@@ -22,7 +22,9 @@ from abstractvision_batch.spec.positions import FieldPath, Node, format_path, sh
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEPTH = 64
-MAX_VALUES = 100_000
+#: More of them are one mistake, made in every element of a list.
+MAX_PROBLEMS = 100
+MAX_VALUES = 50_000
 INT_LIMIT = 2**63
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -67,8 +69,8 @@ def read_file(path: Path, shown: str) -> str:
         ) from error
 
 
-def read_yaml(text: str, shown: str, *, placed: bool = True) -> tuple[Node, list[tuple[FieldPath, str]]]:
-    """Top node of a spec and what is wrong with single values of it, as (path, whole line).
+def read_yaml(text: str, shown: str, *, placed: bool = True) -> tuple[Node, list[str]]:
+    """Top node of a spec and what is wrong with single values of it, as whole lines.
 
     `placed` says whether lines and columns are shown after `shown`.
 
@@ -99,7 +101,7 @@ def read_value(text: str, shown: str) -> Node:
         return Node(None, 1, 1)
     root, problems = read_yaml(text, shown, placed=False)
     if problems:
-        raise SpecError("\n".join(line for _, line in problems), problems=tuple(line for _, line in problems))
+        raise SpecError("\n".join(problems), problems=tuple(problems))
     return root
 
 
@@ -125,7 +127,7 @@ class _Builder:
         self.shown = shown
         self.placed = placed
         self.root: Node | None = None
-        self.problems: list[tuple[FieldPath, str]] = []
+        self.problems: list[str] = []
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int]] = {}  # node, number of values in it
         self._values = 0
@@ -238,7 +240,9 @@ class _Builder:
 
     def _complain(self, path: FieldPath, message: str, line: int, column: int) -> None:
         name = f"{format_path(path)}: " if path else ""
-        self.problems.append((path, f"{self.at(line, column)}: {name}{message}"))
+        self.problems.append(f"{self.at(line, column)}: {name}{message}")
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise SpecError("\n".join(self.problems), problems=tuple(self.problems))
 
 
 def _resolve(event: yaml.ScalarEvent) -> object:
