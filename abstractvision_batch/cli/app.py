@@ -5,6 +5,7 @@ Command modules import the library inside their functions: `avbatch --help` load
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -51,7 +52,7 @@ def avbatch(
     """Batch generation of images and videos from a YAML job spec: checked first, resumable, reproducible."""
 
 
-for name, function in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "validate": validate,
     "plan": plan,
@@ -62,5 +63,7 @@ for name, function in {
     "tasks": list_tasks,
     "schema": schema,
     "doctor": doctor,
-}.items():
-    app.command(name, cls=Command, no_args_is_help=False)(function)
+}
+
+for _name, _function in _COMMANDS.items():
+    app.command(_name, cls=Command)(_function)

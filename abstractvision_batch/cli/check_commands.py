@@ -27,7 +27,10 @@ def validate(
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a spec, its model's limits and every prompt; report all problems at once and start nothing."""
+    """Check a spec and every prompt; start nothing.
+
+    All problems are reported at once, each with its place in the file.
+    """
     from abstractvision_batch.plan.build import build_plan
     from abstractvision_batch.spec.load import load_spec
 

@@ -9,7 +9,10 @@ from abstractvision_batch.cli.output import print_json, print_lines, print_table
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what works here: Python, extras, devices, the embedded model, storage. It never fails."""
+    """Say what works here, and how to mend what does not.
+
+    Looks at Python, extras, devices, the embedded model and the temporary folder. It never fails.
+    """
     from abstractvision_batch.cli.machine import examine_machine
 
     checks = examine_machine()

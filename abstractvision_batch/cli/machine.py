@@ -14,9 +14,10 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ _IMPORT_TIMEOUT_S = 120
 
 _DESCRIBE_TORCH = """
 import json, torch
-cuda = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+cuda = [torch.cuda.get_device_properties(number) for number in range(count)]
 print(json.dumps({
     "version": torch.__version__,
     "threads": torch.get_num_threads(),
@@ -136,19 +138,23 @@ def _check_embedded_model() -> Check:
 
 def _check_extra(extra: str, modules: tuple[str, ...]) -> Check:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    command = f'pip install "abstractvision_batch[{extra}]"'
+    name, details = f"extra {extra}", {"extra": extra}
     if missing:
-        return Check(f"extra {extra}", False, f"not installed: {', '.join(missing)}", command, details={"extra": extra})
-    return Check(
-        f"extra {extra}", True, ", ".join(_name_version(module) for module in modules), details={"extra": extra}
-    )
+        mend = f'pip install "abstractvision_batch[{extra}]"'
+        return Check(name, False, f"not installed: {', '.join(missing)}", mend, details=details)
+    return Check(name, True, ", ".join(_name_version(module) for module in modules), details=details)
 
 
 def _name_version(module: str) -> str:
     """Module and version, by the distribution that brought it."""
-    for distribution in importlib.metadata.packages_distributions().get(module, ()):
+    for distribution in _distributions().get(module, ()):
         return f"{module} {importlib.metadata.version(distribution)}"
     return module
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _check_devices(torch: dict[str, Any]) -> Iterator[Check]:

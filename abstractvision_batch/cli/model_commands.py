@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption
-from abstractvision_batch.cli.output import plural, print_json, print_lines, print_table
+from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
@@ -68,7 +69,7 @@ def show_model(
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one model's card: tasks, parameters, backends, licence, sources."""
+    """Show one model's card: parameters, licence, sources."""
     card = _open_registry(registry).card(model)
     if as_json:
         print_json(card.to_json())
@@ -76,7 +77,7 @@ def show_model(
     print_lines(card.id, *([f"  {card.notes}"] if card.notes else []), "")
     print_lines(f"provider  {card.provider}", f"licence   {_describe_licence(card)}")
     for kind, needs in card.backends.items():
-        print_lines(f"backend   {kind}{_describe_needs(needs)}")
+        print_lines(*_describe_backend(kind, needs))
     if not card.backends:
         print_lines("backend   none runs this model")
     if card.requires:
@@ -85,7 +86,7 @@ def show_model(
     for task in card.tasks.values():
         runners = ", ".join(card.backends_for(task.task)) or "no backend"
         print_lines("", f"{task.task}  ({runners})")
-        print_table(("  PARAMETER", "NEED", "DEFAULT", "ALLOWED", ""), _parameter_rows(task))
+        print_table(("PARAMETER", "NEED", "DEFAULT", "ALLOWED", ""), _parameter_rows(task))
 
 
 def _open_registry(paths: list[str] | None) -> VisionModelCapabilitiesRegistry:
@@ -119,12 +120,13 @@ def _describe_licence(card: ModelCard) -> str:
     return f"{card.license} (gated)" if card.gated else card.license
 
 
-def _describe_needs(needs: dict[str, Any]) -> str:
+def _describe_backend(kind: str, needs: dict[str, Any]) -> Iterator[str]:
     parts = [f"{key} {needs[key]}" for key in ("dtype", "batch_size") if key in needs]
     if "memory_bytes" in needs:
-        parts.append(f"about {needs['memory_bytes'] / 1e9:.0f} GB")
-    parts += [f"{task}: {pipeline}" for task, pipeline in (needs.get("pipelines") or {}).items()]
-    return f"  ({', '.join(parts)})" if parts else ""
+        parts.append(f"about {format_size(needs['memory_bytes'])} of memory")
+    yield f"backend   {kind}" + (f": {', '.join(parts)}" if parts else "")
+    for task, pipeline in (needs.get("pipelines") or {}).items():
+        yield f"            {task}: {pipeline}"
 
 
 def _parameter_rows(task: TaskCard) -> list[tuple[str, str, Any, str, str]]:
@@ -135,7 +137,7 @@ def _parameter_rows(task: TaskCard) -> list[tuple[str, str, Any, str, str]]:
 
     return [
         (
-            f"  {name}",
+            name,
             "unsupported" if not rule.supported else "required" if rule.required else "optional",
             rule.default if rule.const is None else rule.const,
             describe_allowed(rule),

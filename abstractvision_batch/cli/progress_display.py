@@ -53,6 +53,8 @@ class ProgressLines:
 
     def update(self, progress: Progress) -> None:
         """Take note of `progress`, and print it if a line is due."""
+        if progress.skipped == progress.requests:
+            return  # nothing to do, as the summary says
         self._meter.update(progress.generated)
         new_phase = self._last is None or progress.phase != self._last.phase
         self._last = progress

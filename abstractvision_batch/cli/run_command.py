@@ -71,7 +71,7 @@ def _summarise(spec: JobSpec, result: RunResult, outcomes: Outcomes) -> Iterator
     if result.contact_sheet_path:
         yield f"pictures   {result.contact_sheet_path}"
     if result.manifest_path:
-        yield f"look       python -c \"import pandas; print(pandas.read_parquet('{result.manifest_path}'))\""
+        yield f"reading    {result.path}/README.md shows how, with pandas, DuckDB and datasets"
     if result.interrupted:
         yield "interrupted: run the same command again to resume"
 

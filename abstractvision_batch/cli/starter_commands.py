@@ -80,7 +80,10 @@ def init(
 def schema(
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Print the JSON Schema of a job spec, with which an editor completes and checks it."""
+    """Print the JSON Schema of a job spec.
+
+    With it an editor completes and checks specs; each of them names it in its first line.
+    """
     text = Path(_schema_path()).read_text(encoding="utf-8")
     if output is None:
         print_lines(text.rstrip("\n"))

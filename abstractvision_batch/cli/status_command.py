@@ -53,12 +53,13 @@ def status(
 
 def _print_state(run: Run, state: dict[str, Any]) -> None:
     left = state["requests"] - state["succeeded"] - state["failed"]
+    rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left"
     print_lines(
         f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
         "",
         f"run        {state['path']}, started {state['created_at']}",
         f"shards     {state['shards_done']:,} of {state['shards']:,} done",
-        f"requests   {state['requests']:,}: {state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left",
+        f"requests   {state['requests']:,}: {rows}",
         f"artifacts  {format_size(state['size_bytes'])}",
         f"manifest   {run.store.url_of('manifest.parquet') if state['merged'] else 'not merged yet'}",
     )
