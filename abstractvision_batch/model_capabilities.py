@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError, UnknownModelError
+from abstractvision_batch.registry.capabilities_json import validate_capabilities_json
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.constraints import closest
 from abstractvision_batch.registry.model_card import ModelCard, TaskCard
 from abstractvision_batch.types import TASKS
+
+__all__ = ["VisionModelCapabilitiesRegistry", "VisionModelSpec", "VisionTaskSpec", "validate_capabilities_json"]
 
 SCHEMA_VERSION = "2.0"
 

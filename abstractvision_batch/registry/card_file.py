@@ -23,6 +23,7 @@ except ImportError:  # PyYAML without libyaml: slower, same result
 
 #: Aliases make a small file large; this bounds what one may expand to.
 MAX_VALUES = 200_000
+MAX_DEPTH = 50
 DTYPES = ("float32", "float16", "bfloat16")
 
 CARD_KEYS = ("id", "provider", "license", "gated", "tasks", "backends", "notes", "sources", "requires")
@@ -47,6 +48,8 @@ def parse_cards(text: bytes, origin: str, *, trusted: bool = False) -> tuple[lis
         trusted: skip what only a person's slip can break; for packaged cards, which a test reads untrusted.
     """
     try:
+        if not trusted:
+            _refuse_deep_nesting(text)
         data = yaml.load(text, Loader=SafeLoader)
         if trusted:
             return [_build_card(card, origin) for card in _cards_of(data)], []
@@ -57,7 +60,7 @@ def parse_cards(text: bytes, origin: str, *, trusted: bool = False) -> tuple[lis
         mark = exc.problem_mark or exc.context_mark
         line = mark.line + 1 if mark else 1
         return [], [f"{origin}:{line}: not YAML: {exc.problem or exc.context}"]
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError) as exc:
         return [], [f"{origin}:1: not YAML: {' '.join(str(exc).split())[:200]}"]
     if problems:
         root = yaml.compose(text, Loader=SafeLoader)
@@ -153,8 +156,7 @@ def _card_problems(card: dict[str, Any], place: Place) -> Iterator[Problem]:
         yield (*place, "backends"), "is not a mapping of backend kinds"
         return
     for kind, needs in backends.items():
-        if needs is not None:
-            yield from _backend_problems(kind, needs, (*place, "backends", kind))
+        yield from _backend_problems(kind, {} if needs is None else needs, (*place, "backends", kind))
 
 
 def _task_problems(task: Any, body: Any, place: Place) -> Iterator[Problem]:
@@ -188,20 +190,26 @@ def _task_problems(task: Any, body: Any, place: Place) -> Iterator[Problem]:
 
 
 def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
-    if not isinstance(needs, dict):
-        yield place, "is not a mapping of what the backend needs"
+    if not isinstance(kind, str) or not isinstance(needs, dict):
+        yield place, "is not the name of a backend with a mapping of what it needs"
         return
     for key in ("memory_bytes", "batch_size"):
         value = needs.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield (*place, key), "is not a whole number above 0"
-    if not isinstance(needs.get("tasks", []), list) or not set(needs.get("tasks", [])) <= set(TASKS):
+    if not isinstance(needs.get("tasks", []), list) or not all(task in TASKS for task in needs.get("tasks", [])):
         yield (*place, "tasks"), f"is not a list of tasks ({', '.join(TASKS)})"
     if kind != "diffusers":
         return
     yield from _unknown_keys(needs, DIFFUSERS_KEYS, place)
     if needs.get("dtype", "float32") not in DTYPES:
         yield (*place, "dtype"), f"is not one of {', '.join(DTYPES)}"
+    for key in ("path", "subfolder", "variant", "lora"):
+        if key in needs and not isinstance(needs[key], str):
+            yield (*place, key), "is not a text"
+    for key in ("paths", "rename", "components"):
+        if not isinstance(needs.get(key, {}), dict) or not all(isinstance(v, str) for v in needs.get(key, {}).values()):
+            yield (*place, key), "is not a mapping of texts"
     pipelines = needs.get("pipelines", {})
     if not isinstance(pipelines, dict):
         yield (*place, "pipelines"), "is not a mapping of task to pipeline class"
@@ -234,6 +242,15 @@ def _unknown(what: str, name: str, known: Collection[str]) -> str:
 
 def _is_text_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+
+
+def _refuse_deep_nesting(text: bytes) -> None:
+    """Composing recurses in C, and a hundred thousand brackets end the process; reading events does not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
 def _is_small(data: Any) -> bool:

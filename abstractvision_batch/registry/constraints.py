@@ -59,7 +59,7 @@ def check_params(
     problems = [(name, problem) for name, value in values.items() if (problem := check_param(card, task, name, value))]
     for name in inputs or ():
         rule = task_card.params.get(name)
-        if name not in values and (rule is None or not rule.supported):
+        if values.get(name) is None and (rule is None or not rule.supported):
             problems.append((name, f"this model takes no {name} for {task} (leave it out; {card.origin})"))
     for name, rule in task_card.params.items():
         given = values.get(name) is not None or name in (INPUT_PARAMS if inputs is None else inputs)

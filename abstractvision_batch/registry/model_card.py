@@ -68,7 +68,7 @@ class ParamRule:
 
 @dataclass(frozen=True, slots=True)
 class TaskCard:
-    """One task of a model; inputs and outputs are words such as `text`, `text_optional`, `image`, `video`, `image[]`."""
+    """One task of a model; inputs and outputs are words such as `text`, `text_optional`, `image`, `image[]`."""
 
     task: str
     inputs: tuple[str, ...]
