@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from abstractvision_batch.plan.columns import reserved_name
 from abstractvision_batch.plan.problems import Problems, list_columns, suggest
+from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.spec.load import LoadedSpec
 
 #: Parameters that a row may set for itself, in the order of the plan's columns.
@@ -67,6 +68,9 @@ def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) 
 def _check_needed(loaded: LoadedSpec, columns: Sequence[str], fields: dict[str, str], problems: Problems) -> None:
     spec = loaded.spec
     place = f"{loaded.positions.where(('prompts', 'fields'))}: prompts.fields"
+    for name, said in needed_from_rows(loaded).items():
+        if name not in fields:
+            problems.add(f"{place}.{name}: no column feeds it, and {said}")
     named = spec.prompts.fields.prompt
     lacks_prompt = "prompt" not in fields and spec.prompts.template is None and spec.task != "image_to_video"
     if lacks_prompt and (named is None or "prompt" not in spec.prompts.fields.model_fields_set):
@@ -80,6 +84,15 @@ def _check_needed(loaded: LoadedSpec, columns: Sequence[str], fields: dict[str, 
         )
     elif spec.task in _NEEDS_IMAGE and spec.prompts.fields.image is None:
         problems.add(f"{place}: image: {spec.task} needs an image for every prompt (name its column)")
+
+
+def needed_from_rows(loaded: LoadedSpec) -> dict[str, str]:
+    """Parameters that the card requires and neither `params` nor a sweep gives, with the card's words for it."""
+    spec = loaded.spec
+    given = {name for name in ROW_PARAMS if name != "seed" and getattr(spec.params, name) is not None}
+    given |= {*spec.matrix, *spec.zip}
+    said = check_params(loaded.card, spec.task, {})
+    return {name: message for name, message in said if name in ROW_PARAMS and name not in given}
 
 
 def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], problems: Problems) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from abstractvision_batch.plan.column_types import ColumnTypes
 from abstractvision_batch.plan.images import ImageProber, InputImage
-from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap
+from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap, needed_from_rows
 from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.readers import PromptFile
@@ -64,6 +64,7 @@ class PromptParser:
         self._prompt = fields.get("prompt")
         self._image = fields.get("image")
         self._mask = fields.get("mask")
+        self._needed = needed_from_rows(loaded)
         self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
         self._passed = [(old, types.converter(old)) for old in columns.passed]
         self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
@@ -127,6 +128,8 @@ class PromptParser:
             except ValueError as error:
                 label = name if column == name else f"{name} (column {column!r})"
                 raise ValueError(f"{label}: {error}") from None
+            if value is None and name in self._needed:
+                raise ValueError(f"{column}: empty, and {self._needed[name]}")
             if name == "seed" and value is not None and value > MAX_SEED - self._spec.samples_per_prompt:
                 raise ValueError(f"{column}: {value} leaves no room for {self._spec.samples_per_prompt} samples")
             values[index] = _as_text(column, value) if isinstance(value, str) else value
