@@ -1,0 +1,243 @@
+"""The Diffusers backend: requests in, one forward pass for those that may share it, assets out.
+
+Offline unless downloads are allowed. torch and diffusers are imported when the first request or `preload` needs them.
+
+Not covered: multi_view_image.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
+
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.huggingface_diffusers.config import (
+    HuggingFaceDiffusersBackendConfig,
+    config_from_fields,
+)
+from abstractvision_batch.backends.huggingface_diffusers.prepare import (
+    PipelineRequest,
+    PreparedRequest,
+    kind_of,
+    prepare_request,
+)
+from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
+from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
+from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.types import (
+    RAW_RGB_MIME_TYPE,
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    VideoGenerationRequest,
+    VisionBackendCapabilities,
+    VisionRequest,
+)
+
+if TYPE_CHECKING:
+    from abstractvision_batch.backends.huggingface_diffusers.forward import Output
+    from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
+
+_PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
+
+
+class HuggingFaceDiffusersVisionBackend(VisionBackend):
+    """Generates with one Diffusers model on one device."""
+
+    def __init__(self, config: HuggingFaceDiffusersBackendConfig) -> None:
+        require_extra("diffusers")
+        self.config = config
+        self._model: LoadedModel | None = None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
+        """Make the backend that a job and its model's card describe."""
+        return cls(config_from_fields(fields, card_facts=card_facts, model=model))
+
+    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
+        """Generate an image as PNG."""
+        return self.generate_image_with_progress(request)
+
+    def generate_image_with_progress(
+        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate an image as PNG, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
+        """Generate an image from an image as PNG; pixels that the mask keeps are the input's."""
+        return self.edit_image_with_progress(request)
+
+    def edit_image_with_progress(
+        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate an image from an image as PNG, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
+        """Refuse: this backend does not do multi_view_image."""
+        raise _no_angles(self.config.model_id)
+
+    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
+        """Generate a video as MP4."""
+        return self.generate_video_with_progress(request)
+
+    def generate_video_with_progress(
+        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video as MP4, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
+        """Generate a video from an image as MP4."""
+        return self.image_to_video_with_progress(request)
+
+    def image_to_video_with_progress(
+        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video from an image as MP4, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def generate_batch(
+        self,
+        requests: Sequence[VisionRequest],
+        *,
+        cancelled: Cancelled | None = None,
+        on_step: ProgressCallback | None = None,
+    ) -> list[BatchItem]:
+        """Generate requests, those that differ in prompt, seed and images alone in one forward pass.
+
+        Images come as raw pixels, videos as MP4.
+
+        Raises:
+            CapabilityNotSupportedError: the model does not offer a request's task.
+            DependencyError: the model is missing or damaged.
+        """
+        items: dict[int, BatchItem] = {}
+        groups: dict[str, list[tuple[int, PreparedRequest]]] = {}
+        for index, request in enumerate(requests):
+            if isinstance(request, MultiAngleRequest):
+                raise _no_angles(self.config.model_id)
+            pipeline = self._loaded().pipeline(kind_of(request))
+            try:
+                prepared = prepare_request(request, pipeline, self.config.loras)
+            except GenerationError as error:
+                items[index] = error
+                continue
+            key = prepared.key if prepared.batchable else f"alone {index}"
+            groups.setdefault(key, []).append((index, prepared))
+        for group in groups.values():
+            outcomes = self._run_group([prepared for _, prepared in group], cancelled, on_step)
+            items.update((index, outcome) for (index, _), outcome in zip(group, outcomes, strict=True))
+        return [items[index] for index in range(len(requests))]
+
+    def get_capabilities(self) -> VisionBackendCapabilities:
+        """Name the tasks that the model's pipelines do; image tasks, if only its id is known."""
+        kinds = self.config.pipelines or ("text_to_image", "image_to_image", "inpaint")
+        tasks = [kind for kind in kinds if kind != "inpaint"]
+        return VisionBackendCapabilities(supported_tasks=tasks, supports_mask="inpaint" in kinds)
+
+    def environment(self) -> dict[str, Any]:
+        """Describe device, dtype, threads and versions: the pixels depend on each."""
+        import torch
+
+        from abstractvision_batch.backends.huggingface_diffusers.loading import resolve_device, resolve_dtype
+
+        device = resolve_device(self.config.device)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+        return {
+            "device": str(device),
+            "device_name": name or platform.machine(),
+            "dtype": str(resolve_dtype(self.config, device)).removeprefix("torch."),
+            "threads": self.config.threads,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cuda": torch.version.cuda,
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+
+    def preload(self) -> None:
+        """Load the model's weights."""
+        self._loaded()
+
+    def unload(self) -> None:
+        """Free the model's weights; the next request loads them again."""
+        if self._model is not None:
+            self._model.free()
+            self._model = None
+
+    def _loaded(self) -> LoadedModel:
+        if self._model is None:
+            from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
+
+            self._model = LoadedModel(self.config)
+        return self._model
+
+    def _generate_one(self, request: PipelineRequest, progress_callback: ProgressCallback | None) -> GeneratedAsset:
+        (item,) = self.generate_batch([request], on_step=progress_callback)
+        if isinstance(item, GenerationError):
+            raise item
+        assert isinstance(item, GeneratedAsset)  # a list is only for multi_view_image
+        if item.mime_type != RAW_RGB_MIME_TYPE:
+            return item
+        return GeneratedAsset("image", encode_image(decode_image(item.data), "png"), "image/png", item.metadata)
+
+    def _run_group(
+        self, group: list[PreparedRequest], cancelled: Cancelled | None, on_step: ProgressCallback | None
+    ) -> list[BatchItem]:
+        from abstractvision_batch.backends.huggingface_diffusers.forward import run_forward
+
+        def step(number: int, total: int | None) -> None:
+            if on_step is not None:
+                on_step(number, total)
+            if cancelled is not None and cancelled():
+                raise GenerationCancelledError("cancelled by the caller")
+
+        if cancelled is not None and cancelled():
+            return [GenerationCancelledError("cancelled by the caller") for _ in group]
+        try:
+            outcomes = run_forward(self._loaded(), group, step)
+        except GenerationCancelledError as error:
+            return [GenerationCancelledError(str(error)) for _ in group]
+        return [
+            outcome if isinstance(outcome, GenerationError) else self._asset(request, outcome)
+            for request, outcome in zip(group, outcomes, strict=True)
+        ]
+
+    def _asset(self, request: PreparedRequest, output: Output) -> GeneratedAsset:
+        metadata = self._metadata(request, output)
+        if request.fps is not None:
+            return GeneratedAsset("video", encode_video(output.frames, fps=request.fps), "video/mp4", metadata)
+        return GeneratedAsset("image", raw_rgb(output.frames[0]), RAW_RGB_MIME_TYPE, metadata)
+
+    def _metadata(self, request: PreparedRequest, output: Output) -> dict[str, Any]:
+        model = self._loaded()
+        pipeline = model.pipeline(request.kind)
+        metadata: dict[str, Any] = {
+            "source": "diffusers",
+            "model_id": self.config.model_id,
+            "model_path": model.files.name,
+            "revision": model.files.revision,
+            "pipeline": type(pipeline).__name__,
+            "scheduler": type(pipeline.scheduler).__name__,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "batch_size": output.batch_size,
+            "versions": {package: version(package) for package in _PACKAGES},
+            **request.notes,
+        }
+        if request.loras:
+            metadata["loras"] = [{"source": lora.source, "scale": lora.scale} for lora in request.loras]
+        if request.fps is not None:
+            metadata["fps"] = request.fps
+        if output.retried_fp32:
+            metadata["retried_fp32"] = True
+        return metadata
+
+
+def _no_angles(model_id: str) -> CapabilityNotSupportedError:
+    return CapabilityNotSupportedError(f"{model_id}: the diffusers backend does no multi_view_image")

@@ -1,0 +1,180 @@
+"""One forward pass over requests that may share it, and what became of each.
+
+Each request has its own generator on the CPU, so its noise depends neither on its neighbours nor on the device. Output
+that is not finite is generated again in float32; so is a picture that half precision left all black, and float32 has
+the last word on it.
+
+Not covered: which requests share a pass (`backend`), what they ask for (`prepare`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
+from abstractvision_batch.backends.huggingface_diffusers.loading import quiet, short
+from abstractvision_batch.backends.huggingface_diffusers.prepare import PreparedRequest
+from abstractvision_batch.errors import (
+    DependencyError,
+    GenerationCancelledError,
+    GenerationError,
+    InvalidOutputError,
+    OutOfMemoryError,
+    PolicyError,
+)
+from abstractvision_batch.media.images import Rgb
+
+#: Called with (step, total) after each denoising step; may raise to end the pass.
+StepHook = Callable[[int, int | None], None]
+
+#: What a pipeline raises for a request that it cannot do. Anything else is a bug of ours and passes through.
+PIPELINE_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The frames of one request (one frame is an image) and how they came about."""
+
+    frames: list[Rgb]
+    batch_size: int
+    retried_fp32: bool
+
+
+def run_forward(
+    model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook
+) -> list[Output | GenerationError]:
+    """Run requests of one key in one forward pass.
+
+    If the pass fails, each is run alone, so that one bad request leaves the others alone.
+
+    Raises:
+        GenerationCancelledError: `on_step` raised it.
+        DependencyError: an adapter of the backend's configuration is missing or does not fit.
+    """
+    try:
+        return _run(model, group, on_step)
+    except GenerationCancelledError:
+        raise
+    except GenerationError as error:
+        return [error for _ in group]
+    except DependencyError as error:
+        if group[0].loras == model.config.loras:
+            raise
+        return [GenerationError(str(error)) for _ in group]  # adapters that only these requests asked for
+    except PIPELINE_ERRORS as exc:
+        if len(group) > 1:
+            return [outcome for request in group for outcome in run_forward(model, [request], on_step)]
+        failed = GenerationError(f"{type(model.pipeline(group[0].kind)).__name__}: {short(exc)}")
+        failed.__cause__ = exc
+        return [failed]
+
+
+def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> list[Output | GenerationError]:
+    pipeline = model.pipeline(group[0].kind)
+    model.activate_loras(group[0].loras)
+    videos, refused = _call(pipeline, group, on_step)
+    wrong = [index for index, video in enumerate(videos) if not refused[index] and _is_wrong(video, model.dtype)]
+    retry = bool(wrong) and model.config.auto_retry_fp32 and model.dtype != torch.float32
+    if retry and model.config.offload != "sequential":  # there the weights are not in memory to be widened
+        with model.in_float32():
+            again, _ = _call(pipeline, [group[index] for index in wrong], on_step)
+        for index, video in zip(wrong, again, strict=True):
+            videos[index] = video
+    outcomes: list[Output | GenerationError] = []
+    for index, (request, video) in enumerate(zip(group, videos, strict=True)):
+        if refused[index]:
+            outcomes.append(PolicyError("the model's safety checker refused the image"))
+        elif not np.isfinite(video).all():
+            tried = "float32 too" if retry else str(model.dtype).removeprefix("torch.")
+            outcomes.append(InvalidOutputError(f"the output is not finite (NaN or infinite), in {tried}"))
+        else:
+            outcomes.append(_finish(request, video, len(group), retry and index in wrong))
+    return outcomes
+
+
+def _call(pipeline: Any, group: Sequence[PreparedRequest], on_step: StepHook) -> tuple[list[Floats], list[bool]]:
+    """Call the pipeline; return (frames, height, width, 3) in 0 … 1 per request, and which were refused."""
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    first = group[0]
+    arguments: dict[str, Any] = dict(first.shared)
+    arguments["generator"] = [torch.Generator("cpu").manual_seed(request.seed) for request in group]
+    arguments["output_type"] = "np"
+    if "prompt" in accepted:
+        arguments["prompt"] = [request.prompt for request in group]
+    if first.negative_prompt is not None:
+        arguments["negative_prompt"] = [request.negative_prompt for request in group]
+    if first.image is not None:
+        arguments["image"] = [request.image for request in group]
+    if first.mask is not None:
+        arguments["mask_image"] = [request.mask for request in group]
+    if not first.batchable:
+        arguments = {name: value[0] if isinstance(value, list) else value for name, value in arguments.items()}
+    if "callback_on_step_end" in accepted:
+        arguments["callback_on_step_end"] = _step_callback(on_step)
+    try:
+        with quiet():
+            result = pipeline(**arguments)
+    except torch.OutOfMemoryError as exc:
+        raise _out_of_memory(pipeline, len(group), exc) from exc
+    except RuntimeError as exc:
+        if any(words in str(exc).lower() for words in _OUT_OF_MEMORY):
+            raise _out_of_memory(pipeline, len(group), exc) from exc
+        raise
+    finally:
+        pipeline.maybe_free_model_hooks()
+    array = np.asarray(result.frames if hasattr(result, "frames") else result.images, dtype=np.float32)
+    if not hasattr(result, "frames"):
+        array = array[:, None]
+    if array.ndim != 5 or len(array) != len(group):
+        raise GenerationError(f"{type(pipeline).__name__}: answered {len(group)} requests with shape {array.shape}")
+    refused = getattr(result, "nsfw_content_detected", None) or [False] * len(group)
+    return list(array), [bool(flag) for flag in refused]
+
+
+def _step_callback(on_step: StepHook) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    def callback(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(index + 1, getattr(pipeline, "num_timesteps", None))
+        return tensors
+
+    return callback
+
+
+def _is_wrong(video: Floats, dtype: torch.dtype) -> bool:
+    return not np.isfinite(video).all() or (dtype != torch.float32 and not video.any())
+
+
+def _finish(request: PreparedRequest, video: Floats, batch_size: int, retried: bool) -> Output | GenerationError:
+    frames = [(frame * 255).round().astype(np.uint8) for frame in video]
+    height, width, _ = frames[0].shape
+    if request.expected_size is not None and (width, height) != request.expected_size:
+        asked = "x".join(map(str, request.expected_size))
+        return InvalidOutputError(f"the output is {width}x{height} where {asked} was asked for")
+    wanted = request.shared.get("num_frames")
+    if wanted is not None and len(frames) != wanted:
+        return InvalidOutputError(f"the output has {len(frames)} frames where {wanted} were asked for")
+    if request.mask is not None and request.image is not None:
+        # the pipeline decodes the whole picture anew; what the mask keeps is the input's, pixel for pixel
+        kept = Image.composite(Image.fromarray(frames[0]), request.image, request.mask)
+        frames = [np.asarray(kept)]
+    return Output(frames, batch_size, retried)
+
+
+def _out_of_memory(pipeline: Any, batch_size: int, exc: BaseException) -> OutOfMemoryError:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return OutOfMemoryError(f"{type(pipeline).__name__}: a batch of {batch_size} does not fit in memory: {short(exc)}")

@@ -1,0 +1,147 @@
+"""One model in memory: a pipeline per kind of request, all over the same weights.
+
+Not covered: reading files (`loading`), running a pipeline (`forward`).
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import torch
+
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.loading import (
+    get_pipeline_class,
+    load_pipeline,
+    place,
+    quiet,
+    resolve_device,
+    resolve_dtype,
+    short,
+)
+from abstractvision_batch.backends.huggingface_diffusers.lora import activate_loras
+from abstractvision_batch.errors import CapabilityNotSupportedError
+
+_AUTO = {
+    "text_to_image": diffusers.AutoPipelineForText2Image,
+    "image_to_image": diffusers.AutoPipelineForImage2Image,
+    "inpaint": diffusers.AutoPipelineForInpainting,
+}
+
+
+class LoadedModel:
+    """A model's weights and the pipelines over them."""
+
+    def __init__(self, config: HuggingFaceDiffusersBackendConfig) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.dtype = resolve_dtype(config, self.device)
+        # the model's own class first: it has every component, whichever kind is asked for first
+        self.base, self.files = load_pipeline(config, None)
+        self._pipelines: dict[str, Any] = {}
+        self._hooked = self.base
+
+    def pipeline(self, kind: str) -> Any:
+        """Return the pipeline of a kind; the first call makes it from the loaded components.
+
+        Raises:
+            CapabilityNotSupportedError: the model has none.
+            DependencyError: the installed Diffusers lacks its class.
+        """
+        if kind not in self._pipelines:
+            self._pipelines[kind] = self._derive(kind)
+        pipeline = self._pipelines[kind]
+        if self.config.offload != "none" and pipeline is not self._hooked:
+            place(pipeline, self.config, self.device)  # offloading hooks belong to one pipeline at a time
+            self._hooked = pipeline
+        return pipeline
+
+    def activate_loras(self, adapters: tuple[LoraAdapter, ...]) -> None:
+        """Let exactly these adapters act, on every kind of pipeline."""
+        activate_loras(self.base, adapters, cache_dir=self.config.cache_dir)
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Run in float32 for a while. Widening and narrowing again gives every weight back to the bit."""
+        narrowed: list[tuple[torch.Tensor, torch.dtype]] = []
+        for component in self.base.components.values():
+            if isinstance(component, torch.nn.Module):
+                for tensor in [*component.parameters(), *component.buffers()]:
+                    if tensor.dtype in (torch.float16, torch.bfloat16):
+                        narrowed.append((tensor, tensor.dtype))
+                        tensor.data = tensor.data.float()
+        try:
+            yield
+        finally:
+            for tensor, dtype in narrowed:
+                tensor.data = tensor.data.to(dtype)
+
+    def free(self) -> None:
+        """Drop the weights and give the memory back to the device."""
+        self._pipelines.clear()
+        self._hooked = None
+        self.base = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def _derive(self, kind: str) -> Any:
+        named = self.config.pipelines.get(kind)
+        if named is not None:
+            if named == type(self.base).__name__:
+                return self.base
+            return _share_components(self.base, get_pipeline_class(named))
+        if _fits(self.base, kind):
+            return self.base
+        auto = _AUTO.get(kind)
+        if auto is None:
+            raise CapabilityNotSupportedError(f"{self.config.model_id}: {type(self.base).__name__} does no {kind}")
+        try:
+            with quiet():
+                derived = auto.from_pipe(self.base)
+        except ValueError as exc:
+            raise CapabilityNotSupportedError(
+                f"{self.config.model_id}: no {kind} pipeline goes with {type(self.base).__name__} ({short(exc)})"
+            ) from exc
+        derived.set_progress_bar_config(disable=True)
+        return derived
+
+
+def _fits(pipeline: Any, kind: str) -> bool:
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    if ("num_frames" in accepted) != kind.endswith("video"):
+        return False
+    if kind == "inpaint":
+        return "mask_image" in accepted
+    if kind.startswith("image"):
+        return "image" in accepted and "mask_image" not in accepted
+    return "image" not in accepted or ("prompt" in accepted and accepted["image"].default is None)
+
+
+def _share_components(base: Any, pipeline_class: Any) -> Any:
+    """Make a pipeline of another class over the same components.
+
+    `DiffusionPipeline.from_pipe` does the same and then casts every component to one dtype, which changes the weights
+    that are kept in float32 on purpose, and with them the pixels of the pipeline that it came from.
+    """
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(pipeline_class.__init__).parameters.items():
+        if name in base.components:
+            given[name] = base.components[name]
+        elif name in base.config:
+            given[name] = base.config[name]
+        elif name != "self" and parameter.default is inspect.Parameter.empty:
+            raise CapabilityNotSupportedError(
+                f"{pipeline_class.__name__} needs {name}, which {type(base).__name__} has not"
+            )
+    with quiet():
+        pipeline = pipeline_class(**given)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

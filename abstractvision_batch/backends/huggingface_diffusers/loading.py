@@ -1,0 +1,200 @@
+"""From a model's folder to a Diffusers pipeline on a device.
+
+Not covered: finding the folder (`locate`), further pipelines over the same weights (`loaded_model`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+from abstractvision_batch.backends.huggingface_diffusers.locate import ModelFiles, find_model
+from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+#: What Diffusers, Transformers and Safetensors raise for files that are missing, cut short or of another model.
+LOAD_ERRORS = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, EOFError, SafetensorError
+)  # fmt: skip
+
+
+def resolve_device(name: str) -> torch.device:
+    """Choose a device.
+
+    Raises:
+        DependencyError: this machine or this torch build has no such device.
+    """
+    wanted = (name or "auto").lower().replace("gpu", "cuda")
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available = ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *available]
+    if wanted in ("auto", "default"):
+        return torch.device(available[0])
+    if wanted not in available:
+        raise DependencyError(f"backend.device: {name} is not available here (there are: {', '.join(available)})")
+    return torch.device(wanted)
+
+
+def resolve_dtype(config: HuggingFaceDiffusersBackendConfig, device: torch.device) -> torch.dtype:
+    """Choose the weights' dtype: what was asked, else the model's native one on a GPU and float32 on a CPU.
+
+    Raises:
+        CapabilityNotSupportedError: the name is no dtype that weights can have.
+    """
+    name = config.torch_dtype
+    if name is None or name == "auto":
+        name = "float32" if device.type == "cpu" else (config.native_dtype or "bfloat16")
+    name = _ALIASES.get(name, name.removeprefix("torch."))
+    if name not in DTYPES:
+        raise CapabilityNotSupportedError(f"backend.dtype: {name} is not one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def get_pipeline_class(name: str) -> Any:
+    """Return a Diffusers pipeline class by name.
+
+    Raises:
+        DependencyError: the installed Diffusers has none of this name.
+    """
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise DependencyError(
+            f"{name}: not a pipeline of the installed diffusers {diffusers.__version__} (pip install -U diffusers)"
+        )
+    return found
+
+
+def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | None) -> tuple[Any, ModelFiles]:
+    """Load a model's pipeline onto its device.
+
+    Args:
+        config: The model and how to run it.
+        class_name: Pipeline class; None takes the one that the model was saved from.
+
+    Raises:
+        DependencyError: the model is absent, damaged, of the wrong kind, or too large for the device.
+        CapabilityNotSupportedError: the scheduler or offloading that was asked for does not fit.
+    """
+    torch.set_num_threads(config.threads)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config, device)
+    if config.offload != "none" and device.type == "cpu":
+        raise CapabilityNotSupportedError(f"backend.offload: {config.offload} needs a GPU, and the device is the CPU")
+    with quiet():
+        model = _download(config) if config.allow_download and config.path is None else find_model(config)
+        try:
+            pipeline = get_pipeline_class(class_name or model.pipeline_class).from_pretrained(
+                str(model.folder),
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=config.use_safetensors,
+                low_cpu_mem_usage=config.low_cpu_mem_usage,
+                **({"variant": config.variant} if config.variant else {}),
+            )
+            _check_complete(pipeline)
+            pipeline.set_progress_bar_config(disable=True)
+            _set_scheduler(pipeline, config.scheduler)
+            place(pipeline, config, device)
+        except torch.OutOfMemoryError as exc:
+            raise DependencyError(
+                f"{model.name}: does not fit into the memory of {device} (backend.offload: model, or a smaller dtype)"
+            ) from exc
+        except LOAD_ERRORS as exc:
+            raise DependencyError(
+                f"{model.name}: its files cannot be loaded from {model.folder}: {short(exc)} (fetch the model again)"
+            ) from exc
+    return pipeline, model
+
+
+def place(pipeline: Any, config: HuggingFaceDiffusersBackendConfig, device: torch.device) -> None:
+    """Move a pipeline to its device, or leave its weights where they wait for their turn."""
+    if config.offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif config.offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+    if config.attention_slicing:
+        pipeline.enable_attention_slicing()
+    if config.vae_slicing:
+        pipeline.vae.enable_slicing()
+    if config.vae_tiling:
+        pipeline.vae.enable_tiling()
+
+
+def short(exc: BaseException) -> str:
+    """Return a foreign error as one line of at most 300 characters."""
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Diffusers and Transformers from writing progress bars and advice while something loads or runs."""
+    states = [
+        (log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in (diffusers_logging, transformers_logging)
+    ]
+    for log, _, _ in states:
+        log.set_verbosity(log.ERROR + 10)  # ERROR itself is used for advice on optional packages
+        log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers|transformers|peft")
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"diffusers|transformers|peft")
+            yield
+    finally:
+        for log, verbosity, bars in states:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
+def _download(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
+    """Fetch what is missing of a model into the hub cache, then find it there."""
+    try:
+        diffusers.DiffusionPipeline.download(
+            config.model_id,
+            cache_dir=config.cache_dir,
+            revision=config.revision,
+            use_safetensors=config.use_safetensors,
+            **({"variant": config.variant} if config.variant else {}),
+        )
+    except LOAD_ERRORS as exc:
+        raise DependencyError(f"{config.model_id}: download failed: {short(exc)} (hf auth login, if gated)") from exc
+    return find_model(config)
+
+
+def _check_complete(pipeline: Any) -> None:
+    """A weight that no file held stays without storage, and would fail late or not at all."""
+    for name, component in pipeline.components.items():
+        if isinstance(component, torch.nn.Module):
+            missing = [key for key, value in component.named_parameters() if value.is_meta]
+            if missing:
+                raise ValueError(f"{name} lacks {len(missing)} weights, the first is {missing[0]}")
+
+
+def _set_scheduler(pipeline: Any, name: str | None) -> None:
+    if name is None:
+        return
+    known = [found for found in dir(diffusers) if found.endswith("Scheduler")]
+    fitting = sorted({found.__name__ for found in pipeline.scheduler.compatibles} & set(known)) or known
+    if name not in fitting:
+        close = get_close_matches(name, fitting, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(fitting)}"
+        raise CapabilityNotSupportedError(
+            f"backend.scheduler: {name} does not fit a model made for {type(pipeline.scheduler).__name__} ({hint})"
+        )
+    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)

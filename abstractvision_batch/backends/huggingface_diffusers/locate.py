@@ -1,0 +1,110 @@
+"""Where a model's files are: a folder, this package, or the hub cache, which is read without the network.
+
+A folder of a hub snapshot is handed to Diffusers rather than the model's id: with an id it looks up hosts even where
+downloads are off, and switching it off by environment variables would be a switch of the whole process.
+
+Not covered: reading the weights (`loading`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+from abstractvision_batch.errors import DependencyError
+
+PACKAGE_PREFIX = "package:"
+INDEX = "model_index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's folder, what to call it in metadata, and the hub commit it is a copy of."""
+
+    folder: Path
+    name: str
+    revision: str | None
+    index: dict[str, Any]
+
+    @property
+    def pipeline_class(self) -> str:
+        """Name of the pipeline class that the model was saved from."""
+        return str(self.index["_class_name"])
+
+
+def find_model(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
+    """Find a model's folder without network access.
+
+    Raises:
+        DependencyError: there is none, or it is no Diffusers folder; the message has the command that mends it.
+    """
+    if config.path is not None:
+        folder = _local_folder(config.path)
+        return ModelFiles(folder, config.path, None, _read_index(folder))
+    if Path(config.model_id).expanduser().is_dir():
+        folder = Path(config.model_id).expanduser()
+        return ModelFiles(folder, config.model_id, None, _read_index(folder))
+    folder = find_snapshot(config.model_id, revision=config.revision, cache_dir=config.cache_dir)
+    return ModelFiles(folder, config.model_id, folder.name, _read_index(folder))
+
+
+def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str | None = None) -> Path:
+    """Return the folder of a downloaded hub repository at `revision` (a branch, a tag or a commit).
+
+    Raises:
+        DependencyError: it was not downloaded; the message has the command that does.
+    """
+    root = hub_cache(cache_dir)
+    repository = root / f"models--{repo_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    if commit is not None and (repository / "snapshots" / commit).is_dir():
+        return repository / "snapshots" / commit
+    command = f"hf download {repo_id}" + (f" --revision {revision}" if revision else "")
+    command += f" --cache-dir {cache_dir}" if cache_dir else ""
+    raise DependencyError(
+        f"{repo_id}{f' at {revision}' if revision else ''}: not in {root} and downloads are off "
+        f"({command}; or set allow_download: true; or give the folder as model_path)"
+    )
+
+
+def hub_cache(cache_dir: str | None) -> Path:
+    """Return the hub cache's folder as huggingface_hub finds it."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def _local_folder(path: str) -> Path:
+    if path.startswith(PACKAGE_PREFIX):
+        root = Path(str(files("abstractvision_batch")))
+        folder = root.joinpath(*path.removeprefix(PACKAGE_PREFIX).split("/"))
+        mend = "install abstractvision_batch again: its package data is incomplete"
+    else:
+        folder, mend = Path(path).expanduser(), "correct backend.model_path"
+    if not folder.exists():
+        raise DependencyError(f"{path}: no such folder ({mend})")
+    if not folder.is_dir():
+        raise DependencyError(f"{path}: a file, not a folder with {INDEX} (save the pipeline with save_pretrained)")
+    return folder
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise DependencyError(f"{folder}: no Diffusers pipeline, it lacks {INDEX} (give the folder that has one)")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise DependencyError(f"{path}: damaged, not JSON ({exc}) (fetch the model again)") from exc
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise DependencyError(f"{path}: names no pipeline class (fetch the model again)")
+    return index

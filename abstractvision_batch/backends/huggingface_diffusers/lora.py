@@ -1,0 +1,92 @@
+"""LoRA adapters beside the base weights: loaded once, switched per forward pass, never fused.
+
+Fusing would add them into the weights, and subtracting them again does not give the old weights back to the bit.
+
+Not covered: which request wants which adapters (`prepare`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.loading import LOAD_ERRORS, quiet, short
+from abstractvision_batch.backends.huggingface_diffusers.locate import find_snapshot
+from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
+
+_DEFAULT_NAME = "pytorch_lora_weights.safetensors"
+
+
+def activate_loras(pipeline: Any, adapters: tuple[LoraAdapter, ...], *, cache_dir: str | None = None) -> None:
+    """Let exactly `adapters` act on the pipeline's components; none leaves the base model as it was loaded.
+
+    Raises:
+        DependencyError: an adapter is absent, damaged or made for another model.
+        CapabilityNotSupportedError: the pipeline takes no adapters.
+    """
+    if not adapters and not _loaded(pipeline):
+        return
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise CapabilityNotSupportedError(f"loras: {type(pipeline).__name__} takes no LoRA adapters")
+    with quiet():
+        if not adapters:
+            pipeline.disable_lora()
+            return
+        scales: dict[str, float] = {}
+        for adapter in adapters:
+            folder, weight_name = _locate(adapter, cache_dir)
+            name = _name(folder, weight_name)
+            if name not in _loaded(pipeline):
+                _load(pipeline, adapter, folder, weight_name, name)
+            scales[name] = scales.get(name, 0.0) + adapter.scale
+        pipeline.enable_lora()
+        pipeline.set_adapters(list(scales), adapter_weights=list(scales.values()))
+
+
+def _load(pipeline: Any, adapter: LoraAdapter, folder: Path, weight_name: str, name: str) -> None:
+    try:
+        pipeline.load_lora_weights(str(folder), weight_name=weight_name, adapter_name=name, local_files_only=True)
+    except LOAD_ERRORS as exc:
+        if name in _loaded(pipeline):
+            pipeline.delete_adapters(name)  # half an adapter would act on every later request
+        raise DependencyError(
+            f"lora {adapter.source}: {weight_name} does not load into {type(pipeline).__name__}: {short(exc)}"
+        ) from exc
+    if name not in _loaded(pipeline):
+        raise DependencyError(f"lora {adapter.source}: {weight_name} fits no layer of {type(pipeline).__name__}")
+
+
+def _loaded(pipeline: Any) -> set[str]:
+    if not hasattr(pipeline, "get_list_adapters"):
+        return set()
+    return {name for names in pipeline.get_list_adapters().values() for name in names}
+
+
+def _name(folder: Path, weight_name: str) -> str:
+    """An adapter's name says which file it is, also after the file was replaced."""
+    path = folder / weight_name
+    state = path.stat()
+    key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+    return "lora_" + hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def _locate(adapter: LoraAdapter, cache_dir: str | None) -> tuple[Path, str]:
+    path = Path(adapter.source).expanduser()
+    if path.is_file():
+        return path.parent, path.name
+    folder = path if path.is_dir() else find_snapshot(adapter.source, cache_dir=cache_dir)
+    if adapter.subfolder:
+        folder = folder / adapter.subfolder
+    if adapter.weight_name is not None:
+        if not (folder / adapter.weight_name).is_file():
+            raise DependencyError(f"lora {adapter.source}: no {adapter.weight_name} in {folder}")
+        return folder, adapter.weight_name
+    names = sorted(found.name for found in folder.glob("*.safetensors"))
+    if _DEFAULT_NAME in names:
+        return folder, _DEFAULT_NAME
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise DependencyError(f"lora {adapter.source}: which file? (set weight_name; in {folder} there are: {found})")
+    return folder, names[0]

@@ -1,0 +1,242 @@
+"""A request as a pipeline's arguments: names translated, sizes checked, images decoded, nothing run.
+
+Requests whose `key` is equal may share a forward pass: they differ in prompt, seed and images of one size alone. What a
+pipeline would silently round, resize or ignore is an error here.
+
+Not covered: the forward pass (`forward`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from PIL import Image
+
+from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter
+from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.types import (
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    VideoGenerationRequest,
+)
+
+PipelineRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest | ImageToVideoRequest
+
+DEFAULT_FPS = 16
+_LORA_KEYS = ("loras", "loras_json")
+#: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
+_NOT_EXTRA = frozenset(
+    {"self", "args", "kwargs", "prompt", "negative_prompt", "image", "mask_image", "width", "height", "strength"}
+    | {"num_inference_steps", "num_frames", "fps", "num_images_per_prompt", "num_videos_per_prompt"}
+    | {"generator", "output_type", "return_dict", "callback", "callback_steps", "callback_on_step_end"}
+    | {"callback_on_step_end_tensor_inputs"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """What one request adds to a forward pass (`prompt` … `mask`), and what it needs of the whole pass (`shared`)."""
+
+    kind: str
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    image: Image.Image | None
+    mask: Image.Image | None
+    shared: dict[str, Any]
+    loras: tuple[LoraAdapter, ...]
+    expected_size: tuple[int, int] | None
+    fps: int | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Metadata."""
+
+    @property
+    def key(self) -> str:
+        """Equal for requests that may share a forward pass."""
+        size = self.image.size if self.image is not None else None
+        # None and "" are two things to some pipelines (SDXL zeroes the embedding of None), so they do not mix
+        unlike = [self.kind, size, self.mask is None, self.negative_prompt is None, [repr(a) for a in self.loras]]
+        return json.dumps([unlike, self.shared], sort_keys=True, default=repr)
+
+    @property
+    def batchable(self) -> bool:
+        """Whether the pipeline takes several of these at once; a list of images to edit means one edit of them all."""
+        return self.image is None or self.kind == "inpaint" or "strength" in self.shared
+
+
+def kind_of(request: PipelineRequest) -> str:
+    """Return the kind of pipeline that a request needs."""
+    match request:
+        case ImageGenerationRequest():
+            return "text_to_image"
+        case ImageEditRequest():
+            return "image_to_image" if request.mask is None else "inpaint"
+        case VideoGenerationRequest():
+            return "text_to_video"
+        case ImageToVideoRequest():
+            return "image_to_video"
+
+
+def prepare_request(request: PipelineRequest, pipeline: Any, loras: tuple[LoraAdapter, ...]) -> PreparedRequest:
+    """Translate a request for a pipeline.
+
+    Raises:
+        GenerationError: a value, an image or an `extra` key that the pipeline cannot take.
+    """
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    name = type(pipeline).__name__
+    extra = dict(request.extra)
+    shared, notes = _sampling(request, accepted, name)
+    own_loras = _request_loras(extra)
+    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared), name)
+    shared |= extra
+
+    image, mask, size = _images(request, size_multiple(pipeline), notes)
+    for side, value in zip(("width", "height"), size or (), strict=False):
+        if side in accepted:
+            shared[side] = value
+    if isinstance(request, VideoGenerationRequest | ImageToVideoRequest) and request.num_frames is not None:
+        shared["num_frames"] = _checked_frames(request.num_frames, pipeline)
+
+    for field_name in ("prompt", "negative_prompt"):
+        if getattr(request, field_name) and field_name not in accepted:
+            raise GenerationError(f"{field_name}: {name} takes none")
+    negative = request.negative_prompt
+    if negative is None and "true_cfg_scale" in shared:
+        negative = " "  # without one these pipelines leave guidance out
+    seed = secrets.randbelow(2**63) if request.seed is None else request.seed
+    fps = request.fps or DEFAULT_FPS if isinstance(request, VideoGenerationRequest | ImageToVideoRequest) else None
+    if fps is not None and "fps" in accepted:
+        shared["fps"] = fps
+    return PreparedRequest(
+        kind=kind_of(request),
+        prompt=request.prompt or "",
+        negative_prompt=negative,
+        seed=_checked_seed(seed),
+        image=image,
+        mask=mask,
+        shared=shared,
+        loras=loras if own_loras is None else own_loras,
+        expected_size=size,
+        fps=fps,
+        notes=notes | {"seed": seed},
+    )
+
+
+def size_multiple(pipeline: Any) -> int:
+    """Return what width and height must be a multiple of: the VAE's factor, times the patch of a transformer."""
+    factor = getattr(pipeline, "vae_scale_factor", None) or getattr(pipeline, "vae_scale_factor_spatial", None) or 8
+    processor = getattr(pipeline, "image_processor", None) or getattr(pipeline, "video_processor", None)
+    configured = getattr(getattr(processor, "config", None), "vae_scale_factor", factor)
+    if configured > factor:  # the processor's factor has the patch in it (Flux, Qwen-Image, Z-Image)
+        return int(configured)
+    patch = getattr(getattr(getattr(pipeline, "transformer", None), "config", None), "patch_size", 1)
+    if isinstance(patch, Sequence):
+        patch = patch[-1]
+    return int(factor) * (patch if isinstance(patch, int) else 1)
+
+
+def _sampling(
+    request: PipelineRequest, accepted: Mapping[str, inspect.Parameter], name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Translate steps, guidance and strength; the notes say what is used, defaults of the pipeline included."""
+    # Pipelines with both names take distilled guidance as guidance_scale (Flux: true_cfg_scale 1 by default) or
+    # classifier-free guidance as true_cfg_scale (Qwen-Image: 4 by default).
+    true_cfg = "true_cfg_scale" in accepted and accepted["true_cfg_scale"].default != 1.0
+    wanted = {
+        "num_inference_steps": ("steps", request.steps),
+        "true_cfg_scale" if true_cfg else "guidance_scale": ("guidance_scale", request.guidance_scale),
+    }
+    if isinstance(request, ImageEditRequest):
+        wanted["strength"] = ("strength", request.strength)
+    shared: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
+    for argument, (field_name, value) in wanted.items():
+        if value is not None:
+            if argument not in accepted:
+                raise GenerationError(f"{field_name}: {name} takes none")
+            shared[argument] = notes[field_name] = value
+        elif argument in accepted and isinstance(accepted[argument].default, int | float):
+            shared[argument] = notes[field_name] = accepted[argument].default
+    return shared, notes
+
+
+def _images(
+    request: PipelineRequest, multiple: int, notes: dict[str, Any]
+) -> tuple[Image.Image | None, Image.Image | None, tuple[int, int] | None]:
+    """Return input image, mask and size; the images are made as large as the output, which must be a multiple."""
+    for side in ("width", "height"):
+        _check_side(side, getattr(request, side), multiple)
+    width, height = request.width, request.height
+    if not isinstance(request, ImageEditRequest | ImageToVideoRequest):
+        if (width is None) != (height is None):
+            raise GenerationError("width and height: give both or neither")
+        return None, None, (width, height) if width is not None and height is not None else None
+    image = decode_image(request.image, name="input image").convert("RGB")
+    size = (width or image.width // multiple * multiple, height or image.height // multiple * multiple)
+    if 0 in size:
+        raise GenerationError(f"input image: {image.width}x{image.height} is smaller than {multiple} pixels a side")
+    if image.size != size:
+        notes["input_resized_from"] = list(image.size)
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    mask = None
+    if isinstance(request, ImageEditRequest) and request.mask is not None:
+        mask = decode_image(request.mask, name="mask").convert("L")
+        mask = mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
+    return image, mask, size
+
+
+def _check_side(side: str, value: int | None, multiple: int) -> None:
+    if value is not None and (value < multiple or value % multiple):
+        below = max(multiple, value // multiple * multiple)
+        raise GenerationError(f"{side}: {value} is not a multiple of {multiple} (nearest: {below}, {below + multiple})")
+
+
+def _checked_frames(frames: int, pipeline: Any) -> int:
+    step = getattr(pipeline, "vae_scale_factor_temporal", 1) or 1
+    if frames < 1 or (frames - 1) % step:
+        below = max(1, (frames - 1) // step * step + 1)
+        raise GenerationError(f"num_frames: {frames} is not {step} times n plus 1 (nearest: {below}, {below + step})")
+    return frames
+
+
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 2**64:
+        raise GenerationError(f"seed: {seed} is not in 0 … 2**64 - 1")
+    return seed
+
+
+def _check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
+    allowed = sorted(takes)
+    for key, value in extra.items():
+        if key not in allowed:
+            close = get_close_matches(key, allowed, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{name} takes: {', '.join(allowed)}"
+            raise GenerationError(f"extra.{key}: unknown ({hint})")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise GenerationError(f"extra.{key}: {value} is not a finite number")
+
+
+def _request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
+    """Take the adapters of one request out of its `extra`; None if it says nothing of them."""
+    found = [key for key in _LORA_KEYS if key in extra]
+    if not found:
+        return None
+    value = extra.pop(found[0])
+    try:
+        entries = json.loads(value) if isinstance(value, str) else value
+        entries = [entries] if isinstance(entries, Mapping) else entries
+        return tuple(LoraAdapter(**entry) for entry in entries)
+    except (ValueError, TypeError) as exc:
+        raise GenerationError(
+            f"extra.{found[0]}: not a list of {{source, scale, weight_name, subfolder}} ({exc})"
+        ) from exc
