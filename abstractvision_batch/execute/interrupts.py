@@ -16,8 +16,10 @@ from abstractvision_batch.errors import RunInterruptedError
 logger = logging.getLogger(__name__)
 
 _MESSAGES = {
-    1: "interrupted: running shards finish and commit, no new ones start (once more to cancel them)",
-    2: "interrupted again: running generation is cancelled at its next step (once more to stop at once)",
+    1: "interrupted: running shards finish and commit, no new ones start (again: cancel them); "
+    "the same command resumes the run",
+    2: "interrupted again: running generation ends at its next step (again: stop at once); "
+    "the same command resumes the run",
 }
 
 

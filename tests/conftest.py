@@ -1,0 +1,47 @@
+"""What tests of every layer share: a small job on the procedural backend, and one local Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.jobs import MakeJob
+
+# Before anything imports them: no telemetry, no network, and no GPU that some machine might have.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> MakeJob:
+    """A job spec of 20 requests in 5 shards of 2 batches; keywords replace whole sections."""
+
+    def make(**sections: Any) -> dict[str, Any]:
+        return {
+            "name": "small",
+            "model": "avbatch/procedural",
+            "backend": {"kind": "procedural"},
+            "prompts": {"source": ["a fox", "a cat", "a dog", "an owl", "a bee"]},
+            "params": {"width": 32, "height": 24, "seed": 7},
+            "samples_per_prompt": 4,
+            "output": {"path": str(tmp_path / "run")},
+            "execution": {"batch_size": 2, "shard_size": 4},
+            **sections,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray of two CPUs for the whole session; `run` joins what is initialised."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

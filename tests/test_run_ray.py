@@ -1,0 +1,83 @@
+"""Whole jobs on a local Ray cluster: the same rows and pixels as in this process, whatever dies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from abstractvision_batch.errors import ClusterError, DependencyError
+from abstractvision_batch.plan.columns import PLAN_SCHEMA
+from abstractvision_batch.run import run
+from tests.jobs import MakeJob
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+IDENTITY = [*PLAN_SCHEMA.names, "status", "error_kind", "file_name", "sha256", "pixel_sha256", "reproducibility"]
+ON_RAY = {"executor": "ray", "batch_size": 2, "shard_size": 4, "cpus_per_actor": 0.5}
+
+
+def _manifest(path: str | Path) -> pa.Table:
+    return pq.read_table(Path(path) / "manifest.parquet")
+
+
+def test_ray_and_inline_write_the_same_manifest(make_job: MakeJob, tmp_path: Path) -> None:
+    inline = run(make_job(output={"path": str(tmp_path / "inline")}))
+    on_ray = run(make_job(execution=ON_RAY))
+
+    assert on_ray.succeeded == 20
+    assert _manifest(on_ray.path).select(IDENTITY) == _manifest(inline.path).select(IDENTITY)
+
+
+def test_many_actors_share_the_shards(make_job: MakeJob) -> None:
+    result = run(make_job(backend={"kind": "procedural", "delay_s": 0.05}, execution={**ON_RAY, "actors": 3}))
+
+    assert len(set(_manifest(result.path)["worker"].to_pylist())) > 1
+
+
+def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:
+    result = run(make_job(backend={"kind": "procedural", "fail_when": "dog"}, execution=ON_RAY))
+
+    assert (result.succeeded, result.failed, result.by_error_kind) == (16, 4, {"generation": 4})
+
+
+def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tmp_path: Path) -> None:
+    """The crash is `os._exit`, which no try statement sees; everything beside it must still be generated."""
+    prompts = [f"picture {number}" for number in range(7)] + ["poison"]
+    job = make_job(prompts={"source": prompts}, samples_per_prompt=1, execution={**ON_RAY, "actors": 1})
+    healthy = run({**job, "output": {"path": str(tmp_path / "healthy")}})
+
+    result = run({**job, "backend": {"kind": "procedural", "crash_when": "poison"}})
+
+    rows = _manifest(result.path).to_pylist()
+    assert result.by_error_kind == {"worker_crashed": 1}
+    assert [row["prompt"] for row in rows if row["status"] == "failed"] == ["poison"]
+    pixels = _manifest(healthy.path)["pixel_sha256"].to_pylist()
+    assert [row["pixel_sha256"] for row in rows[:7]] == pixels[:7]
+
+
+def test_an_interrupted_ray_run_is_finished_inline(make_job: MakeJob, tmp_path: Path) -> None:
+    run(make_job(execution=ON_RAY))
+    whole = _manifest(tmp_path / "run")
+    for shard in (1, 3):
+        (tmp_path / f"run/manifest/{shard:05d}-a0.parquet").unlink()
+
+    again = run(make_job())
+
+    assert again.generated == 8
+    assert _manifest(tmp_path / "run").select(IDENTITY) == whole.select(IDENTITY)
+
+
+def test_more_cpus_for_an_actor_than_the_cluster_has_is_an_error(make_job: MakeJob) -> None:
+    with pytest.raises(ClusterError, match="64 CPU wanted for an actor, the cluster has 2"):
+        run(make_job(execution={**ON_RAY, "cpus_per_actor": 64}))
+
+
+def test_a_model_that_is_missing_on_the_worker_is_our_own_error(make_job: MakeJob, tmp_path: Path) -> None:
+    backend = {"kind": "diffusers", "model_path": str(tmp_path / "nowhere")}
+    job = make_job(model="avbatch/shapes64", backend=backend, params={"seed": 1}, execution=ON_RAY)
+
+    with pytest.raises(DependencyError, match="nowhere"):
+        run(job)
