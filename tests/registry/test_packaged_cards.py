@@ -6,10 +6,11 @@ import inspect
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
-from abstractvision_batch.registry.card_file import parse_cards
+from abstractvision_batch.registry.card_file import CARD_KEYS, DIFFUSERS_KEYS, RULE_KEYS, parse_cards
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 from abstractvision_batch.types import TASKS
 
@@ -94,3 +95,14 @@ def test_diffusers_has_the_pipelines_of_a_card_and_they_take_its_parameters(card
             if task == "image_to_image" and param in ("width", "height"):
                 continue  # where the pipeline has no such argument, the input image is resized
             assert theirs in arguments, f"{class_name} has no argument {theirs}"
+
+
+def test_the_card_in_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs/model-cards.md").read_text()
+    (example,) = [block for block in page.split("```yaml\n")[1:] if block.startswith("id:")]
+
+    cards, problems = parse_cards(example.split("```")[0].encode(), "docs")
+
+    assert problems == []
+    assert cards[0].backends_for("image_to_image") == ("diffusers",)
+    assert all(f"`{key}`" in page for key in (*CARD_KEYS, *RULE_KEYS, *DIFFUSERS_KEYS) if key != "supported")
