@@ -31,8 +31,8 @@ TASK_KEYS = ("inputs", "outputs", "params", "requires")
 RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
 DIFFUSERS_KEYS = (
-    "pipelines", "path", "paths", "revision", "subfolder", "variant", "components", "lora", "rename", "dtype", "memory_bytes",
-    "batch_size", "tasks",
+    "pipelines", "repo_id", "repo_ids", "path", "revision", "subfolder", "variant", "components", "lora", "rename",
+    "dtype", "memory_bytes", "batch_size", "tasks",
 )  # fmt: skip
 
 Place = tuple[str | int, ...]
@@ -204,10 +204,10 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
     yield from _unknown_keys(needs, DIFFUSERS_KEYS, place)
     if needs.get("dtype", "float32") not in DTYPES:
         yield (*place, "dtype"), f"is not one of {', '.join(DTYPES)}"
-    for key in ("path", "revision", "subfolder", "variant", "lora"):
+    for key in ("repo_id", "path", "revision", "subfolder", "variant", "lora"):
         if key in needs and not isinstance(needs[key], str):
             yield (*place, key), "is not a text"
-    for key in ("paths", "rename", "components"):
+    for key in ("repo_ids", "rename", "components"):
         if not isinstance(needs.get(key, {}), dict) or not all(isinstance(v, str) for v in needs.get(key, {}).values()):
             yield (*place, key), "is not a mapping of texts"
     pipelines = needs.get("pipelines", {})
