@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -198,7 +198,7 @@ class ShardRunner:
             attempt=attempt,
             reproducibility=_reproducibility(outcome) if columns["status"] == "ok" else None,
             started_at=outcome.started_at,
-            finished_at=datetime.now(UTC),
+            finished_at=outcome.started_at + timedelta(seconds=outcome.latency_s),
             latency_s=outcome.latency_s,
             worker=self._worker,
             device=self._device(),
