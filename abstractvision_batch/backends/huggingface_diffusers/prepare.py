@@ -167,7 +167,17 @@ def _sampling(
             shared[argument] = notes[field_name] = value
         elif argument in accepted and isinstance(accepted[argument].default, int | float):
             shared[argument] = notes[field_name] = accepted[argument].default
+    _check_strength(shared)
     return shared, notes
+
+
+def _check_strength(shared: Mapping[str, Any]) -> None:
+    steps, strength = shared.get("num_inference_steps"), shared.get("strength")
+    if steps is not None and strength is not None and int(steps * strength) < 1:
+        enough = f"at least {math.ceil(100 / steps) / 100}" + (
+            f", or {math.ceil(1 / strength)} steps" if strength else ""
+        )
+        raise GenerationError(f"strength: {strength} of {steps} steps leaves none ({enough})")
 
 
 def _images(
