@@ -52,7 +52,8 @@ def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozens
     for where in ("matrix", "zip"):
         varied[where], found = _type_values(where, getattr(spec, where))
         problems += found
-    problems += _check_lists(spec, varied["zip"])
+    problems += _check_lists(varied["matrix"], varied["zip"])
+    problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
     problems += _check_count(spec)
     problems += _find_plain_secrets(spec)
     card = cards.get(spec.model)
@@ -135,21 +136,23 @@ def _type_values(where: str, lists: Mapping[str, list[Any]]) -> tuple[dict[str, 
     return typed, problems
 
 
-def _check_lists(spec: JobSpec, zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+def _check_lists(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
     for name in zipped:
-        if name in spec.matrix:
+        if name in matrix:
             yield ("zip", name), "is in matrix too (a parameter varies in one of them)"
-    lengths = {name: len(values) for name, values in zipped.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+    if len({len(values) for values in zipped.values()}) > 1:
+        listed = ", ".join(f"{name} has {len(values)}" for name, values in zipped.items())
         yield ("zip",), f"lists are not equally long ({listed})"
-    else:
-        for index in _repeats(list(zip(*zipped.values(), strict=True))):
-            name = next(iter(zipped))
-            yield ("zip", name, index), f"repeats the values of an earlier place ({index + 1} of {lengths[name]})"
-    for param, values in spec.matrix.items():
+
+
+def _find_repeats(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+    for name, values in matrix.items():
         for index in _repeats(values):
-            yield ("matrix", param, index), f"{show(values[index])} is there twice (samples_per_prompt repeats a point)"
+            yield ("matrix", name, index), f"{show(values[index])} is there twice (samples_per_prompt repeats a point)"
+    places = list(zip(*zipped.values(), strict=True))
+    for index in _repeats(places):
+        path: FieldPath = ("zip", next(iter(zipped)), index)
+        yield path, f"repeats the values of an earlier place ({index + 1} of {len(places)})"
 
 
 def _check_count(spec: JobSpec) -> Iterator[Problem]:

@@ -90,7 +90,8 @@ def _range(constraints: Sequence[Any]) -> str:
             high = f"{item.le}"
     if low and high:
         return f" {low} to {high}" if low.startswith("from") else f" {low} and at most {high}"
-    return f" {low}".rstrip() or (f" up to {high}" if high else "")
+    low = low.replace("from ", "of at least ")
+    return f" {low}" if low else f" up to {high}" if high else ""
 
 
 def _text(constraints: Sequence[Any]) -> str:

@@ -1,0 +1,247 @@
+"""What changes the fingerprint and what does not, in both directions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from abstractvision_batch.spec.identity import (
+    FINGERPRINT_VERSION,
+    IDENTITY_FIELDS,
+    RUNTIME_FIELDS,
+    backend_identity,
+    card_identity,
+    fingerprint,
+    leaf_fields,
+)
+from abstractvision_batch.spec.load import spec_from_mapping
+from abstractvision_batch.spec.model import JobSpec
+
+GOOD: dict[str, Any] = {
+    "name": "demo",
+    "model": "avbatch/shapes64",
+    "backend": {"kind": "diffusers"},
+    "prompts": {"source": ["a fox"]},
+    "params": {"guidance_scale": 3.0},
+    "matrix": {"steps": [10, 20], "seed": [1, 2]},
+    "output": {"path": "runs/demo"},
+}
+PINNED = "69da1b30f47e6cd932dc77b33971e4d3c9b75507bfcdf33e37320ae03c381a2c"
+ALL = (*IDENTITY_FIELDS, *RUNTIME_FIELDS)
+
+#: Defaults that fingerprints rest on. A new identity field is added here; a changed default takes a new version.
+DEFAULTS_OF_VERSION_1: dict[str, object] = {
+    "version": 1,
+    "task": "text_to_image",
+    "backend.diffusers.model_path": None,
+    "backend.diffusers.revision": None,
+    "backend.diffusers.variant": None,
+    "backend.diffusers.device": "auto",
+    "backend.diffusers.dtype": "auto",
+    "backend.diffusers.scheduler": None,
+    "backend.diffusers.loras": [],
+    "backend.diffusers.threads": 1,
+    "backend.diffusers.attention_slicing": False,
+    "backend.diffusers.vae_slicing": False,
+    "backend.diffusers.vae_tiling": False,
+    "backend.diffusers.auto_retry_fp32": True,
+    "prompts.format": "auto",
+    "prompts.fields.prompt": "prompt",
+    "prompts.fields.id": "id",
+    "prompts.fields.negative_prompt": "negative_prompt",
+    "prompts.fields.seed": "seed",
+    "prompts.fields.image": "image",
+    "prompts.fields.mask": "mask",
+    "prompts.fields.width": "width",
+    "prompts.fields.height": "height",
+    "prompts.fields.steps": "steps",
+    "prompts.fields.guidance_scale": "guidance_scale",
+    "prompts.fields.strength": "strength",
+    "prompts.fields.num_frames": "num_frames",
+    "prompts.fields.fps": "fps",
+    "prompts.template": None,
+    "prompts.where": None,
+    "prompts.shuffle": None,
+    "prompts.limit": None,
+    "prompts.drop": [],
+    "prompts.rename": {},
+    "params.negative_prompt": None,
+    "params.width": None,
+    "params.height": None,
+    "params.steps": None,
+    "params.guidance_scale": None,
+    "params.strength": None,
+    "params.num_frames": None,
+    "params.fps": None,
+    "params.seed": 0,
+    "params.extra": {},
+    "matrix": {},
+    "zip": {},
+    "samples_per_prompt": 1,
+    "output.image_format": "png",
+    "output.jpeg_quality": 95,
+    "execution.batch_size": "auto",
+}
+
+
+def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
+    data = {name: dict(value) if isinstance(value, dict) else value for name, value in GOOD.items()}
+    for dotted, value in (changes or {}).items():
+        *parents, name = dotted.split(".")
+        part: Any = data
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[name] = value
+    return JobSpec.model_validate(data)
+
+
+def _fingerprint(changes: dict[str, Any] | None = None, prompts_digest: str = "0" * 64) -> str:
+    return fingerprint(_spec(changes), prompts_digest=prompts_digest)
+
+
+def test_every_field_is_either_identity_or_runtime() -> None:
+    fields = set(leaf_fields())
+    where = "of abstractvision_batch/spec/identity.py"
+    new, gone = fields - set(ALL), set(ALL) - fields
+
+    assert not new, f"add {new} to IDENTITY_FIELDS (changes pixels) or RUNTIME_FIELDS (does not) {where}"
+    assert not gone, f"remove {gone} from the tables {where}: no such field"
+    both = set(IDENTITY_FIELDS) & set(RUNTIME_FIELDS)
+    assert not both, f"remove {both} from IDENTITY_FIELDS or from RUNTIME_FIELDS {where}"
+    assert len(ALL) == len(set(ALL)), "a field is listed twice"
+
+
+CHANGES_IT: dict[str, dict[str, Any]] = {
+    "task": {"task": "image_to_image"},
+    "model": {"model": "avbatch/procedural"},
+    "backend kind": {"backend": {"kind": "procedural"}},
+    "weights": {"backend.model_path": "weights"},
+    "dtype": {"backend.dtype": "float16"},
+    "device": {"backend.device": "cuda"},
+    "threads": {"backend.threads": 2},
+    "a LoRA": {"backend.loras": [{"source": "x"}]},
+    "guidance": {"params.guidance_scale": 3.5},
+    "steps": {"params.steps": 3},
+    "seed": {"params.seed": 1},
+    "extra": {"params.extra": {"eta": 0.5}},
+    "template": {"prompts.template": "{{ prompt }}!"},
+    "limit": {"prompts.limit": 1},
+    "a column": {"prompts.fields": {"prompt": "caption"}},
+    "no column": {"prompts.fields": {"seed": None}},
+    "matrix values": {"matrix": {"steps": [10, 30], "seed": [1, 2]}},
+    "matrix order": {"matrix": {"seed": [1, 2], "steps": [10, 20]}},
+    "zip": {"zip": {"guidance_scale": [1.0, 2.0]}},
+    "samples": {"samples_per_prompt": 2},
+    "a lossy format": {"output.image_format": "jpeg"},
+    "batch size": {"execution.batch_size": 2},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES_IT)
+def test_what_changes_pixels_or_requests_changes_the_fingerprint(what: str) -> None:
+    assert _fingerprint(CHANGES_IT[what]) != _fingerprint()
+
+
+CHANGES_NOTHING: dict[str, dict[str, Any]] = {
+    "name": {"name": "other", "description": "words"},
+    "output path": {"output.path": "s3://elsewhere"},
+    "output options": {"output.storage_options": {"anon": True}},
+    "path of the prompts": {"prompts.source": "other.txt"},
+    "executor": {"execution.executor": "ray"},
+    "actors": {"execution.actors": 7, "execution.gpus_per_actor": 0.5, "execution.cpus_per_actor": 2},
+    "shard size": {"execution.shard_size": 7},
+    "writer threads": {"execution.writer_threads": 7},
+    "attempts": {"execution.max_attempts": 7},
+    "cache folder": {"backend.cache_dir": "x", "backend.allow_download": True},
+    "cards": {"registry.paths": ["x"]},
+    "a default written out": {"params.seed": 0, "execution.batch_size": "auto", "samples_per_prompt": 1},
+    "another lossless format": {"output.image_format": "webp"},
+    "quality that no file has": {"output.jpeg_quality": 50},
+    "5 for 5.0": {"params.guidance_scale": 3},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES_NOTHING)
+def test_what_does_not_change_pixels_does_not_change_the_fingerprint(what: str) -> None:
+    assert _fingerprint(CHANGES_NOTHING[what]) == _fingerprint()
+
+
+def test_prompts_change_the_fingerprint_by_their_digest() -> None:
+    assert _fingerprint(prompts_digest="1" * 64) != _fingerprint()
+
+
+def test_quality_counts_for_jpeg_and_the_number_of_a_gpu_does_not() -> None:
+    jpeg = {"output.image_format": "jpeg"}
+    assert _fingerprint({**jpeg, "output.jpeg_quality": 50}) != _fingerprint(jpeg)
+    assert _fingerprint({"backend.device": "cuda:1"}) == _fingerprint({"backend.device": "cuda"})
+
+
+def test_3_and_3_0_in_an_unchecked_matrix_are_one() -> None:
+    assert _fingerprint({"matrix": {"guidance_scale": [3]}}) == _fingerprint({"matrix": {"guidance_scale": [3.0]}})
+
+
+def test_the_card_counts_by_its_defaults_and_not_by_its_notes() -> None:
+    loaded = spec_from_mapping(GOOD)
+    spec, card = loaded.spec, loaded.card
+    data = card.to_json()
+
+    def changed(**parts: Any) -> str:
+        return fingerprint(spec, prompts_digest="", card=type(card).from_json({**data, **parts}))
+
+    before = fingerprint(spec, prompts_digest="", card=card)
+    task = data["tasks"]["text_to_image"]
+    tasks = {"text_to_image": {**task, "params": {**task["params"], "steps": {"required": False, "default": 21}}}}
+    assert changed(notes="other", sources=["other"], gated=True) == before
+    assert changed(tasks=tasks) != before
+    assert card_identity(card, spec)["params"]["steps"] == 20
+
+
+def test_the_identity_of_a_backend_is_its_kind_and_what_differs() -> None:
+    changed = {"backend.dtype": "float16", "backend.cache_dir": "x"}
+
+    assert backend_identity(_spec()) == {"kind": "diffusers"}
+    assert backend_identity(_spec(changed)) == {"kind": "diffusers", "dtype": "float16"}
+
+
+def test_the_fingerprint_is_the_same_in_every_process_and_release() -> None:
+    code = (
+        "from abstractvision_batch.spec.identity import fingerprint\n"
+        "from abstractvision_batch.spec.model import JobSpec\n"
+        f"print(fingerprint(JobSpec.model_validate({GOOD!r}), prompts_digest='0' * 64))"
+    )
+    for seed in ("1", "2"):
+        environ = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+        assert done.stdout.strip() == PINNED
+    assert _fingerprint() == PINNED, "fingerprints of runs on disk would change: raise FINGERPRINT_VERSION"
+
+
+def test_defaults_of_identity_fields_stay_within_a_version() -> None:
+    assert FINGERPRINT_VERSION == 1, "record the defaults of the new version"
+    assert defaults_of_identity_fields() == DEFAULTS_OF_VERSION_1, (
+        "a new identity field is added to DEFAULTS_OF_VERSION_1; a changed default also takes a new FINGERPRINT_VERSION"
+    )
+
+
+def defaults_of_identity_fields() -> dict[str, object]:
+    """Values of a spec that says nothing, of each backend kind, under dotted names."""
+    found: dict[str, object] = {}
+    kinds = {name.split(".")[1] for name in IDENTITY_FIELDS if name.count(".") == 2 and name.startswith("backend.")}
+    for kind in sorted({*kinds, "procedural"}):
+        data = _spec({"backend": {"kind": kind}, "params": {}, "matrix": {}}).model_dump(mode="json")
+        data["backend"] = {kind: data["backend"]}
+        for name in IDENTITY_FIELDS:
+            if name in ("model", "backend.kind"):
+                continue
+            value: Any = data
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+                if value is None:
+                    break
+            if not name.startswith("backend.") or name.startswith(f"backend.{kind}."):
+                found[name] = value
+    return found
