@@ -109,6 +109,8 @@ def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], p
             problems.add(f"{place}: {name!r} is dropped too (do one of the two)")
         elif name in feeding:
             problems.add(f"{place}: {name!r} feeds a field and does not pass through (leave it out)")
+    if problems:  # a column meant for a misspelt field would only be said to collide
+        return {}
     passed: dict[str, str] = {}
     taken: dict[str, str] = {}
     for column in columns:

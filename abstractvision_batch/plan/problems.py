@@ -16,6 +16,9 @@ class Problems:
     def __init__(self) -> None:
         self._lines: list[str] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def add(self, line: str) -> None:
         """Note a problem.
 
