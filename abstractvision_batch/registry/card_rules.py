@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from abstractvision_batch.registry.constraints import check_rule
-from abstractvision_batch.registry.model_card import PARAM_TYPES, ParamRule
+from abstractvision_batch.registry.model_card import PARAM_TYPES, STANDARD_PARAMS, ParamRule
 
 DEFAULT_INPUTS: dict[str, tuple[str, ...]] = {
     "text_to_image": ("text",),
@@ -36,6 +36,17 @@ def implied_params(task: str) -> dict[str, ParamRule]:
     """What every model takes for a task, so that no card repeats it: the task's inputs, and a seed."""
     needed = {name: ParamRule(required=True, type="image" if name == "image" else "string") for name in _NEEDED[task]}
     return {**needed, "seed": ParamRule(type="int", min=0)}
+
+
+def build_rule(name: str, data: Mapping[str, Any] | None) -> ParamRule:
+    """Build a parameter's rules from what a card says, with its type where the card leaves that out."""
+    rule = dict(data or {})
+    if rule.get("enum") is not None:
+        rule["enum"] = tuple(rule["enum"])
+    if "type" not in rule:
+        bounded = "min" in rule or "max" in rule
+        rule["type"] = STANDARD_PARAMS.get(name) or ("int" if "multiple_of" in rule else "number" if bounded else None)
+    return ParamRule(**rule)
 
 
 def rule_problems(data: Mapping[str, Any], rule: ParamRule | None = None) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Which model cards there are: the packaged ones, and a user's files and folders, whose cards win.
 
-Packaged cards are read once per process. Not covered: what a card may say (`card_file`), checking values
+Packaged cards are read once per process. Not covered: what a card may say (`card_schema`), checking values
 (`constraints`).
 """
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from abstractvision_batch.registry.card_file import CARD_KEYS, DIFFUSERS_KEYS, RULE_KEYS, parse_cards
+from abstractvision_batch.registry.card_file import parse_cards
+from abstractvision_batch.registry.card_schema import CARD_KEYS, DIFFUSERS_KEYS, RULE_KEYS
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 from abstractvision_batch.types import TASKS
 

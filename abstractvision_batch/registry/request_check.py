@@ -1,0 +1,155 @@
+"""From keyword arguments to a request: everything wrong with them at once, before a backend sees them.
+
+Checked are the names, what a value may be at all, the backend's limits and the model's card. Not covered: job specs
+(`spec.check`), and keys of `extra` that the card does not declare, which are the backend's to judge.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from abstractvision_batch.errors import CapabilityNotSupportedError
+from abstractvision_batch.registry.constraints import INPUT_PARAMS, MAX_SEED, check_params, check_rule, closest
+from abstractvision_batch.registry.model_card import ModelCard, ParamRule
+from abstractvision_batch.types import TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
+
+_REQUEST_TYPES: dict[Task, type[VisionRequest]] = {task: request for request, task in TASK_OF_REQUEST.items()}
+
+_COUNT = ParamRule(type="int", min=1)
+#: What a value may be, whatever the model.
+_RULES = {
+    "prompt": ParamRule(type="string"),
+    "negative_prompt": ParamRule(type="string"),
+    "width": _COUNT,
+    "height": _COUNT,
+    "steps": _COUNT,
+    "num_frames": _COUNT,
+    "fps": _COUNT,
+    "seed": ParamRule(type="int", min=0, max=MAX_SEED),
+    "guidance_scale": ParamRule(type="number"),
+    "strength": ParamRule(type="number", min=0, max=1),
+}
+_IMAGES = ("image", "mask", "reference_image")
+
+Problem = tuple[str, str]
+
+
+class UnknownParameterError(CapabilityNotSupportedError, TypeError):
+    """A keyword argument that the request does not have; also the `TypeError` that the older library raised."""
+
+
+def build_request(
+    task: Task,
+    values: Mapping[str, Any],
+    *,
+    card: ModelCard | None = None,
+    capabilities: VisionBackendCapabilities | None = None,
+) -> VisionRequest:
+    """Build the request that keyword arguments describe; those of value None count as not given.
+
+    A field of the request that stands in `extra` is taken for the argument of that name: the older library's edits had
+    no other place for width, height and strength.
+
+    Raises:
+        UnknownParameterError: an argument is no field of the request.
+        CapabilityNotSupportedError: a value is wrong, or beyond the backend or the model. `problems` has one
+            (parameter, message) pair for each fault.
+    """
+    request_type = _REQUEST_TYPES[task]
+    known = [field.name for field in fields(request_type) if field.name != "extra"]
+    unknown = [name for name in values if name not in known and name != "extra"]
+    problems = [(name, _unknown(name, known)) for name in unknown]
+    extra, faults = _extra_of(values, known)
+    problems += faults
+    lifted = {name: extra.pop(name) for name in known if name in extra}
+    given = {name: _plain(value) for name, value in {**lifted, **_present(values, known)}.items() if value is not None}
+    if isinstance(given.get("angles"), list):
+        given["angles"] = tuple(given["angles"])
+
+    faults = [(name, fault) for name, value in given.items() if (fault := _check_value(name, value))]
+    sound = {name: value for name, value in given.items() if name not in dict(faults)}
+    faults += _beyond_backend(sound, capabilities)
+    if card is not None:
+        declared = {name: value for name, value in extra.items() if name in card.tasks[task].params}
+        inputs = [name for name in INPUT_PARAMS if name in given]
+        faults += check_params(card, task, {**sound, **declared}, inputs=inputs)
+    problems += faults
+    if problems:
+        message = "\n".join(f"{task}: {name}: {fault}" for name, fault in problems)
+        raise (UnknownParameterError if unknown else CapabilityNotSupportedError)(message, problems=tuple(problems))
+    if card is not None:
+        _fill_in(given, extra, card, task, known)
+    return request_type(**given, extra=extra)
+
+
+def _present(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in known if values.get(name) is not None}
+
+
+def _extra_of(values: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+    extra = values.get("extra")
+    if extra is None:
+        return {}, []
+    if not isinstance(extra, Mapping):
+        return {}, [("extra", f"{type(extra).__name__} is not a mapping (write extra={{name: value}})")]
+    twice = [name for name in known if values.get(name) is not None and extra.get(name) not in (None, values[name])]
+    return dict(extra), [(name, f"given as {values[name]!r} and in extra as {extra[name]!r}") for name in twice]
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    guess = closest(name, known)
+    hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(known)}"
+    return f"unknown parameter ({hint} What only the backend knows goes into extra)"
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers as Python's, and any buffer as bytes."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
+def _check_value(name: str, value: Any) -> str | None:
+    if name in _RULES:
+        return check_rule(_RULES[name], value)
+    if name in _IMAGES:
+        if isinstance(value, bytes):
+            return None if value else "no bytes (pass an encoded image)"
+        return f"{type(value).__name__} is not an encoded image (pass the file's bytes)"
+    if name == "angles" and not (isinstance(value, tuple) and value and all(isinstance(a, str) and a for a in value)):
+        return 'not a list of views (write ["front", "side"])'
+    return None
+
+
+def _beyond_backend(given: Mapping[str, Any], capabilities: VisionBackendCapabilities | None) -> list[Problem]:
+    if capabilities is None:
+        return []
+    limits = {
+        "width": capabilities.max_width,
+        "height": capabilities.max_height,
+        "fps": capabilities.max_fps,
+        "num_frames": capabilities.max_frames,
+    }
+    problems = [
+        (name, f"{given[name]} is more than the backend can do (at most {limit})")
+        for name, limit in limits.items()
+        if limit is not None and name in given and given[name] > limit
+    ]
+    if "mask" in given and capabilities.supports_mask is False:
+        problems.append(("mask", "the backend takes no mask (leave it out)"))
+    return problems
+
+
+def _fill_in(given: dict[str, Any], extra: dict[str, Any], card: ModelCard, task: Task, known: Sequence[str]) -> None:
+    """Set what the card leaves no choice about: a const, and the default of a required parameter."""
+    for name, rule in card.tasks[task].params.items():
+        value = rule.const if rule.const is not None else rule.default if rule.required else None
+        if value is not None and rule.supported:
+            (given if name in known else extra).setdefault(name, tuple(value) if name == "angles" else value)
