@@ -1,6 +1,6 @@
 """Draw the input images and the mask of the image-to-image and inpainting specs, in the style of the embedded model.
 
-    python examples/draw_inputs.py
+python examples/draw_inputs.py
 """
 
 from __future__ import annotations

@@ -19,11 +19,16 @@ from abstractvision_batch.cli.run_command import run
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
 
-EXIT_CODES = (
-    "Exit codes: 0 every request succeeded · 1 the run finished and some rows failed · 2 the spec or the command line "
-    "is wrong, nothing was started · 3 a dependency, a model or a server is missing · 4 storage or cluster failure, "
-    "running again resumes · 130 interrupted, running again resumes"
-)
+# \b keeps the lines as they are.
+EXIT_CODES = """\b
+Exit codes:
+  0    every request succeeded
+  1    the run finished and some rows failed
+  2    the spec or the command line is wrong; nothing was started
+  3    a dependency, a model or a server is missing
+  4    storage or cluster failure; running again resumes
+  130  interrupted; running again resumes
+"""
 
 # Plain help: rich's takes as long to import as everything else together, and does not paste into a document.
 app = typer.Typer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,7 +37,8 @@ def run(
     from abstractvision_batch.spec.env import resolve_options
 
     loaded = load(spec, overrides=overrides or (), registry_paths=registry or ())
-    with show_progress(quiet=quiet) as on_progress:
+    # What a library prints on the way is no result.
+    with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = run_job(loaded, on_progress=on_progress)
     if as_json or not quiet:
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")

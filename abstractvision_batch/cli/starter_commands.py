@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from abstractvision_batch.cli.output import print_lines
+from abstractvision_batch.cli.command import JsonOption
+from abstractvision_batch.cli.output import print_json, print_lines
 from abstractvision_batch.errors import SpecError
 
 STARTER_SPEC = """\
@@ -62,8 +64,9 @@ execution:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write the spec.")] = Path("job.yaml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write the spec.")] = Path("job.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a commented starter spec that runs as it stands."""
     text = STARTER_SPEC.format(schema=_schema_path(), path=path, name=_job_name(path))
@@ -74,11 +77,15 @@ def init(
         raise SpecError(f"{path}: exists already (--force overwrites it)") from error
     except OSError as error:
         raise SpecError(f"{path}: cannot be written: {error.strerror}") from error
+    if as_json:
+        print_json({"ok": True, "path": str(path)})
+        return
     print_lines(f"wrote {path}", f"next: avbatch validate {path}", f"      avbatch run {path}")
 
 
 def schema(
     output: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the JSON Schema of a job spec.
 
@@ -86,13 +93,19 @@ def schema(
     """
     text = Path(_schema_path()).read_text(encoding="utf-8")
     if output is None:
-        print_lines(text.rstrip("\n"))
+        if as_json:
+            print_json(json.loads(text))
+        else:
+            print_lines(text.rstrip("\n"))
         return
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SpecError(f"{output}: cannot be written: {error.strerror}") from error
-    print_lines(f"wrote {output}")
+    if as_json:
+        print_json({"ok": True, "path": str(output)})
+    else:
+        print_lines(f"wrote {output}")
 
 
 def _schema_path() -> str:

@@ -27,6 +27,7 @@ HEADING = 34
 TITLE = 44
 PROMPT_LINES = 2
 
+MIN_COLUMNS = 3  # of paper, so that the title fits
 MAX_COLUMNS = 8
 
 PAPER = (250, 250, 249)
@@ -86,7 +87,7 @@ def _empty_sheet(sections: Mapping[str, Sequence[Row]], columns: int, title: str
     height = TITLE if title else GAP
     for heading, group in sections.items():
         height += (HEADING if heading else 0) + _lines(group, columns) * (PICTURE + CAPTION + GAP)
-    return Image.new("RGB", (GAP + columns * (PICTURE + GAP), max(height, PICTURE)), PAPER)
+    return Image.new("RGB", (GAP + max(columns, MIN_COLUMNS) * (PICTURE + GAP), max(height, PICTURE)), PAPER)
 
 
 def _lines(group: Sequence[Row], columns: int) -> int:

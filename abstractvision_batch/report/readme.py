@@ -9,7 +9,10 @@ from typing import Any
 import yaml
 
 from abstractvision_batch.report.outcomes import Outcomes
+from abstractvision_batch.spec.model import JobSpec
 
+#: Inline prompts of the spec that the README repeats.
+SHOWN_PROMPTS = 20
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _HUB_TASKS = {
     "text_to_image": "text-to-image",
@@ -122,8 +125,8 @@ SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
 ```python
 from datasets import {feature_class}, load_dataset
 
-rows = load_dataset(".", split="train").filter(lambda row: row["status"] == "ok")
-pictures = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {feature_class}())
+rows = load_dataset("parquet", data_files="manifest.parquet", split="train").filter(lambda row: row["status"] == "ok")
+{feature}s = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {feature_class}())
 ```
 
 `run.json` is the record of the run, `plan.parquet` its requests, `artifacts/` the files, `manifest/` one part per
@@ -132,27 +135,29 @@ finished shard.
 
 
 def _spec(record: Mapping[str, Any]) -> str:
-    text = yaml.safe_dump(_given(record["spec"]), sort_keys=False, allow_unicode=True, width=110)
+    spec = JobSpec.model_validate(record["spec"]).model_dump(mode="json", exclude_defaults=True)
+    always = {name: record["spec"][name] for name in ("version", "name", "task", "model")}
+    backend = {"backend": {"kind": record["spec"]["backend"]["kind"], **spec.get("backend", {})}}
+    text = yaml.safe_dump(_shortened({**always, **backend, **spec}), sort_keys=False, allow_unicode=True, width=110)
     fence = "````" if "```" in text else "```"
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     return f"""## How it was made
 
-avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The resolved spec:
+avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The spec, without what is at its default:
 
 {fence}yaml
 {text}{fence}
 """
 
 
-def _given(value: Any) -> Any:
-    """The spec without what says nothing: null, and empty lists and mappings."""
-    if isinstance(value, Mapping):
-        kept = {key: _given(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item not in (None, {}, [])}
-    if isinstance(value, list) and len(value) > 20:  # inline prompts
-        return [*(_given(item) for item in value[:20]), f"… and {len(value) - 20:,} more, in run.json"]
-    return [_given(item) for item in value] if isinstance(value, list) else value
+def _shortened(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the first of many inline prompts."""
+    source = spec["prompts"]["source"]
+    if isinstance(source, str) or len(source) <= SHOWN_PROMPTS:
+        return spec
+    shown = [*source[:SHOWN_PROMPTS], f"… {len(source) - SHOWN_PROMPTS:,} more, in run.json"]
+    return {**spec, "prompts": {**spec["prompts"], "source": shown}}
 
 
 def _cell(text: str) -> str:
