@@ -11,18 +11,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from abstractvision_batch.artifacts import RuntimeArtifactStoreAdapter, is_artifact_ref
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
     from abstractvision_batch.run import RunResult, open_run
+    from abstractvision_batch.storage.asset_store import FsspecAssetStore, LocalAssetStore
     from abstractvision_batch.types import ProviderModelInfo
+    from abstractvision_batch.vision_manager import VisionManager
 
 _HOME = {
+    "FsspecAssetStore": "storage.asset_store",
+    "LocalAssetStore": "storage.asset_store",
     "ProviderModelInfo": "types",
     "RunResult": "run",
+    "RuntimeArtifactStoreAdapter": "artifacts",
+    "VisionManager": "vision_manager",
     "VisionModelCapabilitiesRegistry": "model_capabilities",
+    "is_artifact_ref": "artifacts",
     "open_run": "run",
 }
 
-__all__ = ["ProviderModelInfo", "RunResult", "VisionModelCapabilitiesRegistry", "__version__", "open_run"]
+__all__ = [
+    "FsspecAssetStore",
+    "LocalAssetStore",
+    "ProviderModelInfo",
+    "RunResult",
+    "RuntimeArtifactStoreAdapter",
+    "VisionManager",
+    "VisionModelCapabilitiesRegistry",
+    "__version__",
+    "is_artifact_ref",
+    "open_run",
+]
 
 
 def __getattr__(name: str) -> Any:

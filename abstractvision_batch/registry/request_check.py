@@ -55,8 +55,8 @@ def build_request(
 
     Raises:
         UnknownParameterError: an argument is no field of the request.
-        CapabilityNotSupportedError: a value is wrong, or beyond the backend or the model. `problems` has one
-            (parameter, message) pair for each fault.
+        CapabilityNotSupportedError: a value is wrong, or beyond the backend or the model. `problems` has a
+            `task: parameter: what (what would do)` line per fault.
     """
     request_type = _REQUEST_TYPES[task]
     known = [field.name for field in fields(request_type) if field.name != "extra"]
@@ -78,8 +78,9 @@ def build_request(
         faults += check_params(card, task, {**sound, **declared}, inputs=inputs)
     problems += faults
     if problems:
-        message = "\n".join(f"{task}: {name}: {fault}" for name, fault in problems)
-        raise (UnknownParameterError if unknown else CapabilityNotSupportedError)(message, problems=tuple(problems))
+        lines = tuple(f"{task}: {name}: {fault}" for name, fault in problems)
+        error = UnknownParameterError if unknown else CapabilityNotSupportedError
+        raise error("\n".join(lines), problems=lines)
     if card is not None:
         _fill_in(given, extra, card, task, known)
     return request_type(**given, extra=extra)
@@ -102,7 +103,7 @@ def _extra_of(values: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str
 def _unknown(name: str, known: Sequence[str]) -> str:
     guess = closest(name, known)
     hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(known)}"
-    return f"unknown parameter ({hint} What only the backend knows goes into extra)"
+    return f"unknown parameter ({hint}; what only the backend knows goes into extra)"
 
 
 def _plain(value: Any) -> Any:

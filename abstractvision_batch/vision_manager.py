@@ -1,0 +1,220 @@
+"""One call from a prompt to a stored image or video: check, generate, store.
+
+    manager = VisionManager(backend=backend, store=LocalAssetStore())
+    ref = manager.generate_image("a lighthouse", width=512, height=512, seed=7)
+
+Every method takes the fields of its request as keywords, `extra` for what only the backend knows, and
+`progress_callback`. Everything wrong with a call is one error, raised before the backend sees it. With `model_id`, the
+call is checked against the model's card; of the card's values only a `const` and the default of a required parameter
+are filled in: other defaults are the backend's own.
+
+Without a store a method returns a `GeneratedAsset`, with one the reference to the stored artifact. Either way
+`metadata["generation"]` says what made it. Not covered: many requests (`run`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import abstractvision_batch
+from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex
+from abstractvision_batch.backends.base_backend import ProgressCallback, VisionBackend
+from abstractvision_batch.errors import BackendNotConfiguredError, CapabilityNotSupportedError, InvalidOutputError
+from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+from abstractvision_batch.registry.request_check import build_request
+from abstractvision_batch.types import (
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    ProviderModelInfo,
+    Task,
+    VideoGenerationRequest,
+    VisionRequest,
+)
+
+#: An asset where there is no store, a reference where there is one.
+Output = GeneratedAsset | dict[str, Any]
+
+_SECRET = re.compile(r"(^|[_-])(api[_-]?key|authorization|password|secret|token)$", re.IGNORECASE)
+
+
+@dataclass
+class VisionManager:
+    """Checks a call, lets the backend generate, and stores what came.
+
+    Args:
+        backend: what generates; without one every method raises BackendNotConfiguredError.
+        store: where media go; None returns them.
+        model_id: the model whose card calls are checked against; None checks no card.
+        registry: the cards; the packaged ones unless given.
+    """
+
+    backend: VisionBackend | None = None
+    store: MediaStore | None = None
+    model_id: str | None = None
+    registry: VisionModelCapabilitiesRegistry | None = None
+
+    def __post_init__(self) -> None:
+        self._card_registry()
+
+    def generate_image(
+        self, prompt: str, *, progress_callback: ProgressCallback | None = None, **params: Any
+    ) -> Output:
+        """Generate an image from a prompt (`ImageGenerationRequest`)."""
+        return self._generate_one("text_to_image", {"prompt": prompt, **params}, progress_callback)
+
+    def edit_image(
+        self, prompt: str, image: bytes, *, progress_callback: ProgressCallback | None = None, **params: Any
+    ) -> Output:
+        """Change an encoded image as a prompt says (`ImageEditRequest`)."""
+        values = {"prompt": prompt, "image": image, **params}
+        return self._generate_one("image_to_image", values, progress_callback)
+
+    def generate_angles(self, prompt: str, **params: Any) -> list[Output]:
+        """Generate one image per angle (`MultiAngleRequest`), in the order of the angles."""
+        return self._generate("multi_view_image", {"prompt": prompt, **params}, None)
+
+    def generate_video(
+        self, prompt: str, *, progress_callback: ProgressCallback | None = None, **params: Any
+    ) -> Output:
+        """Generate a video from a prompt (`VideoGenerationRequest`)."""
+        return self._generate_one("text_to_video", {"prompt": prompt, **params}, progress_callback)
+
+    def image_to_video(
+        self, image: bytes, *, progress_callback: ProgressCallback | None = None, **params: Any
+    ) -> Output:
+        """Generate a video that starts from an encoded image (`ImageToVideoRequest`)."""
+        return self._generate_one("image_to_video", {"image": image, **params}, progress_callback)
+
+    def list_provider_models(self, *, task: str | None = None) -> list[ProviderModelInfo]:
+        """List the models of the backend's provider; empty for a backend without a catalog."""
+        return list(self._backend().list_provider_models(task=task))
+
+    def _generate_one(
+        self, task: Task, values: Mapping[str, Any], progress_callback: ProgressCallback | None
+    ) -> Output:
+        (output,) = self._generate(task, values, progress_callback)
+        return output
+
+    def _generate(
+        self, task: Task, values: Mapping[str, Any], progress_callback: ProgressCallback | None
+    ) -> list[Output]:
+        backend = self._backend()
+        card = None
+        if self.model_id and (registry := self._card_registry()):
+            registry.require_support(self.model_id, task)
+            card = registry.card(self.model_id)
+        capabilities = backend.get_capabilities()
+        supported = capabilities.supported_tasks if capabilities else None
+        if supported is not None and task not in supported:
+            can = ", ".join(supported) or "none"
+            raise CapabilityNotSupportedError(
+                f"{type(backend).__name__}: cannot do {task} (its tasks: {can})", task=task
+            )
+        request = build_request(task, values, card=card, capabilities=capabilities)
+
+        started_at, start = datetime.now(UTC), time.monotonic()
+        assets = [_checked(asset, task) for asset in _call(backend, request, progress_callback)]
+        latency_s = time.monotonic() - start
+        if not assets:
+            raise InvalidOutputError(f"{type(backend).__name__}: {task} answered with no image")
+        made_by = {
+            "task": task,
+            "model": self.model_id or assets[0].metadata.get("model_id"),
+            "backend": type(backend).__name__,
+            "environment": backend.environment(),
+            **_described(request),
+            "started_at": started_at.isoformat(),
+            "latency_s": round(latency_s, 6),
+            "abstractvision_batch_version": abstractvision_batch.__version__,
+        }
+        return [self._store(_with_generation(asset, made_by), task) for asset in assets]
+
+    def _backend(self) -> VisionBackend:
+        if self.backend is None:
+            raise BackendNotConfiguredError("VisionManager: no backend (pass backend=)")
+        return self.backend
+
+    def _card_registry(self) -> VisionModelCapabilitiesRegistry | None:
+        if self.model_id and self.registry is None:
+            self.registry = VisionModelCapabilitiesRegistry()
+        return self.registry
+
+    def _store(self, asset: GeneratedAsset, task: Task) -> Output:
+        if self.store is None:
+            return asset
+        return self.store.store_bytes(
+            asset.data,
+            content_type=asset.mime_type,
+            metadata=asset.metadata,
+            tags={"kind": "generated_media", "modality": asset.media_type, "task": task},
+        )
+
+
+def _call(
+    backend: VisionBackend, request: VisionRequest, progress_callback: ProgressCallback | None
+) -> list[GeneratedAsset]:
+    match request:
+        case ImageGenerationRequest():
+            if progress_callback is None:
+                return [backend.generate_image(request)]
+            return [backend.generate_image_with_progress(request, progress_callback)]
+        case ImageEditRequest():
+            if progress_callback is None:
+                return [backend.edit_image(request)]
+            return [backend.edit_image_with_progress(request, progress_callback)]
+        case MultiAngleRequest():
+            return backend.generate_angles(request)
+        case VideoGenerationRequest():
+            if progress_callback is None:
+                return [backend.generate_video(request)]
+            return [backend.generate_video_with_progress(request, progress_callback)]
+        case ImageToVideoRequest():
+            if progress_callback is None:
+                return [backend.image_to_video(request)]
+            return [backend.image_to_video_with_progress(request, progress_callback)]
+
+
+def _checked(asset: GeneratedAsset, task: Task) -> GeneratedAsset:
+    """Return the asset with the type that its bytes say, since servers say what they like."""
+    from abstractvision_batch.media.probe import sniff_mime_type  # imports Pillow
+
+    if not asset.data:
+        raise InvalidOutputError(f"{task}: the backend answered with no bytes")
+    return replace(asset, mime_type=sniff_mime_type(asset.data) or asset.mime_type)
+
+
+def _described(request: VisionRequest) -> dict[str, Any]:
+    """Return what was asked for: values as they are, images by their hash, secrets not at all."""
+    parameters: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if isinstance(value, bytes):
+            inputs[field.name] = {"sha256": sha256_hex(value), "size_bytes": len(value)}
+        elif field.name == "extra":
+            parameters |= {"extra": _without_secrets(value)} if value else {}
+        elif value is not None:
+            parameters[field.name] = value
+    return {"parameters": parameters} | ({"inputs": inputs} if inputs else {})
+
+
+def _without_secrets(extra: Any) -> Any:
+    if isinstance(extra, Mapping):
+        return {
+            key: "<secret>" if _SECRET.search(str(key)) else _without_secrets(value) for key, value in extra.items()
+        }
+    return [_without_secrets(item) for item in extra] if isinstance(extra, list | tuple) else extra
+
+
+def _with_generation(asset: GeneratedAsset, made_by: Mapping[str, Any]) -> GeneratedAsset:
+    """Add what made the asset to its metadata, with the seed that the backend chose where none was asked for."""
+    seed = made_by["parameters"].get("seed", asset.metadata.get("seed"))
+    return replace(asset, metadata=json_safe({**asset.metadata, "generation": {**made_by, "seed": seed}}))
