@@ -114,25 +114,29 @@ class ColumnBuilder:
 
     def build(self, batches: Sequence[Sequence[Request]]) -> pa.RecordBatch:
         """The next shard."""
-        requests = [request for batch in batches for request in batch]
-        count = len(requests)
+        groups, prompts, samples, seeds = zip(*(request for batch in batches for request in batch), strict=True)
+        ids, texts, _, images, masks, passed = zip(*prompts, strict=True)
+        count = len(prompts)
         columns: dict[str, Any] = {
             "index": range(self.rows, self.rows + count),
-            "sample_index": [request.sample_index for request in requests],
-            "seed": [request.seed for request in requests],
+            "request_id": _request_ids(groups, prompts, samples, seeds),
+            "prompt_id": ids,
+            "sample_index": samples,
+            "seed": seeds,
             "batch_id": [self.batches + number for number, batch in enumerate(batches) for _ in batch],
             "batch_slot": [slot for batch in batches for slot in range(len(batch))],
             "batch_size": [len(batch) for batch in batches for _ in batch],
-            **_prompt_columns(requests),
+            "prompt": texts,
+            "negative_prompt": [_negative(group, prompt) for group, prompt in zip(groups, prompts, strict=True)],
+            "input_image": [image and image.url for image in images],
+            "mask_image": [mask and mask.url for mask in masks],
+            **dict(zip(self._passed, zip(*passed, strict=True), strict=True)),
         }
         constant = {**self._constant, "shard": self.shards}
-        first = requests[0].group
-        if all(request.group is first for request in requests):
-            constant |= first.params
+        if all(group is groups[0] for group in groups):
+            constant |= groups[0].params
         else:
-            columns |= {name: [request.group.params[name] for request in requests] for name in PARAM_COLUMNS}
-        passed = list(zip(*(request.prompt.passed for request in requests), strict=True))
-        columns |= dict(zip(self._passed, passed, strict=True))
+            columns |= {name: [group.params[name] for group in groups] for name in PARAM_COLUMNS}
         self.rows += count
         self.batches += len(batches)
         self.shards += 1
@@ -145,24 +149,26 @@ class ColumnBuilder:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-def _prompt_columns(requests: Sequence[Request]) -> dict[str, list[Any]]:
-    ids: list[str] = []
-    negatives: list[str | None] = []
-    for group, prompt, sample, seed in requests:
-        own = prompt.params[_NEGATIVE]
-        negative = group.negative_prompt if own is None else own
-        image = prompt.image.identity if prompt.image else None
-        mask = prompt.mask.identity if prompt.mask else None
-        ids.append(group.ids.id_of(prompt.id, prompt.text, negative, image, mask, sample, seed))
-        negatives.append(negative)
-    return {
-        "request_id": ids,
-        "prompt_id": [request.prompt.id for request in requests],
-        "prompt": [request.prompt.text for request in requests],
-        "negative_prompt": negatives,
-        "input_image": [request.prompt.image and request.prompt.image.url for request in requests],
-        "mask_image": [request.prompt.mask and request.prompt.mask.url for request in requests],
-    }
+def _request_ids(
+    groups: Sequence[Group], prompts: Sequence[Prompt], samples: Sequence[int], seeds: Sequence[int]
+) -> list[str]:
+    return [
+        group.ids.id_of(
+            prompt.id,
+            prompt.text,
+            _negative(group, prompt),
+            prompt.image.identity if prompt.image else None,
+            prompt.mask.identity if prompt.mask else None,
+            sample,
+            seed,
+        )
+        for group, prompt, sample, seed in zip(groups, prompts, samples, seeds, strict=True)
+    ]
+
+
+def _negative(group: Group, prompt: Prompt) -> str | None:
+    own: str | None = prompt.params[_NEGATIVE]
+    return group.negative_prompt if own is None else own
 
 
 def _repeat(value: Any, type_: pa.DataType, count: int) -> pa.Array:
