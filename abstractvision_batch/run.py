@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,8 @@ def open_output(loaded: LoadedSpec) -> Store:
     """
     output = loaded.spec.output
     store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
-    try:
+    with _unwritable_output(loaded):
         store.check_writable()
-    except StorageError as exc:
-        raise SpecError(f"{loaded.positions.where(('output', 'path'))}: output.path: {exc} (choose another)") from exc
     return store
 
 
@@ -162,7 +161,8 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         plan = build_plan(loaded, Path(folder))
         if record is None:
             record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
-            record = write_record(store, record)
+            with _unwritable_output(loaded):
+                record = write_record(store, record)
             _require_same_run(record, loaded, digest)
         if plan.files != record.plan.files:
             raise StorageError(
@@ -172,6 +172,15 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         for file in plan.files:
             store.put_file_if_absent(file.name, Path(folder) / file.name)
     return record
+
+
+@contextmanager
+def _unwritable_output(loaded: LoadedSpec) -> Iterator[None]:
+    """Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry."""
+    try:
+        yield
+    except StorageError as exc:
+        raise SpecError(f"{loaded.positions.where(('output', 'path'))}: output.path: {exc} (choose another)") from exc
 
 
 def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:

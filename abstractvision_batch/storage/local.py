@@ -51,8 +51,11 @@ class LocalStore:
             return self._link(part, self.root / name)
 
     def check_writable(self) -> None:
-        with self._temporary("probe") as part:
-            _write_synced(part, b"")
+        nearest = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        if not nearest.is_dir():
+            raise StorageError(f"{nearest}: is a file, not a folder")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise StorageError(f"{nearest}: permission denied")
 
     def sync_folder(self, name: str) -> None:
         with _storage_errors(self.root / name), contextlib.suppress(FileNotFoundError):

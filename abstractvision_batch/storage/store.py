@@ -52,7 +52,7 @@ class Store(Protocol):
         """Write a local file's content unless the name exists; whether this call wrote it."""
 
     def check_writable(self) -> None:
-        """Raise StorageError if nothing can be written here; leaves no trace of its own beside the folder."""
+        """Raise StorageError if it shows, without leaving a trace, that nothing can be written here."""
 
     def sync_folder(self, name: str) -> None:
         """Make the names in a folder survive a power cut."""

@@ -114,3 +114,12 @@ def test_a_missing_driver_names_the_pip_command(monkeypatch: pytest.MonkeyPatch)
 def test_an_unknown_protocol_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="nosuch"):
         open_store("nosuch://bucket/run")
+
+
+def test_checking_a_place_leaves_no_trace_and_sees_a_file_in_the_way(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "new" / "run")).check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="is a file"):
+        open_store(str(tmp_path / "file" / "run")).check_writable()
