@@ -100,7 +100,7 @@ class ProgressBar:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),

@@ -71,7 +71,7 @@ def write_contact_sheet(
             _draw_tile(sheet, draw, row, read, left, top + number // columns * (PICTURE + CAPTION + GAP))
         top += _lines(group, columns) * (PICTURE + CAPTION + GAP)
     out = io.BytesIO()
-    sheet.save(out, "PNG", optimize=True)
+    sheet.save(out, "PNG")
     return out.getvalue()
 
 
