@@ -27,7 +27,9 @@ MAX_REQUESTS = 2**31
 
 Problem = tuple[FieldPath, str]
 
-_SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|sas_token|api_key")
+_SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|token|api_key")
+#: What gcsfs takes for a token that is none; a path of a file ends in `.json`.
+_TOKEN_METHODS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozens
     problems += _check_lists(varied["matrix"], varied["zip"])
     problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
     problems += _check_count(spec)
+    if spec.prompts.source == []:
+        problems.append((("prompts", "source"), "is an empty list (give at least one prompt)"))
     problems += _find_plain_secrets(spec)
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
@@ -169,7 +173,9 @@ def _check_count(spec: JobSpec) -> Iterator[Problem]:
 def _find_plain_secrets(spec: JobSpec) -> Iterator[Problem]:
     for part, options in (("prompts", spec.prompts.storage_options), ("output", spec.output.storage_options)):
         for name, value in options.items():
-            if isinstance(value, str) and _SECRET_OPTION.search(name.lower()):
+            if not isinstance(value, str) or value in _TOKEN_METHODS or value.endswith(".json"):
+                continue
+            if _SECRET_OPTION.search(name.lower()):
                 yield (part, "storage_options", name), "a secret stands in the spec (write {env: NAME})"
 
 

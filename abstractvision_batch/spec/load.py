@@ -25,7 +25,15 @@ from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
 from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
-from abstractvision_batch.spec.yaml_reader import INT_LIMIT, MAX_DEPTH, MAX_PROBLEMS, MAX_VALUES, read_file, read_yaml
+from abstractvision_batch.spec.yaml_reader import (
+    INT_LIMIT,
+    MAX_DEPTH,
+    MAX_PROBLEMS,
+    MAX_VALUES,
+    read_file,
+    read_yaml,
+    require_storable,
+)
 
 #: What stands in for a required field that is missing or wrong, while the rest is checked.
 _STAND_INS: dict[FieldPath, Any] = {
@@ -245,7 +253,14 @@ def _as_yaml_would(value: Any, path: FieldPath, problems: list[tuple[FieldPath, 
             return [convert(item, (*path, index)) for index, item in enumerate(value)]
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        if isinstance(value, bool | str) or value is None:
+        if isinstance(value, str):
+            try:
+                require_storable(value)
+            except ValueError as error:
+                problems.append((path, str(error)))
+                return None
+            return value
+        if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int) and -INT_LIMIT <= value < INT_LIMIT:
             return value

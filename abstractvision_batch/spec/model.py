@@ -7,9 +7,10 @@ against a model card (`check`), which fields change pixels (`identity`).
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from abstractvision_batch.types import Task
 
@@ -42,6 +43,17 @@ Number = Annotated[float, BeforeValidator(_float_from_int)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 StrTuple = Annotated[tuple[Text, ...], BeforeValidator(_tuple_from_list)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _require_regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return value
+
+
+RegularExpression = Annotated[str, AfterValidator(_require_regular_expression)]
 
 
 class FromEnv(StrictModel):
@@ -187,9 +199,9 @@ class ProceduralBackendSpec(StrictModel):
     """Seconds that each request takes."""
     load_s: Annotated[Number, Field(ge=0, le=3600)] = 0.0
     """Seconds that loading takes."""
-    fail_when: str | None = None
+    fail_when: RegularExpression | None = None
     """Regular expression; a request whose prompt matches fails."""
-    crash_when: str | None = None
+    crash_when: RegularExpression | None = None
     """Regular expression; a request whose prompt matches ends its worker process."""
 
 

@@ -168,6 +168,8 @@ class _Builder:
             return
         try:
             value = event.value if event.tag == _STRING_TAG else _resolve(event)
+            if isinstance(value, str):
+                require_storable(value)
             node = Node(value, line, column)
         except ValueError as error:
             self._complain(self._next_path(), str(error), line, column)
@@ -273,6 +275,16 @@ def _resolve(event: yaml.ScalarEvent) -> object:
             raise ValueError(f"{show(text)} is beyond the largest number (quote it if it is text)")
         return number
     return text
+
+
+def require_storable(text: str) -> None:
+    """Raises a ValueError for characters that no file name and not every column can hold."""
+    if "\0" in text:
+        raise ValueError("text with a NUL character in it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("text with half a surrogate pair in it") from error
 
 
 def _place_of_odd_character(text: str, shown: str) -> str:

@@ -169,6 +169,26 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "{file}:9:54: output.storage_options.secret.env: this value is not text of this form: "
         "name of an environment variable: letters, digits and underscores",
     ),
+    "token in the clear": (
+        "{path: runs/demo}",
+        "{path: runs/demo, storage_options: {token: hf_hunter2}}",
+        "{file}:9:45: output.storage_options.token: a secret stands in the spec (write {{env: NAME}})",
+    ),
+    "no prompts": (
+        "[a fox, a hen]",
+        "[]",
+        "{file}:7:3: prompts.source: is an empty list (give at least one prompt)",
+    ),
+    "regular expression": (
+        "{kind: procedural}",
+        "{kind: procedural, fail_when: '['}",
+        "{file}:5:29: backend.fail_when: is no regular expression: unterminated character set at position 0",
+    ),
+    "text that no file name can hold": (
+        "{path: runs/demo}",
+        '{path: "a\\0b"}',
+        "{file}:9:16: output.path: text with a NUL character in it",
+    ),
     "unset variable": (
         "{path: runs/demo}",
         '{path: "${AVBATCH_NOT_SET}/demo"}',

@@ -86,6 +86,13 @@ def test_a_secret_is_looked_up_when_it_is_used_and_stays_a_name_in_every_dump(mo
     assert spec.model_dump(mode="json")["output"]["storage_options"]["secret"] == {"env": "MY_SECRET"}
 
 
+def test_a_way_to_find_a_token_is_no_secret() -> None:
+    options = {"token": "google_default"}
+    spec = spec_from_mapping({**GOOD, "output": {"path": "gs://x", "storage_options": options}}).spec
+
+    assert resolve_options(spec.output.storage_options) == options
+
+
 def test_a_missing_secret_names_field_and_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AV_A", raising=False)
     monkeypatch.setenv("AV_B", "")

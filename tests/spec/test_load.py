@@ -78,12 +78,13 @@ def test_a_mapping_takes_paths_and_tuples_and_names_the_field_of_what_it_cannot_
 
     with pytest.raises(SpecError) as caught:
         spec_from_mapping(
-            {**GOOD, "params": {"steps": 0, "extra": {"a": {1, 2}, "b": float("nan"), "c": 2**70, "d": None}}}
+            {**GOOD, "params": {"steps": 0, "extra": {"a": {1, 2}, "b": float("nan"), "c": 2**70, "d": "\ud800"}}}
         )
     assert caught.value.problems == (
         "<spec>: params.extra.a: a set cannot stand in a spec",
         "<spec>: params.extra.b: nan is not a finite number",
         "<spec>: params.extra.c: an integer beyond 64 bits",
+        "<spec>: params.extra.d: text with half a surrogate pair in it",
         "<spec>: params.steps: 0 is not an integer from 1 to 10000",
     )
 

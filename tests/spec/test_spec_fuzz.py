@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.identity import leaf_fields
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 
 KEYS = st.sampled_from(
-    [
-        "name",
-        "model",
-        "backend",
-        "kind",
-        "prompts",
-        "source",
-        "output",
-        "path",
-        "params",
-        "steps",
-        "seed",
-        "extra",
-        "matrix",
-        "zip",
-        "execution",
-        "actors",
-        "storage_options",
-        "env",
-        "loras",
-        "version",
-        "task",
-        "x",
-        "<<",
-    ]
+    [*sorted({part for leaf in leaf_fields() for part in leaf.split(".")}), *("source", "env", "scale", "x", "<<", "")]
 )
 SCALARS = st.one_of(
     st.none(),
@@ -55,6 +34,15 @@ VALUES = st.recursive(
 YAML_BITS = st.sampled_from(
     [*"[]{}:,-?&*!|>'\"%@`#\n\t ~\ufeff\0\ud800", ": ", "- ", "\n  ", "name", "steps", "a", "1", "0x", ".nan"]
 )
+#: Every field by its dotted name, as it stands in a spec.
+LEAVES = [leaf.replace(".diffusers.", ".").replace(".procedural.", ".") for leaf in leaf_fields()]
+GOOD = {
+    "name": "demo",
+    "model": "avbatch/shapes64",
+    "backend": {"kind": "diffusers"},
+    "prompts": {"source": ["a fox"]},
+    "output": {"path": "runs/demo"},
+}
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -99,3 +87,16 @@ def test_arbitrary_overrides_are_a_spec_error(key: str, bits: list[str], tmp_pat
     file.write_text("name: demo\nmodel: avbatch/procedural\n")
     value = "".join(bits)
     _check(lambda: load_spec(file, overrides=[f"{key}={value}", f"params.{key}={value}"]))
+
+
+@QUICK
+@given(changes=st.lists(st.tuples(st.sampled_from(LEAVES), VALUES), min_size=1, max_size=4))
+def test_a_good_spec_with_arbitrary_fields_changed_is_a_spec_or_a_spec_error(changes: list[tuple[str, object]]) -> None:
+    data: dict[str, Any] = json.loads(json.dumps(GOOD))
+    for dotted, value in changes:
+        *parents, name = dotted.split(".")
+        part = data
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[name] = value
+    _check(lambda: spec_from_mapping(data))
