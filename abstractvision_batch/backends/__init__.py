@@ -11,11 +11,17 @@ if TYPE_CHECKING:
         HuggingFaceDiffusersBackendConfig,
         HuggingFaceDiffusersVisionBackend,
     )
+    from abstractvision_batch.backends.openai_compatible import (
+        OpenAICompatibleBackendConfig,
+        OpenAICompatibleVisionBackend,
+    )
     from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
 
 _HOME = {
     "HuggingFaceDiffusersBackendConfig": "huggingface_diffusers",
     "HuggingFaceDiffusersVisionBackend": "huggingface_diffusers",
+    "OpenAICompatibleBackendConfig": "openai_compatible",
+    "OpenAICompatibleVisionBackend": "openai_compatible",
     "ProceduralBackendConfig": "procedural",
     "ProceduralVisionBackend": "procedural",
     "VisionBackend": "base_backend",
@@ -24,6 +30,8 @@ _HOME = {
 __all__ = [
     "HuggingFaceDiffusersBackendConfig",
     "HuggingFaceDiffusersVisionBackend",
+    "OpenAICompatibleBackendConfig",
+    "OpenAICompatibleVisionBackend",
     "ProceduralBackendConfig",
     "ProceduralVisionBackend",
     "VisionBackend",

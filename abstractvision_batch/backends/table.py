@@ -41,6 +41,11 @@ BACKENDS: dict[str, BackendEntry] = {
         modules=("torch", "diffusers", "transformers", "accelerate", "safetensors"),
         install='pip install "abstractvision_batch[diffusers]"',
     ),
+    "openai": BackendEntry(
+        target=f"{_HERE}.openai_compatible:OpenAICompatibleVisionBackend",
+        modules=("httpx",),
+        install='pip install "abstractvision_batch[openai]"',
+    ),
     "procedural": BackendEntry(target=f"{_HERE}.procedural:ProceduralVisionBackend"),
 }
 

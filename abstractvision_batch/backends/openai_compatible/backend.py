@@ -1,0 +1,211 @@
+"""The blocking interface: many requests in flight on a loop of its own, and every outcome in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
+from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
+from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
+from abstractvision_batch.types import (
+    TASK_OF_REQUEST,
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    ProviderModelInfo,
+    VideoGenerationRequest,
+    VisionBackendCapabilities,
+    VisionRequest,
+)
+
+if TYPE_CHECKING:
+    from abstractvision_batch.backends.openai_compatible.session import HttpRequest, Session
+
+Value = TypeVar("Value")
+
+
+class OpenAICompatibleVisionBackend(VisionBackend):
+    """Generates on a server that speaks OpenAI's API. May be called from several threads."""
+
+    def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
+        """Take the configuration; nothing is sent yet.
+
+        Raises:
+            OptionalDependencyMissingError: httpx is not installed.
+        """
+        require_extra("openai")
+        self.config = config
+        self._lock = threading.Lock()
+        self._running: tuple[LoopThread, Session] | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
+        """Make the backend that a job describes; secrets are looked up now.
+
+        Raises:
+            SpecError: an environment variable that holds a secret is not set.
+        """
+        return cls(config_from_fields(fields, card_facts=card_facts, model=model))
+
+    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
+        """Generate an image from a prompt, encoded as the server sent it."""
+        return self._generate_one(request)
+
+    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
+        """Generate an image from an image, `extra.images`, a mask and a prompt."""
+        return self._generate_one(request)
+
+    def generate_images(self, request: ImageGenerationRequest | ImageEditRequest) -> list[GeneratedAsset]:
+        """Generate the `extra.n` images of one call."""
+        self._require([request])
+        return self._call(lambda session: session.generate(request, several=True))
+
+    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
+        """Generate a video from a prompt."""
+        return self._generate_one(request)
+
+    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
+        """Generate a video that starts from an image."""
+        return self._generate_one(request)
+
+    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
+        """Refuse: the API has no such task."""
+        self._require([request])
+        raise AssertionError("unreachable")
+
+    def generate_batch(
+        self,
+        requests: Sequence[VisionRequest],
+        *,
+        cancelled: Cancelled | None = None,
+        on_step: ProgressCallback | None = None,
+    ) -> list[BatchItem]:
+        """Generate many requests at once, as many in flight as the server bears; a server reports no steps."""
+        self._require(requests)
+        items: list[BatchItem | None] = [None] * len(requests)
+        stopped = asyncio.Event()
+
+        def poll(loop: asyncio.AbstractEventLoop) -> None:
+            if cancelled is not None and cancelled():
+                loop.call_soon_threadsafe(stopped.set)
+
+        if cancelled is not None and cancelled():
+            stopped.set()
+        if requests:
+            self._call(
+                lambda session: _generate_all(session, cast("Sequence[HttpRequest]", requests), items, stopped),
+                on_wait=None if cancelled is None else poll,
+            )
+        return [GenerationCancelledError("openai: cancelled by the caller") if one is None else one for one in items]
+
+    def get_capabilities(self) -> VisionBackendCapabilities:
+        """Images always, with masks; videos where they are configured."""
+        return VisionBackendCapabilities(supported_tasks=list(self.config.tasks), supports_mask=True)
+
+    def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
+        """List the server's models, those that do `task` as far as it says; never changes the configured model."""
+        return self._call(lambda session: session.list_models(task))
+
+    def environment(self) -> dict[str, Any]:
+        """Describe the server; what it runs on is not known here."""
+        from abstractvision_batch.backends.openai_compatible.transport import HTTP_VERSION
+
+        parts = urlsplit(self.config.base_url)
+        return {
+            "device": f"remote:{parts.netloc}",
+            "served_model": self.config.model_id,
+            "request_shape": self.config.shape,
+            "versions": {"httpx": HTTP_VERSION},
+        }
+
+    def preload(self) -> None:
+        """Ask the server for its models, to find out now that it is missing or refuses the key.
+
+        Raises:
+            DependencyError: it cannot be reached, or refuses the key.
+        """
+        self._call(lambda session: session.check_server())
+
+    def unload(self) -> None:
+        """Close every connection; the next request opens them again."""
+        with self._lock:
+            finalizer, self._finalizer, self._running = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
+
+    def _generate_one(self, request: HttpRequest) -> GeneratedAsset:
+        self._require([request])
+        return self._call(lambda session: session.generate(request))[0]
+
+    def _require(self, requests: Sequence[VisionRequest]) -> None:
+        for task in {TASK_OF_REQUEST[type(request)] for request in requests}:
+            if task not in self.config.tasks:
+                hint = "set text_to_video_path or image_to_video_path, or video_mode: videos_api"
+                raise CapabilityNotSupportedError(
+                    f"openai: {task}: this backend is configured for {', '.join(self.config.tasks)}"
+                    + (f" ({hint})" if task.endswith("video") else "")
+                )
+
+    def _call(
+        self,
+        work: Callable[[Session], Coroutine[Any, Any, Value]],
+        *,
+        on_wait: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+    ) -> Value:
+        loop_thread, session = self._started()
+        return loop_thread.call(work(session), on_wait=on_wait)
+
+    def _started(self) -> tuple[LoopThread, Session]:
+        with self._lock:
+            if self._running is None:
+                from abstractvision_batch.backends.openai_compatible.session import Session
+
+                async def open_session() -> Session:
+                    return Session(self.config)
+
+                loop_thread = LoopThread("openai-backend")
+                session = loop_thread.call(open_session())
+                # Also when it is forgotten, or the interpreter ends: threads and sockets are no garbage.
+                self._finalizer = weakref.finalize(self, _stop, loop_thread, session)
+                self._running = (loop_thread, session)
+            return self._running
+
+
+def _stop(loop_thread: LoopThread, session: Session) -> None:
+    loop_thread.call(session.close())
+    loop_thread.stop()
+
+
+async def _generate_all(
+    session: Session, requests: Sequence[HttpRequest], items: list[BatchItem | None], stopped: asyncio.Event
+) -> None:
+    """Fill `items`; what still runs when `stopped` is set, or when an error ends the batch, is cancelled."""
+
+    async def generate(index: int) -> None:
+        try:
+            items[index] = (await session.generate(requests[index]))[0]
+        except GenerationError as error:
+            items[index] = error
+
+    work = [asyncio.create_task(generate(index)) for index in range(len(requests))]
+    everything = asyncio.gather(*work)
+    stop = asyncio.create_task(stopped.wait())
+    ends: list[asyncio.Future[Any]] = [everything, stop]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if everything.done():
+            everything.result()
+    finally:
+        for task in (*work, stop):
+            task.cancel()
+        await asyncio.gather(everything, *work, stop, return_exceptions=True)

@@ -1,0 +1,154 @@
+"""What a user says about a server, how a job's fields become that, and which request shape follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.env import resolve_secret
+from abstractvision_batch.spec.model import FromEnv
+from abstractvision_batch.types import Task
+
+#: `openai`: the fields of the official API and no others. `extended`: also seed, steps and so on, as local servers take
+#: them. `sd_server`: as stable-diffusion.cpp's sd-server takes them, inside the prompt.
+Shape = Literal["openai", "extended", "sd_server"]
+Family = Literal["gpt-image", "dall-e"]
+
+_OFFICIAL_HOSTS = ("api.openai.com",)
+_OFFICIAL_SUFFIXES = (".api.openai.com", ".openai.azure.com")
+
+
+@dataclass(frozen=True)
+class OpenAICompatibleBackendConfig:
+    """One server and one model on it. Fields after `models_path` are keyword-only."""
+
+    base_url: str
+    """The `/v1`-style root, for example `http://localhost:1234/v1`."""
+    api_key: str | None = field(default=None, repr=False)
+    """Sent as `Authorization: Bearer …` to `base_url` and to no other host."""
+    model_id: str | None = None
+    """Sent as `model`; None leaves the choice to the server."""
+    timeout_s: float = 300.0
+    """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
+    image_generations_path: str = "/images/generations"
+    image_edits_path: str = "/images/edits"
+    text_to_video_path: str | None = None
+    image_to_video_path: str | None = None
+    image_to_video_mode: Literal["multipart", "json_b64"] = "multipart"
+    models_path: str = "/models"
+    video_mode: Literal["paths", "videos_api"] = field(default="paths", kw_only=True)
+    """`paths`: one call to `text_to_video_path` or `image_to_video_path`; `videos_api`: create, poll, download."""
+    videos_path: str = field(default="/videos", kw_only=True)
+    poll_interval_s: float = field(default=1.0, kw_only=True)
+    """Between looks at a video job, unless the server says otherwise."""
+    request_shape: Literal["auto", "openai", "extended", "sd_server"] = field(default="auto", kw_only=True)
+    """`auto`: `openai` for official hosts and models of OpenAI's families, else `extended`."""
+    field_names: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """The server's own names of extension fields, for example `{steps: num_inference_steps}`."""
+    size_separator: Literal["x", "*"] = field(default="x", kw_only=True)
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    """Sent like `api_key`, and as secret."""
+    connect_timeout_s: float = field(default=10.0, kw_only=True)
+    retries: int = field(default=5, kw_only=True)
+    """Further attempts after a rate limit, a server error or a lost connection."""
+    max_concurrency: int = field(default=16, kw_only=True)
+    """Requests in flight at most; fewer while the server answers that it has too many."""
+    max_response_bytes: int = field(default=256 * 2**20, kw_only=True)
+    idempotency_key: bool = field(default=True, kw_only=True)
+    """Whether an `Idempotency-Key` header, the same in every attempt, lets a gateway drop repeats."""
+
+    def __post_init__(self) -> None:
+        parts = _split(self.base_url)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SpecError(f"openai: base_url {self.base_url!r} is no URL of a server (http://host:port/v1)")
+        if parts.username or parts.password:
+            raise SpecError(f"openai: base_url of {parts.hostname} holds credentials (use api_key or headers)")
+        for name in ("timeout_s", "connect_timeout_s", "max_concurrency", "max_response_bytes"):
+            if not getattr(self, name) > 0:
+                raise SpecError(f"openai: {name} is {getattr(self, name)}; it is above 0")
+
+    @property
+    def family(self) -> Family | None:
+        """OpenAI's family of the model, whatever host serves it."""
+        name = (self.model_id or "").rpartition("/")[2].lower()
+        if name.startswith(("gpt-image", "chatgpt-image")):
+            return "gpt-image"
+        return "dall-e" if name.startswith("dall-e") else None
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the host is OpenAI's own, or Azure's."""
+        return is_official_url(self.base_url)
+
+    @property
+    def shape(self) -> Shape:
+        """The request shape, with `auto` decided."""
+        if self.request_shape != "auto":
+            return self.request_shape
+        return "openai" if self.is_official or self.family else "extended"
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What this configuration reaches."""
+        by_job = self.video_mode == "videos_api"
+        tasks: list[Task] = ["text_to_image", "image_to_image"]
+        if by_job or self.text_to_video_path:
+            tasks.append("text_to_video")
+        if by_job or self.image_to_video_path:
+            tasks.append("image_to_video")
+        return tasks
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never show in a message."""
+        return tuple(secret for secret in (self.api_key, *self.headers.values()) if secret)
+
+    def url(self, path: str) -> str:
+        """`path` under `base_url`; a path that is a whole URL stays."""
+        return path if "://" in path else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
+
+
+def is_official_url(url: str) -> bool:
+    """Whether a URL's host is OpenAI's own API, or Azure's."""
+    parts = _split(url)
+    host = (parts and parts.hostname) or ""
+    return host in _OFFICIAL_HOSTS or host.endswith(_OFFICIAL_SUFFIXES)
+
+
+def config_from_fields(
+    fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str
+) -> OpenAICompatibleBackendConfig:
+    """Join a job's `backend` fields with what the model's card says for this backend; the job wins.
+
+    Raises:
+        SpecError: an environment variable that holds a secret is not set.
+    """
+    own = dict(fields)
+    headers = {name: _resolved(value, f"backend.headers.{name}") for name, value in own.pop("headers", {}).items()}
+    api_key = own.pop("api_key", None)
+    served_model = own.pop("served_model", None) or card_facts.get("served_model") or model
+    return OpenAICompatibleBackendConfig(
+        api_key=None if api_key is None else _resolved(api_key, "backend.api_key"),
+        model_id=served_model,
+        headers=headers,
+        **own,
+    )
+
+
+def _resolved(value: str | FromEnv | Mapping[str, str], field_name: str) -> str:
+    """A secret's value; a dumped spec holds it as `{"env": NAME}`."""
+    if isinstance(value, str):
+        return value
+    return resolve_secret(value if isinstance(value, FromEnv) else FromEnv.model_validate(value), field_name)
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed when asked for
+    except ValueError:
+        return None
+    return parts

@@ -1,0 +1,118 @@
+"""Patience: what failed for a passing reason is tried again, after a random wait or as long as the server asks.
+
+One deadline bounds a request with all its attempts and waits; waiting for the first turn does not count.
+
+Not covered: what a passing reason is (`failures`, `transport`), how many may run (`concurrency`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
+from abstractvision_batch.backends.openai_compatible.failures import MAX_RETRY_AFTER_S
+from abstractvision_batch.errors import AbstractVisionError, BackendBusyError
+
+Value = TypeVar("Value")
+#: First wait at most, doubled each time.
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 60.0
+
+
+@dataclass(slots=True)
+class Effort:
+    """What a request took, for its metadata."""
+
+    attempts: int = 0
+    ambiguous: int = 0
+    """Attempts that ended after the request was sent and before a reply: the server may have done the work."""
+
+
+async def persist(
+    send: Callable[[], Awaitable[Value]],
+    *,
+    limit: AdaptiveLimit,
+    timeout_s: float,
+    retries: int,
+    effort: Effort,
+    what: str,
+) -> Value:
+    """Call `send` in its turn until it succeeds.
+
+    Raises:
+        BackendBusyError: it failed too often, or the time is over.
+        AbstractVisionError: what `send` raised and another attempt would not mend.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as timer:
+            while True:
+                try:
+                    async with limit.slot(again=effort.attempts > 0) as slot:
+                        if timer.when() is None:
+                            timer.reschedule(loop.time() + timeout_s)
+                        effort.attempts += 1
+                        try:
+                            value = await send()
+                        except BackendBusyError as error:
+                            if getattr(error, "overloaded", False):
+                                slot.overloaded(pause_s=min(_asked(error), MAX_RETRY_AFTER_S))
+                            raise
+                        slot.succeeded()
+                        return value
+                except BackendBusyError as error:
+                    effort.ambiguous += bool(getattr(error, "ambiguous", False))
+                    wait_s = next_wait_s(error, effort.attempts)
+                    over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
+                    if effort.attempts > retries or over or not worth_another(error):
+                        raise _with_effort(error, effort) from error
+                await asyncio.sleep(wait_s)
+    except TimeoutError as exc:
+        raise BackendBusyError(
+            f"openai: {what}: no result within {timeout_s:g} s and {_times(effort.attempts)} (backend.timeout_s)"
+        ) from exc
+
+
+async def repeat(send: Callable[[], Awaitable[Value]], *, retries: int) -> Value:
+    """Call `send`, which may be repeated freely, until it succeeds; its caller holds the turn and bounds the time."""
+    for attempt in range(1, retries + 2):
+        try:
+            return await send()
+        except BackendBusyError as error:
+            if attempt > retries or not worth_another(error):
+                # What was generated is lost to this attempt; generating again is the caller's caller's choice.
+                error.__dict__["again"] = False
+                raise
+            await asyncio.sleep(next_wait_s(error, attempt))
+    raise AssertionError("unreachable")
+
+
+def worth_another(error: AbstractVisionError) -> bool:
+    """Whether the server did not forbid another attempt, nor ask for too long a wait."""
+    return bool(getattr(error, "again", True)) and _asked(error) <= MAX_RETRY_AFTER_S
+
+
+def next_wait_s(error: AbstractVisionError, attempts: int) -> float:
+    """Full jitter between attempts, so that those that failed together do not come back together."""
+    jitter = random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (attempts - 1)))
+    asked = _asked(error)
+    return asked + 0.1 * jitter if asked else jitter
+
+
+def _asked(error: AbstractVisionError) -> float:
+    return float(getattr(error, "retry_after_s", None) or 0.0)
+
+
+def _with_effort(error: BackendBusyError, effort: Effort) -> BackendBusyError:
+    asked = _asked(error)
+    wait = f", and it asks to wait {asked:g} s" if asked else ""
+    attributes = {**error.__dict__, "attempts": effort.attempts}
+    return BackendBusyError(f"{error} (after {_times(effort.attempts)}{wait})", **attributes)
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -1,0 +1,179 @@
+"""One request from call to assets, on the event loop: build, send with patience, read, fetch, check.
+
+Not covered: many requests and the blocking interface (`backend`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from abstractvision_batch.backends.openai_compatible.catalog import read_catalog
+from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
+from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.form import Call
+from abstractvision_batch.backends.openai_compatible.image_calls import image_edit_call, image_generation_call
+from abstractvision_batch.backends.openai_compatible.replies import MediaItem, read_media
+from abstractvision_batch.backends.openai_compatible.retries import Effort, persist, repeat
+from abstractvision_batch.backends.openai_compatible.transport import Transport
+from abstractvision_batch.backends.openai_compatible.video_calls import video_call
+from abstractvision_batch.backends.openai_compatible.video_jobs import finish_job
+from abstractvision_batch.errors import (
+    BackendBusyError,
+    DependencyError,
+    GenerationError,
+    InvalidOutputError,
+)
+from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.media.probe import sniff_mime_type
+from abstractvision_batch.types import (
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    ProviderModelInfo,
+    VideoGenerationRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+HttpRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest | ImageToVideoRequest
+
+
+class Session:
+    """A server's connections and how many requests it bears. For one event loop."""
+
+    def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
+        self._config = config
+        self._transport = Transport(config)
+        self.limit = AdaptiveLimit(config.max_concurrency)
+
+    async def generate(self, request: HttpRequest, *, several: bool = False) -> list[GeneratedAsset]:
+        """The images or the video of one request.
+
+        Raises:
+            GenerationError: this request failed.
+            DependencyError: no request can succeed: key, account or model.
+        """
+        # Decoding and encoding images would hold up every other request on the loop.
+        call = await asyncio.to_thread(_build_call, request, self._config, several)
+        effort = Effort()
+        headers = {"Idempotency-Key": uuid.uuid4().hex} if self._config.idempotency_key else {}
+        items = await persist(
+            lambda: self._exchange(call, headers),
+            limit=self.limit,
+            timeout_s=self._config.timeout_s,
+            retries=self._config.retries,
+            effort=effort,
+            what=call.path,
+        )
+        if len(items) > call.images:
+            logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), call.images)
+        metadata = self._metadata(call, effort)
+        if len(items) < call.images:
+            metadata |= {"images_asked": call.images, "images_received": len(items)}
+        return [await asyncio.to_thread(_read_asset, item, call, metadata) for item in items[: call.images]]
+
+    async def list_models(self, task: str | None) -> list[ProviderModelInfo]:
+        """The provider's catalog."""
+        reply = await persist(
+            lambda: self._transport.get(self._config.models_path),
+            limit=self.limit,
+            timeout_s=self._config.timeout_s,
+            retries=self._config.retries,
+            effort=Effort(),
+            what=self._config.models_path,
+        )
+        return read_catalog(reply, self._config, task=task)
+
+    async def check_server(self) -> None:
+        """Find out that the server is missing, or the key wrong, before the first request. A catalog is no duty.
+
+        Raises:
+            DependencyError: it cannot be reached, or refuses the key.
+        """
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                reply = await repeat(lambda: self._transport.get(self._config.models_path), retries=1)
+            models = read_catalog(reply, self._config, task=None)
+        except BackendBusyError as error:
+            if getattr(error, "connected", True):
+                return
+            raise DependencyError(f"{error} (start it, or mend backend.base_url)") from error
+        except (GenerationError, TimeoutError):
+            return
+        wanted = self._config.model_id
+        listed = next((model for model in models if model.id == wanted), None)
+        if wanted and models and listed is None:
+            logger.warning("%s does not list %s: %s", reply.url, wanted, ", ".join(m.id for m in models[:20]))
+        if listed is not None and listed.raw.get("shutdown_date"):
+            logger.warning("%s: %s shuts down on %s", reply.url, wanted, listed.raw["shutdown_date"])
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.close()
+
+    async def _exchange(self, call: Call, headers: dict[str, str]) -> list[MediaItem]:
+        if call.as_form:
+            reply = await self._transport.post(call.path, parts=call.parts(), headers=headers)
+        else:
+            reply = await self._transport.post(call.path, json=dict(call.fields), headers=headers)
+        if call.task.endswith("video") and self._config.video_mode == "videos_api":
+            items = await finish_job(reply, self._transport, self._config)
+        else:
+            items = await asyncio.to_thread(read_media, reply, secrets=self._config.secrets)
+        return [await self._fetched(item) for item in items]
+
+    async def _fetched(self, item: MediaItem) -> MediaItem:
+        url = item.url
+        if url is None:
+            return item
+        reply = await repeat(lambda: self._transport.get(url), retries=self._config.retries)
+        # The query may be a signed link's secret.
+        shown = urlunsplit((*urlsplit(url)[:3], "", ""))
+        return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})
+
+    def _metadata(self, call: Call, effort: Effort) -> dict[str, Any]:
+        metadata: dict[str, Any] = {
+            "model": self._config.model_id,
+            "seed": call.seed,
+            "attempts": effort.attempts,
+            "ambiguous_retries": effort.ambiguous,
+            "reproducibility": "unseeded" if call.seed is None else "seeded-remote",
+        }
+        if call.not_sent:
+            metadata["not_sent"] = list(call.not_sent)
+        return metadata
+
+
+def _build_call(request: HttpRequest, config: OpenAICompatibleBackendConfig, several: bool) -> Call:
+    match request:
+        case ImageGenerationRequest():
+            call = image_generation_call(request, config, several=several)
+        case ImageEditRequest():
+            call = image_edit_call(request, config, several=several)
+        case VideoGenerationRequest() | ImageToVideoRequest():
+            call = video_call(request, config)
+    return call
+
+
+def _read_asset(item: MediaItem, call: Call, metadata: dict[str, Any]) -> GeneratedAsset:
+    """The asset, by its content.
+
+    Raises:
+        InvalidOutputError: the bytes are no readable image, or no video where one was asked for.
+    """
+    kind = "video" if call.task.endswith("video") else "image"
+    mime_type = sniff_mime_type(item.data)
+    if mime_type is None or not mime_type.startswith(f"{kind}/"):
+        known = mime_type or f"{len(item.data)} bytes of no known type"
+        raise InvalidOutputError(f"openai: {call.path}: the reply holds {known} where {kind} was asked for")
+    if kind == "image":
+        try:
+            decode_image(item.data, name=f"openai: {call.path}: the reply's image")
+        except GenerationError as exc:
+            raise InvalidOutputError(str(exc)) from exc
+    return GeneratedAsset(kind, item.data, mime_type, {"source": item.source, **item.metadata, **metadata})

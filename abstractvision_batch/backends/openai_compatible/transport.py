@@ -1,0 +1,165 @@
+"""HTTP: one pooled client, sizes bounded while reading, redirects that never carry credentials elsewhere.
+
+The only file that knows httpx, whose errors become ours here. Deadlines are the caller's (`retries`); httpx's own
+timeouts only tell a dead connection from a slow answer.
+"""
+
+from __future__ import annotations
+
+import platform
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import httpx
+
+from abstractvision_batch import __version__
+from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.failures import Reply, failure_of, redact
+from abstractvision_batch.errors import (
+    AbstractVisionError,
+    BackendBusyError,
+    DependencyError,
+    GenerationError,
+    InvalidOutputError,
+)
+
+HTTP_VERSION = httpx.__version__
+#: Of an error's body; the rest is not read.
+MAX_ERROR_BYTES = 64 * 1024
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Transport:
+    """Requests to one server, and downloads from wherever its replies point. For one event loop."""
+
+    def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
+        self._config = config
+        self._credentials = dict(config.headers)
+        if config.api_key:
+            self._credentials.setdefault("Authorization", f"Bearer {config.api_key}")
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=config.max_concurrency),
+            follow_redirects=False,
+            headers={
+                "User-Agent": f"abstractvision_batch/{__version__} python/{platform.python_version()}",
+                "Accept-Encoding": "identity",  # media does not compress, and a small reply cannot become a large one
+            },
+        )
+
+    async def post(
+        self, path: str, *, json: Any = None, parts: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send JSON, or multipart `parts` as httpx takes them, to a path of the server; a reply below 400."""
+        content = {"files": parts} if parts is not None else {"json": json}
+        return await self._request("POST", self._config.url(path), headers or {}, **content)
+
+    async def get(self, url: str) -> Reply:
+        """Read a path of the server, or a URL that it named; a reply below 400.
+
+        Raises:
+            GenerationError: the URL is neither http nor https.
+        """
+        return await self._request("GET", self._config.url(url), {})
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> Reply:
+        for _ in range(MAX_REDIRECTS + 1):
+            if _origin(url)[0] not in ("http", "https"):
+                raise GenerationError(f"openai: the reply points to {_shown(url)!r}, which is neither http nor https")
+            trusted = _origin(url) == _origin(self._config.base_url)
+            sent = {**headers, **(self._credentials if trusted else {})}
+            reply = await self._exchange(method, url, sent, content)
+            if reply.status not in _REDIRECTS or "location" not in reply.headers:
+                if reply.status >= 300:
+                    raise failure_of(reply, secrets=self._config.secrets)
+                return reply
+            target = urljoin(url, reply.headers["location"])
+            if method != "GET" and (reply.status not in (307, 308) or _origin(target) != _origin(url)):
+                raise GenerationError(
+                    f"openai: {_shown(url)}: {reply.status}: redirected to {_shown(target)}, "
+                    "where a prompt is not sent unasked (mend backend.base_url)"
+                )
+            url = target
+        raise GenerationError(f"openai: {_shown(url)}: more than {MAX_REDIRECTS} redirects")
+
+    async def _exchange(self, method: str, url: str, headers: Mapping[str, str], content: Mapping[str, Any]) -> Reply:
+        try:
+            async with self._client.stream(method, url, headers=dict(headers), **content) as response:
+                lowered = {name.lower(): value for name, value in response.headers.items()}
+                body = await self._read(response, url)
+                return Reply(response.status_code, lowered, body, _shown(url))
+        except httpx.HTTPError as exc:
+            raise self._translate(exc, url) from exc
+        except (httpx.InvalidURL, httpx.StreamError, UnicodeError) as exc:
+            raise GenerationError(f"openai: {_shown(url)}: {self._said(exc)}") from exc
+
+    async def _read(self, response: httpx.Response, url: str) -> bytes:
+        failed = response.status_code >= 300
+        limit = MAX_ERROR_BYTES if failed else self._config.max_response_bytes
+        announced = response.headers.get("content-length", "")
+        body = bytearray()
+        if not failed and announced.isdigit() and int(announced) > limit:
+            raise _too_large(url, f"{announced} bytes", limit)
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > limit:
+                if failed:
+                    break
+                raise _too_large(url, f"over {limit} bytes", limit)
+        return bytes(body)
+
+    def _translate(self, exc: httpx.HTTPError, url: str) -> AbstractVisionError:
+        what = f"openai: {_shown(url)}: {self._said(exc)}"
+        if _is_tls(exc):
+            return DependencyError(f"{what} (is the certificate trusted here? SSL_CERT_FILE names more)")
+        if isinstance(exc, httpx.UnsupportedProtocol | httpx.ProxyError):
+            return DependencyError(f"{what} (HTTP_PROXY and the like name the proxy)")
+        if isinstance(exc, httpx.DecodingError):
+            return InvalidOutputError(what)
+        if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
+            return BackendBusyError(f"{what} (is the server running? backend.base_url)", connected=False)
+        return BackendBusyError(what, ambiguous=True)
+
+    def _said(self, exc: Exception) -> str:
+        said = redact(str(exc), self._config.secrets)
+        return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+
+
+def _too_large(url: str, size: str, limit: int) -> InvalidOutputError:
+    return InvalidOutputError(
+        f"openai: {_shown(url)}: the reply is {size}; more than {limit} are not read (backend.max_response_bytes)"
+    )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; all empty for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None, None
+
+
+def _shown(url: str) -> str:
+    """A URL without what may be secret in it: signed links carry their key in the query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return redact(url[:100])
+    return redact(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
+
+
+def _is_tls(exc: BaseException | None) -> bool:
+    seen = 0
+    while exc is not None and seen < 8:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return True
+        exc, seen = exc.__cause__ or exc.__context__, seen + 1
+    return False

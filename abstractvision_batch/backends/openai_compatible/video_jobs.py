@@ -1,0 +1,68 @@
+"""OpenAI-style `/videos`: create a job, look at it until it is done, download its content.
+
+A lost look or download is repeated; a job is never created twice because of one. A server that answers the creation
+with the video itself is taken at its word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.failures import Reply, failure_of
+from abstractvision_batch.backends.openai_compatible.replies import MediaItem, read_json, read_media
+from abstractvision_batch.backends.openai_compatible.retries import repeat
+from abstractvision_batch.backends.openai_compatible.transport import Transport
+from abstractvision_batch.errors import GenerationError, InvalidOutputError
+from abstractvision_batch.media.probe import sniff_mime_type
+
+_DONE = ("completed", "succeeded", "success", "done")
+_FAILED = ("failed", "error", "cancelled", "canceled", "expired", "rejected")
+_KEPT = ("id", "size", "seconds", "model", "remixed_from_video_id", "usage")
+_MIN_POLL_S = 0.01
+_MAX_POLL_S = 60.0
+
+
+async def finish_job(created: Reply, transport: Transport, config: OpenAICompatibleBackendConfig) -> list[MediaItem]:
+    """The video of a job that `created` announces; its caller bounds the time.
+
+    Raises:
+        GenerationError: the job failed.
+        BackendBusyError: the server stopped answering.
+    """
+    if sniff_mime_type(created.body) is not None:
+        return read_media(created)
+    job = read_json(created, secrets=config.secrets)
+    if job.get("data"):
+        return read_media(created, secrets=config.secrets)
+    job_id = job.get("id")
+    if not isinstance(job_id, str) or not job_id:
+        raise InvalidOutputError(f"openai: {created.url}: the reply names no job id")
+    path = f"{config.videos_path.rstrip('/')}/{quote(job_id, safe='')}"
+    reply = created
+    while (status := str(job.get("status", "queued")).lower()) not in _DONE:
+        if status in _FAILED:
+            raise _job_failure(job, status, reply, config)
+        await asyncio.sleep(_poll_s(reply, config))
+        reply = await repeat(lambda: transport.get(path), retries=config.retries)
+        job = read_json(reply, secrets=config.secrets)
+    content = await repeat(lambda: transport.get(f"{path}/content"), retries=config.retries)
+    items = read_media(content, secrets=config.secrets)
+    metadata = {f"job_{name}" if name == "id" else name: job[name] for name in _KEPT if job.get(name) is not None}
+    return [MediaItem(item.source, item.data, item.url, metadata | item.metadata) for item in items]
+
+
+def _job_failure(job: dict[str, Any], status: str, reply: Reply, config: OpenAICompatibleBackendConfig) -> Exception:
+    if isinstance(job.get("error"), dict):
+        return failure_of(Reply(400, reply.headers, reply.body, reply.url), secrets=config.secrets)
+    return GenerationError(f"openai: {reply.url}: the job ended as {status}, without a reason")
+
+
+def _poll_s(reply: Reply, config: OpenAICompatibleBackendConfig) -> float:
+    try:
+        asked = float(reply.headers.get("openai-poll-after-ms", "")) / 1000
+    except ValueError:
+        asked = config.poll_interval_s
+    return min(max(asked, _MIN_POLL_S), _MAX_POLL_S)
