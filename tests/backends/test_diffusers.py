@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,9 +52,8 @@ def sd(tiny_sd: Path) -> Iterator[HuggingFaceDiffusersVisionBackend]:
 
 
 def text_request(seed: int = 1, **fields: Any) -> ImageGenerationRequest:
-    return ImageGenerationRequest(
-        **{"prompt": f"a fox {seed}", "width": 64, "height": 64, "steps": 2, "seed": seed} | fields
-    )
+    settings: dict[str, Any] = {"prompt": f"a fox {seed}", "width": 64, "height": 64, "steps": 2, "seed": seed}
+    return ImageGenerationRequest(**(settings | fields))
 
 
 def gray(width: int = 64, height: int = 64) -> bytes:
@@ -377,11 +378,31 @@ def test_unload_frees_the_weights(tiny_sd: Path) -> None:
     assert unet() is None
 
 
-def test_nothing_is_written_to_the_terminal(tiny_sd: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with make_backend(tiny_sd) as backend:
-        backend.generate_batch([text_request(), ImageEditRequest("a fox", image=gray(), steps=2, seed=1)])
+def test_nothing_is_written_to_the_terminal_and_no_other_family_is_imported(tiny_sd: Path) -> None:
+    code = (
+        "import sys\n"
+        "from abstractvision_batch.backends import HuggingFaceDiffusersBackendConfig as Config\n"
+        "from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend as Backend\n"
+        "from abstractvision_batch.types import ImageGenerationRequest as Request\n"
+        f"backend = Backend(Config('a/b', path={str(tiny_sd)!r}))\n"
+        "backend.generate_image(Request('a fox', width=64, height=64, steps=2, seed=1))\n"
+        "sys.exit('diffusers.pipelines.flux' in sys.modules)"
+    )
 
-    assert capfd.readouterr() == ("", "")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_card_may_rename_a_parameter(tiny_sd: Path, sd: HuggingFaceDiffusersVisionBackend) -> None:
+    """The name is the pipeline's own, so a value that went to another parameter would show."""
+    request = text_request(guidance_scale=0.5)
+    with make_backend(tiny_sd, rename={"guidance_scale": "guidance_rescale"}) as backend:
+        (renamed,) = backend.generate_batch([request])
+
+    (same,) = sd.generate_batch([text_request(extra={"guidance_rescale": 0.5})])
+    assert levels_apart(renamed, same) == 0
+    assert levels_apart(renamed, sd.generate_batch([request])[0]) > 0
 
 
 @pytest.fixture

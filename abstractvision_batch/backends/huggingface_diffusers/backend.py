@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,7 +126,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
                 raise _no_angles(self.config.model_id)
             pipeline = self._loaded().pipeline(kind_of(request))
             try:
-                prepared = prepare_request(request, pipeline, self.config.loras)
+                prepared = prepare_request(request, pipeline, self.config)
             except GenerationError as error:
                 items[index] = error
                 continue
@@ -157,7 +158,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             "threads": self.config.threads,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cuda": torch.version.cuda,
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": dict(_versions()),
         }
 
     def preload(self) -> None:
@@ -227,7 +228,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "batch_size": output.batch_size,
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": dict(_versions()),
             **request.notes,
         }
         if request.loras:
@@ -237,6 +238,11 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         if output.retried_fp32:
             metadata["retried_fp32"] = True
         return metadata
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
 
 
 def _no_angles(model_id: str) -> CapabilityNotSupportedError:

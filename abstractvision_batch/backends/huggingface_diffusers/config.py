@@ -44,6 +44,10 @@ class HuggingFaceDiffusersBackendConfig:
     """The dtype that the model was made for; bfloat16 if nothing is known."""
     pipelines: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """Pipeline class by kind (`PIPELINE_KINDS`); what is left out follows from the model's own class."""
+    repo_id: str | None = field(default=None, kw_only=True)
+    """Hub repository of the weights where it is not `model_id`."""
+    rename: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """The pipeline's name of a parameter of ours where it is not the usual one: `{"image": "control_image"}`."""
     scheduler: str | None = field(default=None, kw_only=True)
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
     threads: int = field(default=1, kw_only=True)
@@ -67,6 +71,8 @@ def config_from_fields(
         path=path or card_facts.get("path"),
         native_dtype=card_facts.get("dtype"),
         pipelines=dict(card_facts.get("pipelines", {})),
+        repo_id=card_facts.get("repo_id"),
+        rename=dict(card_facts.get("rename", {})),
         loras=loras,
         revision=own.pop("revision", None) or card_facts.get("revision"),
         variant=own.pop("variant", None) or card_facts.get("variant"),

@@ -10,7 +10,7 @@ Not covered: which requests share a pass (`backend`), what they ask for (`prepar
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,12 @@ def run_forward(
 def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> list[Output | GenerationError]:
     pipeline = model.pipeline(group[0].kind)
     model.activate_loras(group[0].loras)
-    videos, refused = _call(pipeline, group, on_step)
+    videos, refused = _call(pipeline, group, on_step, model.config.rename)
     wrong = [index for index, video in enumerate(videos) if not refused[index] and _is_wrong(video, model.dtype)]
     retry = bool(wrong) and model.config.auto_retry_fp32 and model.dtype != torch.float32
     if retry and model.config.offload != "sequential":  # there the weights are not in memory to be widened
         with model.in_float32():
-            again, _ = _call(pipeline, [group[index] for index in wrong], on_step)
+            again, _ = _call(pipeline, [group[index] for index in wrong], on_step, model.config.rename)
         for index, video in zip(wrong, again, strict=True):
             videos[index] = video
     outcomes: list[Output | GenerationError] = []
@@ -107,7 +107,9 @@ def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook
     return outcomes
 
 
-def _call(pipeline: Any, group: Sequence[PreparedRequest], on_step: StepHook) -> tuple[list[Floats], list[bool]]:
+def _call(
+    pipeline: Any, group: Sequence[PreparedRequest], on_step: StepHook, rename: Mapping[str, str]
+) -> tuple[list[Floats], list[bool]]:
     """Call the pipeline; return (frames, height, width, 3) in 0 … 1 per request, and which were refused."""
     accepted = inspect.signature(type(pipeline).__call__).parameters
     first = group[0]
@@ -119,9 +121,9 @@ def _call(pipeline: Any, group: Sequence[PreparedRequest], on_step: StepHook) ->
     if first.negative_prompt is not None:
         arguments["negative_prompt"] = [request.negative_prompt for request in group]
     if first.image is not None:
-        arguments["image"] = [request.image for request in group]
+        arguments[rename.get("image", "image")] = [request.image for request in group]
     if first.mask is not None:
-        arguments["mask_image"] = [request.mask for request in group]
+        arguments[rename.get("mask", "mask_image")] = [request.mask for request in group]
     if not first.batchable:
         arguments = {name: value[0] if isinstance(value, list) else value for name, value in arguments.items()}
     if "callback_on_step_end" in accepted:

@@ -27,10 +27,11 @@ from abstractvision_batch.backends.huggingface_diffusers.loading import (
 from abstractvision_batch.backends.huggingface_diffusers.lora import activate_loras
 from abstractvision_batch.errors import CapabilityNotSupportedError
 
+# names, because diffusers imports every pipeline there is for the classes
 _AUTO = {
-    "text_to_image": diffusers.AutoPipelineForText2Image,
-    "image_to_image": diffusers.AutoPipelineForImage2Image,
-    "inpaint": diffusers.AutoPipelineForInpainting,
+    "text_to_image": "AutoPipelineForText2Image",
+    "image_to_image": "AutoPipelineForImage2Image",
+    "inpaint": "AutoPipelineForInpainting",
 }
 
 
@@ -54,7 +55,8 @@ class LoadedModel:
             DependencyError: the installed Diffusers lacks its class.
         """
         if kind not in self._pipelines:
-            self._pipelines[kind] = self._derive(kind)
+            with quiet():
+                self._pipelines[kind] = self._derive(kind)
         pipeline = self._pipelines[kind]
         if self.config.offload != "none" and pipeline is not self._hooked:
             place(pipeline, self.config, self.device)  # offloading hooks belong to one pipeline at a time
@@ -104,8 +106,7 @@ class LoadedModel:
         if auto is None:
             raise CapabilityNotSupportedError(f"{self.config.model_id}: {type(self.base).__name__} does no {kind}")
         try:
-            with quiet():
-                derived = auto.from_pipe(self.base)
+            derived = getattr(diffusers, auto).from_pipe(self.base)
         except ValueError as exc:
             raise CapabilityNotSupportedError(
                 f"{self.config.model_id}: no {kind} pipeline goes with {type(self.base).__name__} ({short(exc)})"
@@ -141,7 +142,6 @@ def _share_components(base: Any, pipeline_class: Any) -> Any:
             raise CapabilityNotSupportedError(
                 f"{pipeline_class.__name__} needs {name}, which {type(base).__name__} has not"
             )
-    with quiet():
-        pipeline = pipeline_class(**given)
+    pipeline = pipeline_class(**given)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -166,7 +166,7 @@ def _download(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     """Fetch what is missing of a model into the hub cache, then find it there."""
     try:
         diffusers.DiffusionPipeline.download(
-            config.model_id,
+            config.repo_id or config.model_id,
             cache_dir=config.cache_dir,
             revision=config.revision,
             use_safetensors=config.use_safetensors,

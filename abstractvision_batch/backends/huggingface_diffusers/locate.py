@@ -46,11 +46,12 @@ def find_model(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     if config.path is not None:
         folder = _local_folder(config.path)
         return ModelFiles(folder, config.path, None, _read_index(folder))
-    if Path(config.model_id).expanduser().is_dir():
-        folder = Path(config.model_id).expanduser()
-        return ModelFiles(folder, config.model_id, None, _read_index(folder))
-    folder = find_snapshot(config.model_id, revision=config.revision, cache_dir=config.cache_dir)
-    return ModelFiles(folder, config.model_id, folder.name, _read_index(folder))
+    repo_id = config.repo_id or config.model_id
+    if Path(repo_id).expanduser().is_dir():
+        folder = Path(repo_id).expanduser()
+        return ModelFiles(folder, repo_id, None, _read_index(folder))
+    folder = find_snapshot(repo_id, revision=config.revision, cache_dir=config.cache_dir)
+    return ModelFiles(folder, repo_id, folder.name, _read_index(folder))
 
 
 def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str | None = None) -> Path:

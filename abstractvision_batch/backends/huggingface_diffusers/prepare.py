@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.types import (
@@ -86,7 +86,9 @@ def kind_of(request: PipelineRequest) -> str:
             return "image_to_video"
 
 
-def prepare_request(request: PipelineRequest, pipeline: Any, loras: tuple[LoraAdapter, ...]) -> PreparedRequest:
+def prepare_request(
+    request: PipelineRequest, pipeline: Any, config: HuggingFaceDiffusersBackendConfig
+) -> PreparedRequest:
     """Translate a request for a pipeline.
 
     Raises:
@@ -95,9 +97,9 @@ def prepare_request(request: PipelineRequest, pipeline: Any, loras: tuple[LoraAd
     accepted = inspect.signature(type(pipeline).__call__).parameters
     name = type(pipeline).__name__
     extra = dict(request.extra)
-    shared, notes = _sampling(request, accepted, name)
+    shared, notes = _sampling(request, accepted, name, config.rename)
     own_loras = _request_loras(extra)
-    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared), name)
+    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(config.rename.values()), name)
     shared |= extra
 
     image, mask, size = _images(request, size_multiple(pipeline), notes)
@@ -115,8 +117,9 @@ def prepare_request(request: PipelineRequest, pipeline: Any, loras: tuple[LoraAd
         negative = " "  # without one these pipelines leave guidance out
     seed = secrets.randbelow(2**63) if request.seed is None else request.seed
     fps = request.fps or DEFAULT_FPS if isinstance(request, VideoGenerationRequest | ImageToVideoRequest) else None
-    if fps is not None and "fps" in accepted:
-        shared["fps"] = fps
+    fps_argument = config.rename.get("fps", "fps")
+    if fps is not None and fps_argument in accepted:
+        shared[fps_argument] = fps
     return PreparedRequest(
         kind=kind_of(request),
         prompt=request.prompt or "",
@@ -125,7 +128,7 @@ def prepare_request(request: PipelineRequest, pipeline: Any, loras: tuple[LoraAd
         image=image,
         mask=mask,
         shared=shared,
-        loras=loras if own_loras is None else own_loras,
+        loras=config.loras if own_loras is None else own_loras,
         expected_size=size,
         fps=fps,
         notes=notes | {"seed": seed},
@@ -146,15 +149,16 @@ def size_multiple(pipeline: Any) -> int:
 
 
 def _sampling(
-    request: PipelineRequest, accepted: Mapping[str, inspect.Parameter], name: str
+    request: PipelineRequest, accepted: Mapping[str, inspect.Parameter], name: str, rename: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Translate steps, guidance and strength; the notes say what is used, defaults of the pipeline included."""
     # Pipelines with both names take distilled guidance as guidance_scale (Flux: true_cfg_scale 1 by default) or
     # classifier-free guidance as true_cfg_scale (Qwen-Image: 4 by default).
     true_cfg = "true_cfg_scale" in accepted and accepted["true_cfg_scale"].default != 1.0
+    guidance = rename.get("guidance_scale", "true_cfg_scale" if true_cfg else "guidance_scale")
     wanted = {
-        "num_inference_steps": ("steps", request.steps),
-        "true_cfg_scale" if true_cfg else "guidance_scale": ("guidance_scale", request.guidance_scale),
+        rename.get("steps", "num_inference_steps"): ("steps", request.steps),
+        guidance: ("guidance_scale", request.guidance_scale),
     }
     if isinstance(request, ImageEditRequest):
         wanted["strength"] = ("strength", request.strength)
