@@ -140,8 +140,10 @@ def _check_all(
     card: ModelCard | None = None
     if spec is not None:
         ignore = frozenset(wrong)
-        cards = _load_cards(spec, base_dir, registry_paths, problems) if ("registry",) not in ignore else {}
+        cards = _load_cards(spec, base_dir, registry_paths, problems)
         if cards is not None:
+            if spec.model not in cards and any(path[0] == "registry" for path in ignore):
+                ignore |= {("model",)}  # its card may be where registry.paths was meant to say
             checked = check_spec(spec, cards, ignore=ignore)
             spec, card = checked.spec, checked.card
             for path, said in checked.problems:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.positions import FieldPath, show
@@ -60,54 +61,44 @@ def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[
 
 
 def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPath, str] | None:
+    """Field and message of one of pydantic's errors; None for one about another union member than was meant."""
     while rest:
-        options = [unwrap(member) for member in members(spot.annotation)]
+        bares = [unwrap(member)[0] for member in members(spot.annotation)]
+        bare, origin = bares[0], get_origin(bares[0])
+        part = rest.pop(0)
         if spot.discriminator is not None:
-            tag = rest.pop(0)
-            chosen = next(bare for bare, _ in options if bare.model_fields[spot.discriminator].default == tag)
-            spot = _Spot(spot.path, chosen, (), spot.value)
-        elif len(options) > 1:
-            rest.pop(0)
-            chosen = _member_for(spot.value, [bare for bare, _ in options])
+            bare = next(model for model in bares if model.model_fields[spot.discriminator].default == part)
+            spot = _Spot(spot.path, bare, (), spot.value)
+        elif len(bares) > 1:
+            chosen = _member_for(spot.value, bares)
             if chosen is None:
-                rest = []
-            elif not rest:
-                return None  # another member than the one that the value was meant for
-            else:
-                spot = _Spot(spot.path, chosen, (), spot.value)
-                if not _fits_next(chosen, rest[0]):
-                    return None
+                break
+            if not rest or isinstance(rest[0], int) != (get_origin(chosen) in (list, tuple)):
+                return None
+            spot = _Spot(spot.path, chosen, (), spot.value)
+        elif is_model(bare):
+            if part not in bare.model_fields:
+                return (*spot.path, part), _unknown_field(str(part), bare)
+            info = bare.model_fields[str(part)]
+            if item["type"] == "missing" and not rest:
+                return (*spot.path, part), f"required field is missing{_in_parentheses(_as_clause(info.description))}"
+            spot = _field_of(spot, str(part), info)
+        elif origin in (dict, list, tuple):
+            if rest == ["[key]"]:
+                return (*spot.path, part), _unknown_key(str(part), literals(get_args(bare)[0]))
+            element = get_args(bare)[-1 if origin is dict else 0]
+            spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
         else:
-            bare, constraints = options[0]
-            part = rest[0]
-            if is_model(bare):
-                rest.pop(0)
-                if part not in bare.model_fields:
-                    return (*spot.path, part), _unknown_field(str(part), bare)
-                info = bare.model_fields[str(part)]
-                if item["type"] == "missing" and not rest:
-                    return (*spot.path, part), f"required field is missing{_said_of(info.description)}"
-                spot = _Spot(
-                    (*spot.path, part),
-                    info.annotation,
-                    tuple(info.metadata),
-                    spot.value.get(part) if isinstance(spot.value, dict) else None,
-                    info.discriminator if isinstance(info.discriminator, str) else None,
-                    info.description,
-                )
-            elif get_origin(bare) in (dict, list, tuple):
-                rest.pop(0)
-                arguments = get_args(bare)
-                if rest == ["[key]"]:
-                    return (*spot.path, part), _unknown_key(str(part), literals(arguments[0]))
-                element = arguments[-1] if get_origin(bare) is dict else arguments[0]
-                spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
-            else:
-                rest = []
-                spot = _Spot(spot.path, bare, (*spot.constraints, *constraints), spot.value)
+            break
     kind = spot.discriminator
     path = (*spot.path, kind) if kind and isinstance(spot.value, dict) and kind in spot.value else spot.path
     return path, _wrong_value(spot, item)
+
+
+def _field_of(spot: _Spot, name: str, info: FieldInfo) -> _Spot:
+    discriminator = info.discriminator if isinstance(info.discriminator, str) else None
+    value = _child(spot.value, name)
+    return _Spot((*spot.path, name), info.annotation, tuple(info.metadata), value, discriminator, info.description)
 
 
 def _wrong_value(spot: _Spot, item: Any) -> str:
@@ -170,10 +161,6 @@ def _member_for(value: Any, bares: list[Any]) -> Any:
     return None
 
 
-def _fits_next(bare: Any, part: str | int) -> bool:
-    return isinstance(part, int) == (get_origin(bare) in (list, tuple))
-
-
 def _child(value: Any, part: str | int) -> Any:
     if isinstance(value, dict):
         return value.get(part)
@@ -186,10 +173,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _said_of(doc: str | None) -> str:
-    return _in_parentheses(_as_clause(doc))
 
 
 def _as_clause(doc: str | None) -> str | None:

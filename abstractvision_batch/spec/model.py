@@ -54,6 +54,8 @@ def _require_regular_expression(value: str) -> str:
 
 
 RegularExpression = Annotated[str, AfterValidator(_require_regular_expression)]
+#: Parameters that a server may know by another name.
+ExtensionName = Literal["negative_prompt", "seed", "steps", "guidance_scale", "strength", "num_frames", "fps"]
 
 
 class FromEnv(StrictModel):
@@ -205,7 +207,66 @@ class ProceduralBackendSpec(StrictModel):
     """Regular expression; a request whose prompt matches ends its worker process."""
 
 
-BackendSpec = Annotated[DiffusersBackendSpec | ProceduralBackendSpec, Field(discriminator="kind")]
+UrlPath = Annotated[str, StringConstraints(pattern=r"^(/|https?://)\S*$")]
+
+
+class OpenAIBackendSpec(StrictModel):
+    """Generation by a server that speaks OpenAI's image and video API: official, in the cluster or on this machine.
+
+    It serves any model: the card need not name this backend.
+    """
+
+    kind: Literal["openai"] = "openai"
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]
+    """The `/v1`-style root: `http://127.0.0.1:8000/v1`, `https://api.openai.com/v1`. `${NAME}` is replaced."""
+    api_key: FromEnv | None = None
+    """Key of the server, by the variable that holds it on every worker: `{env: OPENAI_API_KEY}`."""
+    headers: dict[str, str | FromEnv] = Field(default_factory=dict)
+    """More headers; they go to this server only. Secrets as `{env: NAME}`."""
+    served_model: Text | None = None
+    """The server's own name of the model; by default the model's id."""
+    timeout_s: Annotated[Number, Field(gt=0, le=86400)] = 600.0
+    """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
+    connect_timeout_s: Annotated[Number, Field(gt=0, le=3600)] = 10.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """Further attempts after a rate limit, a server error or a lost connection, before `execution.max_attempts` counts."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Requests of one worker in flight, within its batch; fewer while the server answers that it has too many."""
+    max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
+    """Of a larger reply no more is read."""
+    request_shape: Literal["auto", "openai", "extended", "sd_server"] = "auto"
+    """`openai` sends the official fields only, `extended` also seed, steps and the like, `sd_server` these in the prompt.
+
+    `auto`: `openai` for official hosts and OpenAI's models, else `extended`.
+    """
+    field_names: dict[ExtensionName, Text] = Field(default_factory=dict)
+    """The server's own names of parameters: `{steps: num_inference_steps}`."""
+    size_separator: Literal["x", "*"] = "x"
+    """Between width and height in `size`."""
+    idempotency_key: bool = True
+    """Whether every attempt at a request carries the same `Idempotency-Key` header."""
+    image_generations_path: UrlPath = "/images/generations"
+    image_edits_path: UrlPath = "/images/edits"
+    models_path: UrlPath = "/models"
+    video_mode: Literal["paths", "videos_api"] = "paths"
+    """`paths`: one call to the paths below; `videos_api`: create a job at `videos_path`, poll it, download."""
+    text_to_video_path: UrlPath | None = None
+    image_to_video_path: UrlPath | None = None
+    image_to_video_mode: Literal["multipart", "json_b64"] = "multipart"
+    """How the image goes to `image_to_video_path`: as a form's file, or as `image_b64` in JSON."""
+    videos_path: UrlPath = "/videos"
+    poll_interval_s: Annotated[Number, Field(gt=0, le=600)] = 1.0
+    """Between looks at a video job, unless the server says otherwise."""
+
+    def serves(self, task: Task) -> bool:
+        """Whether this configuration reaches the task."""
+        if task == "multi_view_image":
+            return False
+        path = self.text_to_video_path if task == "text_to_video" else self.image_to_video_path
+        return task.endswith("image") or self.video_mode == "videos_api" or path is not None
+
+
+BackendSpec = Annotated[DiffusersBackendSpec | OpenAIBackendSpec | ProceduralBackendSpec, Field(discriminator="kind")]
 
 
 class RegistrySpec(StrictModel):

@@ -53,11 +53,14 @@ def test_everywhere_else_a_dollar_is_a_dollar(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_unset_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the model is not called unknown: its card may be in the folder that could not be named."""
     monkeypatch.delenv("AV_A", raising=False)
     monkeypatch.delenv("AV_B", raising=False)
 
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping({**GOOD, "output": {"path": "${AV_A}"}, "registry": {"paths": ["x", "${AV_B}"]}})
+        spec_from_mapping(
+            {**GOOD, "model": "me/mine", "output": {"path": "${AV_A}"}, "registry": {"paths": ["x", "${AV_B}"]}}
+        )
 
     assert caught.value.problems == (
         "<spec>: output.path: environment variable AV_A is not set (export AV_A=…)",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.load import spec_from_mapping
@@ -49,6 +51,7 @@ REFUSED: list[dict[str, Any]] = [
     {**GOOD, "execution": {"actors": 0}},
     {**GOOD, "output": {"path": "x", "storage_options": {"secret": {"env": "a b"}}}},
 ]
+SPECS = Path(__file__).parents[2] / "specs"
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 
@@ -73,6 +76,11 @@ def test_the_schema_refuses_what_does_not_load(data: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors(data))
     with pytest.raises(SpecError):
         spec_from_mapping(data)
+
+
+@pytest.mark.parametrize("file", sorted(SPECS.glob("*.yaml")), ids=lambda file: file.name)
+def test_the_schema_accepts_the_specs_of_the_repository(file: Path) -> None:
+    assert list(VALIDATOR.iter_errors(yaml.safe_load(file.read_text(encoding="utf-8")))) == []
 
 
 def test_every_part_of_the_spec_is_described() -> None:
