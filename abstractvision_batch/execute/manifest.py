@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
@@ -85,14 +84,12 @@ def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa
 
 def count_rows(store: Store) -> RowCounts:
     """Count outcomes over the merged manifest where it is there, else over the parts."""
+    statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    succeeded = failed = 0
     for table in _status_tables(store):
-        ok = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
-        succeeded += ok
-        failed += table.num_rows - ok
-        kinds.update(kind for kind in table["error_kind"].to_pylist() if kind is not None)
-    return RowCounts(succeeded, failed, dict(sorted(kinds.items())))
+        statuses.update(_value_counts(table["status"]))
+        kinds.update(_value_counts(table["error_kind"]))
+    return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())))
 
 
 def merged_rows(store: Store) -> int | None:
@@ -137,6 +134,11 @@ def _write_merged(path: Path, tables: Iterator[pa.Table]) -> int:
         if writer is not None:
             writer.close()
     return written
+
+
+def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    counts = {one["values"].as_py(): one["counts"].as_py() for one in column.value_counts()}
+    return {value: count for value, count in counts.items() if value is not None}
 
 
 def _status_tables(store: Store) -> Iterator[pa.Table]:
