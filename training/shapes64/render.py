@@ -20,8 +20,8 @@ COLOUR_JITTER = 8.0
 BACKGROUND_JITTER = 4.0
 CENTRE_JITTER = 2.0
 
-# Every tenth prompt leaves the size open, and every tenth the background, so that shorter prompts work too.
-OMIT_PROBABILITY = 0.1
+# Every fifth prompt leaves the size open, and every fifth the background, so that shorter prompts work too.
+OMIT_PROBABILITY = 0.2
 
 SQUARE_HALF_SIDE = 0.86
 CROSS_HALF_WIDTH = 0.36

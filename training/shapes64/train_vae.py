@@ -88,7 +88,8 @@ def train_vae(
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             decibels = 10 * math.log10(4 / functional.mse_loss(decoded, images).item())
-            logger.info("step %d of %d loss %.4f %.1f dB %.0f s", step, steps, loss, decibels, time.monotonic() - start)
+            seconds = time.monotonic() - start
+            logger.info("step %d of %d loss %.4f %.1f dB %.0f s", step, steps, loss.item(), decibels, seconds)
     torch.save(vae.cpu().state_dict(), work / "vae.pt")
 
 
