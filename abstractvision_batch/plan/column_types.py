@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 _INT, _FLOAT, _BOOL, _STRING, _NESTED, _HUGE = (1 << bit for bit in range(6))
+#: A scalar that is no text yet, such as a date.
+_TEXT = _STRING | _HUGE
 _TYPES: dict[int, pa.DataType] = {
     _INT: pa.int64(),
     _FLOAT: pa.float64(),
@@ -75,7 +77,9 @@ def _kind_of_value(value: object) -> int:
         return _INT | (0 if -_EXACT_FLOAT <= value <= _EXACT_FLOAT else _wide(value))
     if isinstance(value, float):
         return _FLOAT
-    return _NESTED if isinstance(value, list | dict) else _STRING
+    if isinstance(value, str):
+        return _STRING
+    return _NESTED if isinstance(value, list | dict) else _TEXT
 
 
 def _wide(value: int) -> int:
@@ -98,7 +102,7 @@ def _kind_of_type(type_: pa.DataType) -> int:
         return _FLOAT
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return _STRING
-    return _NESTED if pa.types.is_nested(type_) else _STRING | _HUGE
+    return _NESTED if pa.types.is_nested(type_) else _TEXT
 
 
 def _to_json(value: Any) -> str:

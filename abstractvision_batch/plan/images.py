@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
-from PIL import Image
+from PIL import ExifTags, Image
 
+from abstractvision_batch.errors import StorageError
 from abstractvision_batch.plan.sources import is_remote
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
 
 _REMEMBERED_IMAGES = 65_536
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class ImageProber:
 
         Raises:
             ValueError: with the message of what is wrong.
+            StorageError: a remote store failed.
         """
         url = self._locate(folder, name)
         try:
@@ -56,6 +59,11 @@ class ImageProber:
             raise ValueError(f"{name}: {what}") from None
         except ImportError as error:
             raise ValueError(f"{name}: no driver for this URL: {error}") from None
+        except ValueError:
+            raise
+        except Exception as error:
+            # Each fsspec driver has an error tree of its own, not all of it under OSError.
+            raise StorageError(f"{url}: {str(error) or type(error).__name__} (running again tries again)") from error
 
     @staticmethod
     def _locate(folder: str, name: str) -> str:
@@ -70,6 +78,14 @@ class ImageProber:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream) as image:
-                width, height = image.size
+                width, height = _upright_size(image)
         size = stream.seek(0, io.SEEK_END)
         return InputImage(url, width, height, f"{name}|{size}")
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """The size as backends see it, who turn a picture as its EXIF says."""
+    # A PNG without the tag in its header would be decoded whole to look for it at the end.
+    has_tags = image.format != "PNG" or "exif" in image.info
+    turned = has_tags and image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    return (image.height, image.width) if turned else image.size

@@ -81,7 +81,9 @@ class PromptFile:
         if self.source.format != "parquet":
             return None
         with _readable(self.source) as stream:
-            return self._open_parquet(stream).schema_arrow
+            schema = self._open_parquet(stream).schema_arrow
+        self._check_header((0, schema.names))
+        return schema
 
     def _lines(self, stream: BinaryIO) -> Iterator[tuple[int, str]]:
         """Decoded lines with their line ends; only a newline ends a line, so U+2028 in a prompt is a character."""
@@ -219,7 +221,7 @@ class PromptFile:
                 for row in batch.to_pylist():
                     line += 1
                     yield line, row
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:
             raise SpecError(f"{self.place(line + 1)}: the file is damaged: {error}") from error
 
     def _open_parquet(self, stream: BinaryIO) -> pq.ParquetFile:

@@ -116,9 +116,9 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
             return [path.absolute()]
         if not _is_glob(source):
             raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()})")
-        pattern_root = Path(path.anchor) if path.is_absolute() else Path()
-        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-        matches = sorted(p.absolute() for p in pattern_root.glob(pattern) if p.is_file())
+        pattern = Path(source).expanduser()
+        root = Path(pattern.anchor) if pattern.is_absolute() else loaded.base_dir
+        matches = sorted(p.absolute() for p in root.glob(str(pattern.relative_to(pattern.anchor))) if p.is_file())
     except (OSError, ValueError, NotImplementedError) as error:  # a name too long, a NUL byte, an odd pattern
         raise SpecError(f"{place}: {source[:200]!r} cannot be looked up: {error}") from error
     if not matches:

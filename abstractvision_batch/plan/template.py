@@ -2,7 +2,7 @@
 
 Strict: an unknown column is an error before the first row, wherever in the template it stands. Sandboxed, and pure: no
 function, no random filter, nothing that grows without the row growing, so a spec from elsewhere can do no harm and the
-same rows always give the same prompts.
+same rows always give the same prompts. `row['a name']` reads a column whose name is no identifier.
 """
 
 from __future__ import annotations
@@ -76,15 +76,17 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
         return None
     environment = _Environment(_refuse_null)
     try:
-        _check_names(loaded, "template", environment, text, columns)
+        as_row = _check_names(loaded, "template", environment, text, columns)
         template = environment.from_string(text)
     except TemplateSyntaxError as error:
         raise SpecError(f"{_place(loaded, 'template')}: line {error.lineno} of it: {error.message}") from error
+    except RecursionError as error:
+        raise SpecError(f"{_place(loaded, 'template')}: it is nested too deeply") from error
 
     def render(row: Mapping[str, Any]) -> str:
         pieces, length = [], 0
         try:
-            for piece in template.generate(row):
+            for piece in template.generate({"row": row, **row} if as_row else row):
                 length += len(piece)
                 if length > MAX_PROMPT_CHARACTERS:
                     raise RowError(f"template: the prompt passes {MAX_PROMPT_CHARACTERS} characters")
@@ -108,27 +110,32 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
     environment = _Environment(None)
     try:
         expression = environment.compile_expression(text, undefined_to_none=False)
-        _check_names(loaded, "where", environment, "{{ (" + text + "\n) }}", columns)
+        as_row = _check_names(loaded, "where", environment, "{{ (" + text + "\n) }}", columns)
     except TemplateSyntaxError as error:
         raise SpecError(f"{_place(loaded, 'where')}: {error.message}") from error
+    except RecursionError as error:
+        raise SpecError(f"{_place(loaded, 'where')}: it is nested too deeply") from error
 
     def keep(row: Mapping[str, Any]) -> bool:
         try:
-            return bool(expression(row))
+            return bool(expression({"row": row, **row} if as_row else row))
         except _ROW_ERRORS as error:
             raise RowError(f"where: {error}") from error
 
     return keep
 
 
-def _check_names(loaded: LoadedSpec, field: str, environment: _Environment, text: str, columns: Sequence[str]) -> None:
-    unknown = sorted(meta.find_undeclared_variables(environment.parse(text)) - set(columns))
+def _check_names(loaded: LoadedSpec, field: str, environment: _Environment, text: str, columns: Sequence[str]) -> bool:
+    """Whether the text says `row`, which stands for the whole row: `row['a name with spaces']`."""
+    names = meta.find_undeclared_variables(environment.parse(text))
+    unknown = sorted(names - {*columns, "row"})
     if unknown:
         lines = tuple(
             f"{_place(loaded, field)}: the prompts have no column {name!r} ({suggest(name, columns)})"
             for name in unknown
         )
         raise SpecError("\n".join(lines), problems=lines)
+    return "row" in names
 
 
 def _place(loaded: LoadedSpec, field: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.plan.planning import Planner
 
@@ -42,6 +42,17 @@ def test_images_of_two_sizes_and_masked_ones_are_never_in_one_batch(planner: Pla
     for row in plan.rows:
         batches.setdefault(row["batch_id"], set()).add((row["input_image"][-5:], row["mask_image"] is not None))
     assert sorted(map(len, batches.values())) == [1, 1, 1]
+
+
+def test_a_turned_photo_counts_with_its_upright_size(planner: Planner) -> None:
+    draw(planner, "upright.png", 8, 16)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (16, 8)).save(planner.folder / "turned.jpg", exif=exif)
+
+    plan = planner.build([{"prompt": "x", "image": name} for name in ("upright.png", "turned.jpg")], **JOB)
+
+    assert plan.column("batch_size") == [2, 2]
 
 
 def test_the_same_name_with_other_content_is_another_request(planner: Planner) -> None:
