@@ -54,7 +54,7 @@ def draw(picture: Picture, width: int, height: int, *, phase: float = 0.0) -> Rg
     numbers = _numbers("composition", picture.seed, picture.view)
     x, y, short = _axes(width, height)
     # smallest edge: one and a half pixels, where steps are many
-    softness = max(1.5 / short, 0.6 / (picture.steps + 1))
+    softness = max(1.5 / short, 0.3 / (picture.steps + 1))
 
     canvas = _gradient(palette, numbers, x, y)
     for color in palette[2:4]:
@@ -78,7 +78,7 @@ def _palette(picture: Picture) -> list[Color]:
     """Choose five colours: two neighbours in hue for the ground, their complement and two accents above it."""
     numbers = _numbers("palette", picture.prompt, picture.negative_prompt)
     hue, spread = next(numbers), 0.06 + 0.12 * next(numbers)
-    strength = picture.guidance_scale / (picture.guidance_scale + 2.5)
+    strength = picture.guidance_scale / (picture.guidance_scale + 1.2)
     dark = next(numbers) < 0.5
     ground = (0.22, 0.42) if dark else (0.97, 0.86)
     accents = (0.95, 0.75, 1.0) if dark else (0.55, 0.8, 0.35)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
     ImageToVideoRequest,
+    MultiAngleRequest,
     VideoGenerationRequest,
 )
 
@@ -628,3 +630,39 @@ def test_wan_makes_a_video_from_an_image(tiny_wan_image_to_video: Path) -> None:
     for item in items:
         assert isinstance(item, GeneratedAsset)
         assert probe(item.data, item.mime_type).frames == 5
+
+
+# views
+
+
+def test_every_angle_is_an_edit_of_the_reference_in_one_pass(sd: HuggingFaceDiffusersVisionBackend) -> None:
+    request = MultiAngleRequest("a fox", gray(64, 32), angles=("front", "back"), steps=4, seed=1)
+
+    (views,) = sd.generate_batch([request])
+
+    assert isinstance(views, list)
+    assert [(view.metadata["angle"], view.metadata["batch_size"]) for view in views] == [("front", 2), ("back", 2)]
+    assert {view.metadata["pipeline"] for view in views} == {"StableDiffusionImg2ImgPipeline"}
+    assert levels_apart(views[0], views[1]) > 0
+
+
+def test_without_a_reference_one_is_generated_first(sd: HuggingFaceDiffusersVisionBackend) -> None:
+    request = MultiAngleRequest("a fox", angles=("front",), steps=4, seed=1, width=64, height=64)
+    reference = sd.generate_image(ImageGenerationRequest("a fox", width=64, height=64, steps=4, seed=1))
+
+    (made,) = sd.generate_angles(request)
+    (given,) = sd.generate_angles(replace(request, reference_image=reference.data))
+
+    assert made.mime_type == "image/png"
+    assert levels_apart(made, given) == 0
+
+
+def test_the_angles_adapter_acts_on_views_alone(tiny_sd: Path, lora: Path) -> None:
+    request = MultiAngleRequest("a fox", gray(), angles=("front",), steps=4, seed=1)
+    with make_backend(tiny_sd) as plain, make_backend(tiny_sd, angles_lora=str(lora)) as turning:
+        text = [backend.generate_batch([text_request()])[0] for backend in (plain, turning)]
+        views = turning.generate_angles(request)
+        after = turning.generate_batch([text_request()])[0]
+
+    assert levels_apart(text[0], text[1]) == levels_apart(text[1], after) == 0
+    assert views[0].metadata["loras"] == [{"source": str(lora), "scale": 1.0}]

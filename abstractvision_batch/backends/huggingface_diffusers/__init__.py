@@ -1,8 +1,8 @@
 """Local generation with Diffusers. Importing this package imports neither torch nor diffusers.
 
 `config` what a user says · `locate` where a model's files are · `loading` files to a pipeline · `loaded_model` one
-model's pipelines over one set of weights · `lora` adapters · `prepare` a request to pipeline arguments · `forward` one
-forward pass and its outcome · `backend` the interface over all that.
+model's pipelines over one set of weights · `lora` adapters · `prepare` a request to pipeline arguments · `views` angles
+as edits · `forward` one forward pass and its outcome · `backend` the interface over all that.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 Offline unless downloads are allowed. torch and diffusers are imported when the first request or `preload` needs them.
 
-Not covered: multi_view_image.
+Not covered: what a request becomes (`prepare`, `views`), the pass itself (`forward`).
 """
 
 from __future__ import annotations
 
 import platform
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     HuggingFaceDiffusersBackendConfig,
+    LoraAdapter,
     config_from_fields,
 )
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
@@ -24,8 +27,9 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     kind_of,
     prepare_request,
 )
+from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import GenerationCancelledError, GenerationError
 from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
@@ -81,8 +85,12 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         return self._generate_one(request, progress_callback)
 
     def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
-        """Refuse: this backend does not do multi_view_image."""
-        raise _no_angles(self.config.model_id)
+        """Generate one PNG per angle, as edits of the reference picture; without one it is generated first."""
+        (item,) = self.generate_batch([request])
+        if isinstance(item, GenerationError):
+            raise item
+        assert isinstance(item, list)  # of a multi_view_image request
+        return [_as_png(view) for view in item]
 
     def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
         """Generate a video as MP4."""
@@ -123,7 +131,8 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         groups: dict[str, list[tuple[int, PreparedRequest]]] = {}
         for index, request in enumerate(requests):
             if isinstance(request, MultiAngleRequest):
-                raise _no_angles(self.config.model_id)
+                items[index] = self._run_views(request, cancelled, on_step)
+                continue
             pipeline = self._loaded().pipeline(kind_of(request))
             try:
                 prepared = prepare_request(request, pipeline, self.config)
@@ -139,7 +148,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
 
     def get_capabilities(self) -> VisionBackendCapabilities:
         """Name the tasks that the model's pipelines do; image tasks, if only its id is known."""
-        kinds = self.config.pipelines or ("text_to_image", "image_to_image", "inpaint")
+        kinds = self.config.pipelines or ("text_to_image", "image_to_image", "inpaint", "multi_view_image")
         tasks = [kind for kind in kinds if kind != "inpaint"]
         return VisionBackendCapabilities(supported_tasks=tasks, supports_mask="inpaint" in kinds)
 
@@ -183,9 +192,48 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         if isinstance(item, GenerationError):
             raise item
         assert isinstance(item, GeneratedAsset)  # a list is only for multi_view_image
-        if item.mime_type != RAW_RGB_MIME_TYPE:
-            return item
-        return GeneratedAsset("image", encode_image(decode_image(item.data), "png"), "image/png", item.metadata)
+        return _as_png(item)
+
+    def _run_views(
+        self, request: MultiAngleRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
+    ) -> list[GeneratedAsset] | GenerationError:
+        """Edit the reference picture once per angle; one angle that fails fails the request."""
+        pipeline = self._loaded().pipeline("multi_view_image")
+        seed = secrets.randbelow(2**63) if request.seed is None else request.seed
+        reference = request.reference_image
+        if reference is None:
+            front = ImageGenerationRequest(
+                prompt=request.prompt,
+                negative_prompt=request.negative_prompt,
+                width=request.width,
+                height=request.height,
+                seed=seed,
+                steps=request.steps,
+                guidance_scale=request.guidance_scale,
+            )
+            (item,) = self.generate_batch([front], cancelled=cancelled, on_step=on_step)
+            if not isinstance(item, GeneratedAsset):
+                assert isinstance(item, GenerationError)  # a list is only for multi_view_image
+                return item
+            reference = item.data
+        lora = self.config.angles_lora
+        edits = plan_views(request, reference, seed=seed, trained=lora is not None)
+        try:
+            views = [prepare_request(edit, pipeline, self.config) for edit in edits]
+        except GenerationError as error:
+            return error
+        turning = () if lora is None else (LoraAdapter(lora),)
+        views = [replace(view, kind="multi_view_image", loras=(*view.loras, *turning)) for view in views]
+        groups = [views] if all(view.batchable for view in views) else [[view] for view in views]
+        assets: list[GeneratedAsset] = []
+        for group in groups:
+            for outcome in self._run_group(group, cancelled, on_step):
+                if not isinstance(outcome, GeneratedAsset):
+                    assert isinstance(outcome, GenerationError)
+                    return outcome
+                angle = request.angles[len(assets)]
+                assets.append(replace(outcome, metadata=outcome.metadata | {"angle": angle}))
+        return assets
 
     def _run_group(
         self, group: list[PreparedRequest], cancelled: Cancelled | None, on_step: ProgressCallback | None
@@ -245,5 +293,7 @@ def _versions() -> dict[str, str]:
     return {package: version(package) for package in _PACKAGES}
 
 
-def _no_angles(model_id: str) -> CapabilityNotSupportedError:
-    return CapabilityNotSupportedError(f"{model_id}: the diffusers backend does no multi_view_image")
+def _as_png(asset: GeneratedAsset) -> GeneratedAsset:
+    if asset.mime_type != RAW_RGB_MIME_TYPE:
+        return asset
+    return replace(asset, data=encode_image(decode_image(asset.data), "png"), mime_type="image/png")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Offload = Literal["none", "model", "sequential"]
 
 #: The kinds of pipeline that one model may have, by what goes in and out. A mask makes image_to_image an inpaint.
-PIPELINE_KINDS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video")
+PIPELINE_KINDS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video", "multi_view_image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class HuggingFaceDiffusersBackendConfig:
     """The pipeline's name of a parameter of ours where it is not the usual one: `{"image": "control_image"}`."""
     scheduler: str | None = field(default=None, kw_only=True)
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
+    angles_lora: str | None = field(default=None, kw_only=True)
+    """Adapter trained on camera angles (folder, file or hub id); it acts on multi_view_image alone."""
     threads: int = field(default=1, kw_only=True)
     """CPU threads of torch in this process. Pinned, because their number changes pixels by a level."""
     attention_slicing: bool = field(default=False, kw_only=True)
@@ -72,6 +74,7 @@ def config_from_fields(
         native_dtype=card_facts.get("dtype"),
         pipelines=dict(card_facts.get("pipelines", {})),
         repo_id=card_facts.get("repo_id"),
+        angles_lora=card_facts.get("lora"),
         rename=dict(card_facts.get("rename", {})),
         loras=loras,
         revision=own.pop("revision", None) or card_facts.get("revision"),

@@ -31,6 +31,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError
 _AUTO = {
     "text_to_image": "AutoPipelineForText2Image",
     "image_to_image": "AutoPipelineForImage2Image",
+    "multi_view_image": "AutoPipelineForImage2Image",
     "inpaint": "AutoPipelineForInpainting",
 }
 
@@ -121,7 +122,7 @@ def _fits(pipeline: Any, kind: str) -> bool:
         return False
     if kind == "inpaint":
         return "mask_image" in accepted
-    if kind.startswith("image"):
+    if kind.startswith(("image", "multi_view")):
         return "image" in accepted and "mask_image" not in accepted
     return "image" not in accepted or ("prompt" in accepted and accepted["image"].default is None)
 
