@@ -1,0 +1,1 @@
+"""Other systems' ways in: AbstractCore's capability plugin and its tools."""
