@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param, check_params
 from abstractvision_batch.spec.messages import explain
-from abstractvision_batch.spec.model import JobSpec, Params
+from abstractvision_batch.spec.model import JobSpec, OpenAIBackendSpec, Params
 from abstractvision_batch.spec.positions import FieldPath, show
 from abstractvision_batch.spec.suggestions import did_you_mean, foreign_name_of
 
@@ -28,6 +28,7 @@ MAX_REQUESTS = 2**31
 Problem = tuple[FieldPath, str]
 
 _SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|token|api_key")
+_SECRET_HEADER = re.compile(r"authorization|api-?key|token|secret|cookie")
 #: What gcsfs takes for a token that is none; a path of a file ends in `.json`.
 _TOKEN_METHODS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
 
@@ -63,6 +64,8 @@ def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozens
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
         problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
+    if not ignore & {("backend", "base_url"), ("task",)}:
+        problems += _check_backend(spec, card)
     spec = spec.model_copy(update=varied)
     kept = tuple((path, said) for path, said in problems if not _is_under(path, ignore))
     return Checked(spec, card, kept)
@@ -78,13 +81,6 @@ def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str
     if spec.task not in card.tasks:
         yield ("task",), f"{card.id} has no task {spec.task} (it has: {', '.join(card.tasks)}; {card.origin})"
         return
-    kinds = card.backends_for(spec.task)
-    if spec.backend.kind not in kinds:
-        known = ", ".join(kinds) or "none"
-        yield (
-            ("backend", "kind"),
-            f"{spec.backend.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
-        )
     given = {name: value for name in Params.model_fields if (value := getattr(spec.params, name)) is not None}
     del given["extra"]
     if "seed" not in spec.params.model_fields_set:
@@ -99,6 +95,24 @@ def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str
                     yield (where, name, index), said
     yield from _check_extra(spec, card)
     yield from _check_required(spec, card, {*given, *spec.params.extra, *spec.matrix, *spec.zip})
+
+
+def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
+    """A server may serve any model, so no card needs to name the openai backend."""
+    if isinstance(spec.backend, OpenAIBackendSpec):
+        if not spec.backend.serves(spec.task):
+            hint = (
+                "set backend.video_mode: videos_api, or the task's path" if spec.task.endswith("video") else "no server"
+            )
+            yield ("backend", "kind"), f"openai as configured does not run {spec.task} ({hint})"
+        if spec.backend.api_key is None and "//api.openai.com" in spec.backend.base_url and not spec.backend.headers:
+            yield ("backend", "base_url"), "this server needs a key (write api_key: {env: OPENAI_API_KEY})"
+    elif card is not None and spec.task in card.tasks and spec.backend.kind not in card.backends_for(spec.task):
+        known = ", ".join(card.backends_for(spec.task)) or "none"
+        yield (
+            ("backend", "kind"),
+            f"{spec.backend.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
+        )
 
 
 def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
@@ -177,6 +191,10 @@ def _find_plain_secrets(spec: JobSpec) -> Iterator[Problem]:
                 continue
             if _SECRET_OPTION.search(name.lower()):
                 yield (part, "storage_options", name), "a secret stands in the spec (write {env: NAME})"
+    if isinstance(spec.backend, OpenAIBackendSpec):
+        for name, value in spec.backend.headers.items():
+            if isinstance(value, str) and _SECRET_HEADER.search(name.lower()):
+                yield ("backend", "headers", name), "a secret stands in the spec (write {env: NAME})"
 
 
 def _repeats(values: list[Any]) -> list[int]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
-from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.model import FromEnv, JobSpec
 from abstractvision_batch.spec.type_words import is_model, members, unwrap
 
 FINGERPRINT_VERSION = 1
@@ -95,7 +95,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.diffusers.cache_dir",
     "backend.diffusers.offload",
     "backend.openai.base_url",  # a server comes back under another port; what it serves is served_model
-    "backend.openai.api_key",
+    "backend.openai.api_key.env",
     "backend.openai.headers",
     "backend.openai.timeout_s",
     "backend.openai.connect_timeout_s",
@@ -194,7 +194,7 @@ def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[
                 tag = kind.model_fields[info.discriminator].default
                 below = (leaf for leaf in leaf_fields(kind) if leaf != info.discriminator)
                 yield from (f"{prefix}{name}.{tag}.{leaf}" for leaf in below)
-        elif len(types) == 1 and is_model(types[0]):
+        elif len(types) == 1 and is_model(types[0]) and types[0] is not FromEnv:
             yield from leaf_fields(types[0], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
@@ -211,7 +211,7 @@ def _differing(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
             kind = getattr(value, info.discriminator)
             yield f"{prefix}{name}.{info.discriminator}", kind
             yield from _differing(value, f"{prefix}{name}.{kind}.")
-        elif isinstance(value, BaseModel):
+        elif isinstance(value, BaseModel) and not isinstance(value, FromEnv):
             yield from _differing(value, f"{prefix}{name}.")
         elif info.is_required() or value != info.get_default(call_default_factory=True):
             yield f"{prefix}{name}", value

@@ -22,7 +22,7 @@ from abstractvision_batch.spec.type_words import describe, is_model, literals, m
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
 
-_HIDDEN = frozenset({"storage_options", "api_key"})
+_HIDDEN = frozenset({"storage_options", "api_key", "headers"})
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 

@@ -218,7 +218,7 @@ class OpenAIBackendSpec(StrictModel):
 
     kind: Literal["openai"] = "openai"
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]
-    """The `/v1`-style root: `http://127.0.0.1:8000/v1`, `https://api.openai.com/v1`. `${NAME}` is replaced."""
+    """The `/v1`-style root: `http://127.0.0.1:8000/v1`, `https://api.openai.com/v1`."""
     api_key: FromEnv | None = None
     """Key of the server, by the variable that holds it on every worker: `{env: OPENAI_API_KEY}`."""
     headers: dict[str, str | FromEnv] = Field(default_factory=dict)
@@ -229,13 +229,13 @@ class OpenAIBackendSpec(StrictModel):
     """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
     connect_timeout_s: Annotated[Number, Field(gt=0, le=3600)] = 10.0
     retries: Annotated[int, Field(ge=0, le=100)] = 5
-    """Further attempts after a rate limit, a server error or a lost connection, before `execution.max_attempts` counts."""
+    """Further attempts after a rate limit, server error or lost connection, inside each of `execution.max_attempts`."""
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Requests of one worker in flight, within its batch; fewer while the server answers that it has too many."""
     max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
     """Of a larger reply no more is read."""
     request_shape: Literal["auto", "openai", "extended", "sd_server"] = "auto"
-    """`openai` sends the official fields only, `extended` also seed, steps and the like, `sd_server` these in the prompt.
+    """`openai` sends official fields only, `extended` seed, steps and the like too, `sd_server` has them in the prompt.
 
     `auto`: `openai` for official hosts and OpenAI's models, else `extended`.
     """

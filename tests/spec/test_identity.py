@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from abstractvision_batch.spec.identity import (
     FINGERPRINT_VERSION,
@@ -37,18 +38,23 @@ ALL = (*IDENTITY_FIELDS, *RUNTIME_FIELDS)
 DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "version": 1,
     "task": "text_to_image",
+    "backend.kind": "diffusers",
     "backend.diffusers.model_path": None,
     "backend.diffusers.revision": None,
     "backend.diffusers.variant": None,
     "backend.diffusers.device": "auto",
     "backend.diffusers.dtype": "auto",
     "backend.diffusers.scheduler": None,
-    "backend.diffusers.loras": [],
+    "backend.diffusers.loras": (),
     "backend.diffusers.threads": 1,
     "backend.diffusers.attention_slicing": False,
     "backend.diffusers.vae_slicing": False,
     "backend.diffusers.vae_tiling": False,
     "backend.diffusers.auto_retry_fp32": True,
+    "backend.openai.served_model": None,
+    "backend.openai.request_shape": "auto",
+    "backend.openai.field_names": {},
+    "backend.openai.video_mode": "paths",
     "prompts.format": "auto",
     "prompts.fields.prompt": "prompt",
     "prompts.fields.id": "id",
@@ -67,7 +73,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "prompts.where": None,
     "prompts.shuffle": None,
     "prompts.limit": None,
-    "prompts.drop": [],
+    "prompts.drop": (),
     "prompts.rename": {},
     "params.negative_prompt": None,
     "params.width": None,
@@ -228,20 +234,27 @@ def test_defaults_of_identity_fields_stay_within_a_version() -> None:
 
 
 def defaults_of_identity_fields() -> dict[str, object]:
-    """Values of a spec that says nothing, of each backend kind, under dotted names."""
+    """Under dotted names; required fields have none."""
     found: dict[str, object] = {}
-    kinds = {name.split(".")[1] for name in IDENTITY_FIELDS if name.count(".") == 2 and name.startswith("backend.")}
-    for kind in sorted({*kinds, "procedural"}):
-        data = _spec({"backend": {"kind": kind}, "params": {}, "matrix": {}}).model_dump(mode="json")
-        data["backend"] = {kind: data["backend"]}
-        for name in IDENTITY_FIELDS:
-            if name in ("model", "backend.kind"):
-                continue
-            value: Any = data
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-                if value is None:
-                    break
-            if not name.startswith("backend.") or name.startswith(f"backend.{kind}."):
-                found[name] = value
+    for name in IDENTITY_FIELDS:
+        info = _field_info(name)
+        if not info.is_required():
+            found[name] = info.get_default(call_default_factory=True)
     return found
+
+
+def _field_info(dotted: str) -> FieldInfo:
+    """The field of a dotted name, in which a backend's kind stands before its fields."""
+    model: Any = JobSpec
+    parts = dotted.split(".")
+    if dotted.startswith("backend."):
+        kinds = {
+            kind.model_fields["kind"].default: kind for kind in get_args(JobSpec.model_fields["backend"].annotation)
+        }
+        model = kinds["diffusers"] if dotted == "backend.kind" else kinds[parts[1]]
+        parts = parts[-1:]
+    for part in parts[:-1]:
+        model = model.model_fields[part].annotation
+    info = model.model_fields[parts[-1]]
+    assert isinstance(info, FieldInfo)
+    return info
