@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command line, the process's own where none is given, and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         # A prompt in a script that the terminal's encoding lacks is shown escaped; it does not end the command.
         reconfigure = getattr(stream, "reconfigure", None)
@@ -14,4 +15,4 @@ def main() -> None:
             reconfigure(errors="backslashreplace")
     from abstractvision_batch.cli.app import app
 
-    app(prog_name="avbatch")
+    app(args=args, prog_name="avbatch")
