@@ -95,7 +95,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.diffusers.cache_dir",
     "backend.diffusers.offload",
     "backend.openai.base_url",  # a server comes back under another port; what it serves is served_model
-    "backend.openai.api_key.env",
+    "backend.openai.api_key",
     "backend.openai.headers",
     "backend.openai.timeout_s",
     "backend.openai.connect_timeout_s",
