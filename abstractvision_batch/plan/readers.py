@@ -181,15 +181,15 @@ class PromptFile:
         record = text
         for taken in range(_MAX_TSV_RECORD_LINES):
             try:
-                (cells,) = csv.reader(io.StringIO(record, newline=""), "excel-tab", strict=True)
+                records = list(csv.reader(io.StringIO(record, newline=""), "excel-tab", strict=True))
             except csv.Error as error:
                 if "unexpected end of data" not in str(error):
                     break
             else:
-                if len(cells) != width:
+                if [len(cells) for cells in records] != [width]:
                     break
                 del waiting[:taken]
-                return cells
+                return records[0]
             if taken == len(waiting):
                 following = next(lines, None)
                 if following is None:
@@ -208,10 +208,12 @@ class PromptFile:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 self.problems.add(f"{self.place(line)}: not JSON: {reason} (one JSON object a line)")
                 continue
-            if isinstance(value, dict):
-                yield line, value
-            else:
+            if not isinstance(value, dict):
                 self.problems.add(f'{self.place(line)}: not a JSON object (write {{"prompt": …}})')
+            elif "\\ud" in text.lower() and not _encodable("".join(value)):
+                self.problems.add(f"{self.place(line)}: half a surrogate pair in a name, which is no character")
+            else:
+                yield line, value
 
     def _parquet_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
         table = self._open_parquet(stream)
@@ -226,8 +228,10 @@ class PromptFile:
 
     def _open_parquet(self, stream: BinaryIO) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(stream)
-        except (pa.ArrowException, OSError) as error:
+            file = pq.ParquetFile(stream)
+            str(file.schema_arrow)  # decodes every name, so that a damaged one is found here
+            return file
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise SpecError(f"{self.source.name}: not a Parquet file: {error}") from error
 
 
@@ -237,6 +241,14 @@ def _unquote(cell: str) -> str:
         return cell
     inner = cell[1:-1]
     return inner.replace('""', '"') if '"' not in inner.replace('""', "") else cell
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:

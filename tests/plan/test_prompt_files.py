@@ -187,6 +187,8 @@ def test_the_digest_is_of_the_content_and_not_of_the_name(planner: Planner) -> N
         ("deep.jsonl", b"[" * 100_000, "deep.jsonl:1: not JSON"),
         ("list.jsonl", b'["a"]\n', "list.jsonl:1: not a JSON object"),
         ("half.jsonl", b'{"prompt": "\\ud800"}\n', "half.jsonl:1: prompt: half a surrogate pair"),
+        ("name.jsonl", b'{"prompt": "a", "\\uD800": 1}\n', "name.jsonl:1: half a surrogate pair in a name"),
+        ("return.tsv", b'prompt\tn\n"a{""x"" b"\r1\nb\t"\n', "return.tsv:2: 1 fields where the header has 2"),
         ("number.jsonl", b'{"prompt": 5}\n', "number.jsonl:1: prompt: 5 is not a text"),
         ("empty.txt", b"\n \n", "there is no prompt"),
         ("empty.csv", b"prompt\n", "there is no prompt"),
@@ -210,6 +212,13 @@ def test_every_bad_line_of_a_file_is_listed_up_to_twenty(planner: Planner) -> No
 
     assert [line.split(": ")[0] for line in some] == ["some.csv:2", "some.csv:3", "some.csv:4"]
     assert len(many) == 20
+
+
+def test_a_glob_may_climb_out_of_the_folder_of_the_spec(planner: Planner) -> None:
+    planner.write("prompts/a.txt", "a fox")
+    planner.write("specs[1]/x", "")
+
+    assert Planner(planner.folder / "specs[1]").build("../prompts/*.txt").column("prompt") == ["a fox"]
 
 
 @pytest.mark.parametrize("source", ["missing.txt", "a\0b.txt", "x" * 5000 + ".txt", "none/*.txt", "**/**x/[*.csv"])

@@ -19,6 +19,15 @@ def test_a_template_makes_the_prompt_of_the_row(planner: Planner) -> None:
     assert plan.column("subject") == ["a fox", "a cat"]
 
 
+def test_a_column_whose_name_is_no_identifier_is_read_through_row(planner: Planner) -> None:
+    planner.write("p.csv", "Image Prompt,n\na fox,1\na cat,2\n")
+
+    plan = planner.build("p.csv", prompts={"template": "{{ row['Image Prompt'] }}!", "where": "row['n'] == '2'"})
+
+    assert plan.column("prompt") == ["a cat!"]
+    assert "no attribute 'Image'" in planner.problems("p.csv", prompts={"template": "{{ row['Image'] }}"})[0]
+
+
 @pytest.mark.parametrize(
     "template", ["{{ subjct }}", "{% if false %}{{ subjct }}{% endif %}", "{{ subjct | default('') }}"]
 )
