@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ from abstractvision_batch.cli.progress_display import show_progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from abstractvision_batch.report.outcomes import FailureGroup, Outcomes
+    from abstractvision_batch.report.outcomes import FailureGroup
     from abstractvision_batch.run import RunResult
     from abstractvision_batch.spec.model import JobSpec
 
@@ -31,27 +32,31 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run a job. The same command again resumes it, and does nothing once it is complete."""
-    from abstractvision_batch.cli.run_reading import read_outcomes
-    from abstractvision_batch.run import load
-    from abstractvision_batch.run import run as run_job
     from abstractvision_batch.spec.env import resolve_options
+    from abstractvision_batch.spec.load import load_spec
 
-    loaded = load(spec, overrides=overrides or (), registry_paths=registry or ())
+    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    # Only now what a wrong spec need not wait for.
+    from abstractvision_batch.report.run_report import read_outcomes
+    from abstractvision_batch.run import open_run
+    from abstractvision_batch.run import run as run_job
+
     # What a library prints on the way is no result.
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = run_job(loaded, on_progress=on_progress)
-    if as_json or not quiet:
+    failures: tuple[FailureGroup, ...] = ()
+    if result.failed and (as_json or not quiet):
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
-        outcomes = read_outcomes(result.path, options)
-        if as_json:
-            failures = outcomes.to_json()["failures"]
-            print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": failures})
-        else:
-            print_lines(*_summarise(loaded.spec, result, outcomes))
+        failures = read_outcomes(open_run(result.path, options).store).failures
+    if as_json:
+        shown = [asdict(group) for group in failures]
+        print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
+    elif not quiet:
+        print_lines(*_summarise(loaded.spec, result, failures))
     raise typer.Exit(result.exit_code)
 
 
-def _summarise(spec: JobSpec, result: RunResult, outcomes: Outcomes) -> Iterator[str]:
+def _summarise(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...]) -> Iterator[str]:
     """What was done and where it is, on one screen."""
     if result.generated == 0 and not result.interrupted:
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
@@ -66,7 +71,7 @@ def _summarise(spec: JobSpec, result: RunResult, outcomes: Outcomes) -> Iterator
         rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"
         before = f"; {result.skipped:,} were done before" if result.skipped else ""
         yield f"this time  {result.generated:,} in {format_duration(result.elapsed_s)}, {rate}{before}"
-    yield from describe_failures(outcomes.failures)
+    yield from describe_failures(failures)
     yield ""
     yield f"run        {result.path}"
     if result.manifest_path:

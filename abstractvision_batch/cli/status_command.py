@@ -22,12 +22,12 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
-    from abstractvision_batch.cli.run_reading import read_outcomes
+    from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
 
     folder, options = _locate_run(path, overrides or [], registry or [])
     run = open_run(folder, options)
-    outcomes = read_outcomes(folder, options)
+    outcomes = read_outcomes(run.store)
     shards_done = run.plan.shards - len(run.missing_shards())
     state = {
         "path": run.path,

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from abstractvision_batch.execute.manifest import MANIFEST, iter_rows
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.storage.store import Store
 
-MANIFEST = "manifest.parquet"
 CONTACT_SHEET = "report/contact-sheet.png"
 README = "README.md"
 #: Pictures of a contact sheet: what fits a screen.
@@ -76,8 +76,9 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
 
 
 def read_outcomes(store: Store) -> Outcomes:
-    """Counts over the merged manifest."""
-    return collect_outcomes(_iter_tables(store, OUTCOME_COLUMNS))
+    """Counts over the merged manifest, or over the parts so far."""
+    merged = store.exists(MANIFEST)
+    return collect_outcomes(_iter_tables(store, OUTCOME_COLUMNS) if merged else iter_rows(store, OUTCOME_COLUMNS))
 
 
 def _iter_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
