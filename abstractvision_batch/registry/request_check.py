@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError
@@ -37,7 +37,18 @@ _IMAGES = ("image", "mask", "reference_image")
 Problem = tuple[str, str]
 
 
-class UnknownParameterError(CapabilityNotSupportedError, TypeError):
+class InvalidRequestError(CapabilityNotSupportedError):
+    """Values that are wrong, or beyond the backend or the model.
+
+    ``problems`` holds one ``task: parameter: what (what would do)`` line per fault.
+    """
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
+
+
+class UnknownParameterError(InvalidRequestError, TypeError):
     """A keyword argument that the request does not have; also the `TypeError` that the older library raised."""
 
 
@@ -55,8 +66,7 @@ def build_request(
 
     Raises:
         UnknownParameterError: an argument is no field of the request.
-        CapabilityNotSupportedError: a value is wrong, or beyond the backend or the model. `problems` has a
-            `task: parameter: what (what would do)` line per fault.
+        InvalidRequestError: a value is missing, wrong, or beyond the backend or the model.
     """
     request_type = _REQUEST_TYPES[task]
     known = [field.name for field in fields(request_type) if field.name != "extra"]
@@ -69,7 +79,8 @@ def build_request(
     if isinstance(given.get("angles"), list):
         given["angles"] = tuple(given["angles"])
 
-    faults = [(name, fault) for name, value in given.items() if (fault := _check_value(name, value))]
+    faults = [(name, "missing") for name in _required(request_type) if name not in given]
+    faults += [(name, fault) for name, value in given.items() if (fault := _check_value(name, value))]
     sound = {name: value for name, value in given.items() if name not in dict(faults)}
     faults += _beyond_backend(sound, capabilities)
     if card is not None:
@@ -79,11 +90,16 @@ def build_request(
     problems += faults
     if problems:
         lines = tuple(f"{task}: {name}: {fault}" for name, fault in problems)
-        error = UnknownParameterError if unknown else CapabilityNotSupportedError
+        error = UnknownParameterError if unknown else InvalidRequestError
         raise error("\n".join(lines), problems=lines)
     if card is not None:
         _fill_in(given, extra, card, task, known)
     return request_type(**given, extra=extra)
+
+
+def _required(request_type: type[VisionRequest]) -> list[str]:
+    """Return the fields without a default, and an edit's image, whose default only keeps the older field order."""
+    return [f.name for f in fields(request_type) if f.name == "image" or f.default is f.default_factory is MISSING]
 
 
 def _present(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
