@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,19 @@ UNLIMITED_WIDTH = 100_000
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout, in ASCII so that every encoding can carry it."""
-    sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")
+    """One JSON object on one line of stdout, in ASCII so that every encoding can carry it.
+
+    What JSON has no word for, as the columns of a prompt data set may hold, becomes null (NaN) or text (a date).
+    """
+    sys.stdout.write(json.dumps(_without_nan(data), allow_nan=False, default=str) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_lines(*lines: str) -> None:

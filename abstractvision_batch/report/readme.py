@@ -105,6 +105,10 @@ A failed request is a row like any other, with `status` = `failed`.
 def _loading(record: Mapping[str, Any]) -> str:
     feature = "video" if record["spec"]["task"] in ("text_to_video", "image_to_video") else "image"
     feature_class = feature.capitalize()
+    plan = "plan/" if len(record["plan"]["files"]) > 1 else "plan.parquet"
+    views = ""
+    if record["spec"]["task"] == "multi_view_image":
+        views = "`file_name` is a request's first view; `views` in its `metadata_json` has all of them.\n\n"
     return f"""## Loading
 
 `manifest.parquet` has one row per request: its prompt, seed and parameters, the columns of the prompt data set, and
@@ -129,8 +133,8 @@ rows = load_dataset("parquet", data_files="manifest.parquet", split="train").fil
 {feature}s = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {feature_class}())
 ```
 
-`run.json` is the record of the run, `plan.parquet` its requests, `artifacts/` the files, `manifest/` one part per
-finished shard.
+{views}`run.json` is the record of the run, `{plan}` its requests, `artifacts/` the files, `manifest/` one part
+per finished shard.
 """
 
 

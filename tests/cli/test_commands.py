@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
+from abstractvision_batch.cli.machine import EXTRAS
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import TASKS
 from tests.jobs import MakeJob
@@ -79,6 +84,17 @@ def test_plan_shows_what_differs_between_rows(spec: Path) -> None:
 
     assert "STEPS" in shown
     assert "GUIDANCE_SCALE" not in shown
+
+
+def test_plan_prints_columns_of_any_type_as_json(spec: Path, tmp_path: Path) -> None:
+    columns = {"prompt": ["a fox"], "when": [datetime(2026, 1, 2, tzinfo=UTC)], "score": [math.nan]}
+    pq.write_table(pa.table(columns), tmp_path / "prompts.parquet")
+
+    answer = avbatch_json("plan", spec, "--set", "prompts.source=prompts.parquet")
+
+    row = answer["rows"][0]
+    assert row["when"].startswith("2026-01-02")
+    assert row["score"] is None
 
 
 @pytest.mark.parametrize("shard_size", [4, 1])
@@ -221,3 +237,9 @@ def test_doctor_says_what_works_and_never_fails() -> None:
     for check in answer["checks"]:
         if check["name"].startswith("extra ") and not check["ok"]:
             assert "pip install" in check["advice"]
+
+
+def test_doctor_knows_every_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert EXTRAS.keys() == project["optional-dependencies"].keys() - {"all", "dev"}
