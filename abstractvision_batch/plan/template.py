@@ -61,6 +61,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError(f"{operator} works on moderate numbers only")
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Jinja would hand out a safe `str.format` before it asks `is_safe_attribute`; padding makes even that huge."""
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return attr not in _GROWING_METHODS and super().is_safe_attribute(obj, attr, value)
 

@@ -16,6 +16,8 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.plan.columns import PLAN_SCHEMA, RESULT_SCHEMA, manifest_schema
 from abstractvision_batch.plan.read import count_shard_rows, read_shard
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.registry.constraints import default_params
 from tests.plan.planning import BuiltPlan, Planner
 
 BATCH_KEY = ("task", "width", "height", "steps", "guidance_scale", "strength", "num_frames", "fps")
@@ -55,8 +57,10 @@ def test_points_of_a_matrix_share_seeds_unless_the_seed_is_swept(planner: Planne
 def test_defaults_come_from_the_card_and_extra_from_both(planner: Planner) -> None:
     plan = planner.build(["a"], task="multi_view_image", params={"extra": {"b": [1], "a": 2.5}})
 
-    row = plan.rows[0]
-    assert (row["width"], row["steps"], row["guidance_scale"], row["num_frames"]) == (256, 1, 1.0, None)
+    row, card = plan.rows[0], default_params(load_cards()["avbatch/procedural"], "multi_view_image")
+    names = ("width", "height", "steps", "guidance_scale", "num_frames")
+    assert [row[name] for name in names] == [card.get(name) for name in names]
+    assert isinstance(row["guidance_scale"], float)
     assert row["params_json"] == '{"a":2.5,"angles":["front","three_quarter","side","back"],"b":[1]}'
 
 

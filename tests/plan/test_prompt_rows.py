@@ -70,7 +70,7 @@ def test_an_empty_id_is_an_error(planner: Planner) -> None:
 
 
 def test_inline_rows_may_be_texts_or_mappings(planner: Planner) -> None:
-    plan = planner.build(["a fox", {"prompt": "a cat", "steps": 3, "kind": "pet"}])
+    plan = planner.build(["a fox", {"prompt": "a cat", "steps": 3, "kind": "pet"}], params={"steps": 1})
 
     assert plan.column("prompt") == ["a fox", "a cat"]
     assert plan.column("steps") == [1, 3]
@@ -82,7 +82,11 @@ def test_a_row_sets_its_own_parameters(planner: Planner) -> None:
     planner.write(
         "p.csv", "prompt,width,height,steps,guidance_scale,negative_prompt,seed\na,64,32,9,2.5,blurry,5\nb,,,30.0,,,\n"
     )
-    plan = planner.build("p.csv", params={"width": 128, "steps": 2, "negative_prompt": "dark"}, samples_per_prompt=2)
+    plan = planner.build(
+        "p.csv",
+        params={"width": 128, "height": 256, "guidance_scale": 1, "negative_prompt": "dark"},
+        samples_per_prompt=2,
+    )
 
     first, second, third, _ = plan.rows
     assert [first[n] for n in ("width", "height", "steps", "guidance_scale", "negative_prompt", "seed")] == [

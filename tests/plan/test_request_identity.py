@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abstractvision_batch.plan.identity import REQUEST_ID_DIGITS, canonical_json, derive_seed
+from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.registry.constraints import default_params
 from tests.plan.planning import Planner
 
-JOB: dict[str, Any] = {"params": {"width": 32, "height": 32, "seed": 7}}
+PARAMS: dict[str, Any] = {"width": 32, "height": 32, "steps": 1, "guidance_scale": 1.0, "seed": 7}
+JOB: dict[str, Any] = {"params": PARAMS}
 
 GOLDEN_SEEDS = [1192744537, 1834539414, 1536109059]
 GOLDEN_UNICODE_SEED = 103928224
@@ -50,11 +53,11 @@ def test_request_ids_never_change(planner: Planner) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"params": {"width": 64, "height": 32, "seed": 7}},
-        {"params": {"width": 32, "height": 32, "seed": 8}},
-        {"params": {"width": 32, "height": 32, "seed": 7, "steps": 2}},
-        {"params": {"width": 32, "height": 32, "seed": 7, "negative_prompt": "blurry"}},
-        {"params": {"width": 32, "height": 32, "seed": 7, "extra": {"x": 1}}},
+        {"params": {**PARAMS, "width": 64}},
+        {"params": {**PARAMS, "seed": 8}},
+        {"params": {**PARAMS, "steps": 2}},
+        {"params": {**PARAMS, "negative_prompt": "blurry"}},
+        {"params": {**PARAMS, "extra": {"x": 1}}},
         {"task": "text_to_video"},
         {"model": "avbatch/shapes64", "backend": {"kind": "diffusers"}, "params": {"seed": 7}},
         {"prompts": {"template": "{{ prompt }}!"}},
@@ -72,14 +75,20 @@ def test_what_changes_pixels_changes_every_id(planner: Planner, change: dict[str
         {"name": "other"},
         {"output": {"path": "elsewhere", "image_format": "webp"}},
         {"execution": {"batch_size": 1, "shard_size": 1, "executor": "ray"}},
-        {"params": {"width": 32, "height": 32, "seed": 7, "steps": 1, "guidance_scale": 1}},
+        {"params": {**PARAMS, "guidance_scale": 1}},
     ],
-    ids=["name", "output", "execution", "defaults written out"],
+    ids=["name", "output", "execution", "1 for 1.0"],
 )
 def test_what_does_not_change_pixels_changes_no_id(planner: Planner, change: dict[str, Any]) -> None:
     before, after = planner.build(["a fox", "a cat"], **JOB), planner.build(["a fox", "a cat"], **{**JOB, **change})
 
     assert before.column("request_id") == after.column("request_id")
+
+
+def test_a_default_written_out_changes_no_id(planner: Planner) -> None:
+    default = default_params(load_cards()["avbatch/procedural"], "text_to_image")
+
+    assert planner.build(["a"], params=default).column("request_id") == planner.build(["a"]).column("request_id")
 
 
 def test_a_prompt_keeps_its_ids_when_others_join(planner: Planner) -> None:
