@@ -7,6 +7,7 @@ Running the same spec again is how a run resumes: shards that left a manifest pa
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.backends.table import create_backend, require_extra
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import require_executor, run_shards
@@ -132,6 +133,17 @@ def load(
     return loaded
 
 
+def check_model(loaded: LoadedSpec) -> None:
+    """Check that the model is there, loading nothing; workers of a cluster elsewhere find out for themselves.
+
+    Raises:
+        DependencyError: it is not; the message has the command that mends it.
+    """
+    execution = loaded.spec.execution
+    if execution.executor == "inline" or not (execution.address or os.environ.get("RAY_ADDRESS")):
+        create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model).check_ready()
+
+
 def open_output(loaded: LoadedSpec) -> Store:
     """The store of the job's output.
 
@@ -160,6 +172,7 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         plan = build_plan(loaded, Path(folder))
         if record is None:
+            check_model(loaded)
             record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
             with _unwritable_output(loaded):
                 record = write_record(store, record)
@@ -200,6 +213,7 @@ def execute(
     )
     if not missing:
         return tracker, False
+    check_model(loaded)
     context = RunContext(
         url=store.url,
         spec=loaded.spec,

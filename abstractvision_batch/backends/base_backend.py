@@ -132,6 +132,13 @@ class VisionBackend(ABC):
         """Describe what the pixels depend on beside the request (device, dtype, versions), as plain JSON values."""
         return {}
 
+    def check_ready(self) -> None:  # noqa: B027 - a hook, not a duty
+        """Check cheaply, loading nothing, that what the first request needs is there.
+
+        Raises:
+            DependencyError: a model, a program or a key is missing.
+        """
+
     def preload(self) -> None:  # noqa: B027 - a hook, not a duty
         """Load what the first request would load. May be called more than once."""
 

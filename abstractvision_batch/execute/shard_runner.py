@@ -147,7 +147,7 @@ class ShardRunner:
     ) -> None:
         for row, outcome, future in pending:
             try:
-                columns = {"status": "ok", **future.result()}
+                columns = {"status": "ok", "reproducibility": _reproducibility(outcome), **future.result()}
             except InvalidOutputError as error:
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, attempt, columns)
@@ -196,7 +196,6 @@ class ShardRunner:
             **columns,
             attempts=outcome.attempts,
             attempt=attempt,
-            reproducibility=_reproducibility(outcome) if columns["status"] == "ok" else None,
             started_at=outcome.started_at,
             finished_at=outcome.started_at + timedelta(seconds=outcome.latency_s),
             latency_s=outcome.latency_s,
@@ -223,5 +222,10 @@ def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> None:
 
 
 def _reproducibility(outcome: BatchOutcome) -> str:
-    # GPU and CPU kernels choose algorithms by batch size, so another size is another image by a level or so.
-    return "bit-exact" if outcome.batch_as_planned else "perceptual"
+    """The backend's own word, or `bit-exact`; less where the forward pass was not the planned one.
+
+    Kernels choose algorithms by batch size, so another size is another image by a level or so.
+    """
+    asset = outcome.item[0] if isinstance(outcome.item, list) else outcome.item
+    claimed = asset.metadata.get("reproducibility", "bit-exact") if isinstance(asset, GeneratedAsset) else "bit-exact"
+    return "perceptual" if claimed == "bit-exact" and not outcome.batch_as_planned else str(claimed)

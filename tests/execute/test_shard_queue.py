@@ -3,7 +3,7 @@ from __future__ import annotations
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.shard_queue import LONE_REQUEST_DEATHS, ShardQueue, Work
 
-BATCHES = {0: [(0, 1), (2, 3)], 1: [(4, 5), (6, 7)]}
+BATCHES: dict[int, list[tuple[int, ...]]] = {0: [(0, 1), (2, 3)], 1: [(4, 5), (6, 7)]}
 
 
 def _queue() -> ShardQueue:

@@ -21,6 +21,7 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
     LoraAdapter,
     config_from_fields,
 )
+from abstractvision_batch.backends.huggingface_diffusers.locate import find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     PipelineRequest,
     PreparedRequest,
@@ -170,6 +171,11 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             "versions": dict(_versions()),
         }
 
+    def check_ready(self) -> None:
+        """Check that the model's folder is there, unless it may be downloaded."""
+        if not self.config.allow_download:
+            find_model(self.config)
+
     def preload(self) -> None:
         """Load the model's weights."""
         self._loaded()
@@ -285,6 +291,8 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             metadata["fps"] = request.fps
         if output.retried_fp32:
             metadata["retried_fp32"] = True
+        if output.regrouped:
+            metadata["reproducibility"] = "perceptual"  # the pass had another size than the caller's batch
         return metadata
 
 

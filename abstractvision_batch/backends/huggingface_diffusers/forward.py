@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class Output:
     frames: list[Rgb]
     batch_size: int
     retried_fp32: bool
+    regrouped: bool = False
+    """Whether a shared pass failed, so that this request was run again without the others."""
 
 
 def run_forward(
@@ -78,7 +80,8 @@ def run_forward(
         return [GenerationError(str(error)) for _ in group]  # adapters that only these requests asked for
     except PIPELINE_ERRORS as exc:
         if len(group) > 1:
-            return [outcome for request in group for outcome in run_forward(model, [request], on_step)]
+            alone = [outcome for request in group for outcome in run_forward(model, [request], on_step)]
+            return [replace(one, regrouped=True) if isinstance(one, Output) else one for one in alone]
         failed = GenerationError(f"{type(model.pipeline(group[0].kind)).__name__}: {short(exc)}")
         failed.__cause__ = exc
         return [failed]
