@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption
-from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_table
+from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_notes, print_table
 
 if TYPE_CHECKING:
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
@@ -43,6 +43,8 @@ def list_models(
         [(card.id, " ".join(card.tasks), " ".join(card.backends) or "-", _describe_licence(card)) for card in cards],
     )
     print_lines("", f"{plural(len(cards), 'model')}. `avbatch show-model ID` shows one.")
+    if backend is not None and not cards:
+        print_notes(f"note: no card names {backend}; a backend whose server brings the models needs none")
 
 
 def list_tasks(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
