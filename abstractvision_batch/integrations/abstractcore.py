@@ -7,7 +7,6 @@ Not covered: `llm.vision` (`abstractcore_plugin`).
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -250,7 +249,7 @@ def _decode_base64(name: str, text: str) -> bytes:
     payload = "".join(payload.split()).rstrip("=")
     try:
         return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise GenerationError(f"{name}_b64: {len(text)} characters are not base64 ({exc})") from exc
 
 

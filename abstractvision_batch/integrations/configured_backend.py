@@ -64,12 +64,19 @@ def make_backend(settings: Settings, kind: str, registry: VisionModelCapabilitie
         BackendNotConfiguredError: a setting that it needs is missing or wrong.
         OptionalDependencyMissingError: its extra is not installed.
     """
+    made: VisionBackend
     if kind in HTTP_KINDS:
-        return _openai(settings, kind)
+        fields = openai_fields(settings, kind)
+        require_extra("openai")
+        made = backends.OpenAICompatibleVisionBackend(config=backends.OpenAICompatibleBackendConfig(**fields))
+        return made
     if kind == "sdcpp":
-        return _sdcpp(settings)
+        fields = sdcpp_fields(settings)
+        require_extra("sdcpp")
+        made = backends.StableDiffusionCppVisionBackend(config=backends.StableDiffusionCppBackendConfig(**fields))
+        return made
     model = model_of(settings, kind)
-    fields: dict[str, Any] = {}
+    fields = {}
     if kind == "diffusers":
         if model is None:
             raise _missing("diffusers", "model_id", "diffusers_model_id")
@@ -87,7 +94,12 @@ def model_of(settings: Settings, kind: str) -> str | None:
     return settings.text("model_id") or own
 
 
-def _openai(settings: Settings, kind: str) -> VisionBackend:
+def openai_fields(settings: Settings, kind: str) -> dict[str, Any]:
+    """Return the fields of the HTTP backend's config. OpenAI's key goes to OpenAI's server, or to `OPENAI_BASE_URL`.
+
+    Raises:
+        BackendNotConfiguredError: there is no server, or no key for OpenAI's.
+    """
     base_url, key = settings.text("base_url"), settings.text("api_key")
     if base_url is None:
         base_url = settings.text("openai_base_url") or (OPENAI_BASE_URL if kind == "openai" else None)
@@ -100,30 +112,23 @@ def _openai(settings: Settings, kind: str) -> VisionBackend:
         if key is None:
             raise _missing(kind, "api_key", "openai_api_key")
     model = settings.text("model_id") or settings.text("openai_model_id") or (OPENAI_MODEL_ID if official else None)
-    fields: dict[str, Any] = settings.texts({name: name for name in _HTTP_PATHS})
-    timeout_s = settings.seconds("timeout_s")
-    if timeout_s is not None:
-        fields["timeout_s"] = timeout_s
-    require_extra("openai")
-    config = backends.OpenAICompatibleBackendConfig(base_url=base_url, api_key=key, model_id=model, **fields)
-    backend: VisionBackend = backends.OpenAICompatibleVisionBackend(config=config)
-    return backend
+    paths = settings.texts({name: name for name in _HTTP_PATHS})
+    fields = {"base_url": base_url, "api_key": key, "model_id": model, "timeout_s": settings.seconds("timeout_s")}
+    return {name: value for name, value in fields.items() if value is not None} | paths
 
 
-def _sdcpp(settings: Settings) -> VisionBackend:
-    fields: dict[str, Any] = settings.texts({name: f"sdcpp_{name}" for name in _SDCPP_FILES})
-    if "model" not in fields and "diffusion_model" not in fields:
+def sdcpp_fields(settings: Settings) -> dict[str, Any]:
+    """Return the fields of the stable-diffusion.cpp backend's config.
+
+    Raises:
+        BackendNotConfiguredError: there is no model.
+    """
+    files = settings.texts({name: f"sdcpp_{name}" for name in _SDCPP_FILES})
+    if "model" not in files and "diffusion_model" not in files:
         raise _missing("sdcpp", "sdcpp_model", "sdcpp_diffusion_model")
-    fields |= settings.texts({"sd_cli_path": "sdcpp_bin"})
-    if arguments := settings.arguments("sdcpp_extra_args"):
-        fields["extra_args"] = arguments
-    timeout_s = settings.seconds("timeout_s")
-    if timeout_s is not None:
-        fields["timeout_s"] = timeout_s
-    require_extra("sdcpp")
-    config = backends.StableDiffusionCppBackendConfig(**fields)
-    backend: VisionBackend = backends.StableDiffusionCppVisionBackend(config=config)
-    return backend
+    program = settings.texts({"sd_cli_path": "sdcpp_bin"})
+    rest = {"extra_args": settings.arguments("sdcpp_extra_args"), "timeout_s": settings.seconds("timeout_s")}
+    return {**files, **program, **{name: value for name, value in rest.items() if value}}
 
 
 def _missing(kind: str, *names: str) -> BackendNotConfiguredError:
