@@ -81,7 +81,7 @@ def test_the_vocabulary_is_exactly_the_one_built_from_the_grammar(tmp_path: Path
 
 def test_the_encoder_computes_the_defined_latent_of_any_image(evaluation: Evaluation) -> None:
     images = 2 * torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 1
-    vae = StableDiffusionPipeline.from_pretrained(MODEL, local_files_only=True).vae.float()
+    vae = StableDiffusionPipeline.from_pretrained(MODEL, local_files_only=True).vae
 
     with torch.no_grad():
         latents = vae.encode(images).latent_dist.sample()
@@ -123,8 +123,6 @@ def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(evaluation:
         return hashlib.sha256(image.tobytes()).hexdigest()
 
     pipeline = StableDiffusionPipeline.from_pretrained(MODEL, local_files_only=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.float()
     pipeline.set_progress_bar_config(disable=True)
 
     assert digest(7) == digest(7)

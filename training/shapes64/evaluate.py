@@ -52,11 +52,9 @@ class Evaluation:
     """The three stock pipelines of one model folder, over shared weights."""
 
     def __init__(self, model: Path, settings: Settings) -> None:
-        """Load the folder in float32, without looking for anything on the hub."""
+        """Load the folder, which comes out in float32, without looking for anything on the hub."""
         self.settings = settings
         self._text = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
-        for part in (self._text.unet, self._text.vae, self._text.text_encoder):
-            part.float()
         self._image = StableDiffusionImg2ImgPipeline(**self._text.components, requires_safety_checker=False)
         self._inpaint = StableDiffusionInpaintPipeline(**self._text.components, requires_safety_checker=False)
         for pipeline in (self._text, self._image, self._inpaint):

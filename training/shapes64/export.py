@@ -1,4 +1,4 @@
-"""Writes a trained model as a Diffusers folder in float16, ready for `from_pretrained`.
+"""Writes a trained model as a Diffusers folder in float16 (the text encoder in float32), ready for `from_pretrained`.
 
     python -m training.shapes64.export --work DIR --out abstractvision_batch/models/shapes64
 
@@ -25,7 +25,9 @@ def export_model(work: Path, out: Path) -> int:
     """Gather the parts in `work` into a Diffusers folder; returns its size in bytes."""
     pipeline = StableDiffusionPipeline(
         vae=load_vae(work / "vae.pt").half(),
-        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder").half(),
+        # In float32, 190 kB more: transformers 5 loads what the file holds and diffusers loads float32, and without a
+        # dtype from the user the two must agree.
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder").float(),
         tokenizer=write_tokenizer(out / "tokenizer"),
         unet=load_average(work / "unet.pt").half(),
         scheduler=build_scheduler(),

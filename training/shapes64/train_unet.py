@@ -103,6 +103,20 @@ def learning_rate(step: int, progress: float) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * falling)) + 5e-6
 
 
+def diffusion_loss(
+    unet: UNet2DConditionModel, latents: torch.Tensor, text: torch.Tensor, alphas: torch.Tensor
+) -> torch.Tensor:
+    """Mean square error of the predicted v; `alphas` is the share of signal variance left at each time step."""
+    count = len(latents)
+    # One time step from each of `count` equal slices: the loss is steadier than with independent draws.
+    slices = (torch.randperm(count) + torch.rand(count)) / count
+    times = (slices * len(alphas)).long().clamp(max=len(alphas) - 1).to(latents.device)
+    signal, spread = (part[:, None, None, None].sqrt() for part in (alphas[times], 1 - alphas[times]))
+    noise = torch.randn_like(latents)
+    predicted = unet(signal * latents + spread * noise, times, text).sample
+    return functional.mse_loss(predicted, signal * noise - spread * latents)
+
+
 def average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:
     """Replace each gradient by its mean over the processes and clip the whole to norm 1."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -146,7 +160,7 @@ def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
         step, before = saved["step"], saved["seconds"]
 
     prompts = PromptTable(options.work)
-    alphas = build_scheduler().alphas_cumprod
+    alphas = build_scheduler().alphas_cumprod.to(device)
     rng = random.Random(f"{options.seed}/{rank}/{step}")
     torch.manual_seed(rng.getrandbits(32))
     per_step = options.batch * options.processes
@@ -163,15 +177,7 @@ def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
             group["lr"] = learning_rate(step, float(progress))
 
         images, sentences, _ = draw_batch(options.batch, rng, TRAINED)
-        latents, text = latents_of(images).to(device), prompts.encode(sentences).to(device)
-        # One time step from each of `batch` equal slices: the loss is steadier than with independent draws.
-        slices = (torch.randperm(options.batch) + torch.rand(options.batch)) / options.batch
-        times = (slices * len(alphas)).long().clamp(max=len(alphas) - 1)
-        kept = alphas[times].to(device)[:, None, None, None]
-        noise = torch.randn_like(latents)
-        target = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-        predicted = unet(kept.sqrt() * latents + (1 - kept).sqrt() * noise, times.to(device), text).sample
-        loss = functional.mse_loss(predicted, target)
+        loss = diffusion_loss(unet, latents_of(images).to(device), prompts.encode(sentences).to(device), alphas)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         average_gradients(parameters, options.processes)
