@@ -36,10 +36,23 @@ HEAVY = {
     "diffusers": ("backends/huggingface_diffusers/",),
     "transformers": ("backends/huggingface_diffusers/",),
     "peft": ("backends/huggingface_diffusers/",),
+    "httpx": ("backends/openai_compatible/transport.py",),
     "av": ("media/video.py",),
 }
 #: What neither the package nor the command's help may load.
-NOT_AT_IMPORT = ("torch", "diffusers", "transformers", "ray", "pyarrow", "numpy", "pydantic", "jinja2", "PIL", "fsspec")
+NOT_AT_IMPORT = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "ray",
+    "httpx",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+    "jinja2",
+    "PIL",
+    "fsspec",
+)
 
 
 def _modules() -> Iterator[Path]:

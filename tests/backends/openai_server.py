@@ -69,6 +69,8 @@ class OpenAIServer:
     """`b64_json`, `url`, `relative_url`, `data_url`, `bytes`, `null` or `both`."""
     image_format: ImageFormat = "png"
     delay_s: float = 0.0
+    gate: threading.Barrier | None = None
+    """Holds requests until as many are in flight."""
     capacity: int | None = None
     """Images generated at once; a request beyond that gets a 429."""
     retry_after: str | None = None
@@ -116,13 +118,17 @@ class OpenAIServer:
         return path
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the usual 5, a burst of connections waits a second for its second SYN
+    daemon_threads = True
+    block_on_close = False
+
+
 @contextmanager
 def running_server(**settings: Any) -> Iterator[OpenAIServer]:
     state = OpenAIServer(**settings)
     handler = type("BoundHandler", (Handler,), {"state": state})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with _Server(("127.0.0.1", 0), handler) as server:
         state.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -191,6 +197,8 @@ class Handler(BaseHTTPRequestHandler):
     def _generate(self, received: Received) -> None:
         extended = not self.state.strict
         fields = received.fields
+        if self.state.gate is not None:
+            self.state.gate.wait(10)
         if self.state.delay_s:
             self.state.stopping.wait(self.state.delay_s)
         match received.path:

@@ -131,7 +131,7 @@ class Session:
         url = item.url
         if url is None:
             return item
-        reply = await repeat(lambda: self._transport.get(url), retries=self._config.retries)
+        reply = await repeat(lambda: self._transport.fetch(url), retries=self._config.retries)
         # The query may be a signed link's secret.
         shown = urlunsplit((*urlsplit(url)[:3], "", ""))
         return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})

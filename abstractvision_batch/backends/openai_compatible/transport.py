@@ -57,13 +57,17 @@ class Transport:
         content = {"files": parts} if parts is not None else {"json": json}
         return await self._request("POST", self._config.url(path), headers or {}, **content)
 
-    async def get(self, url: str) -> Reply:
-        """Read a path of the server, or a URL that it named; a reply below 400.
+    async def get(self, path: str) -> Reply:
+        """Read a path of the server; a reply below 400."""
+        return await self._request("GET", self._config.url(path), {})
+
+    async def fetch(self, url: str) -> Reply:
+        """Read a URL that a reply named; a reply below 400.
 
         Raises:
             GenerationError: the URL is neither http nor https.
         """
-        return await self._request("GET", self._config.url(url), {})
+        return await self._request("GET", url, {})
 
     async def close(self) -> None:
         """Close every connection."""
