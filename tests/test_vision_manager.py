@@ -413,6 +413,22 @@ def test_a_task_that_the_model_lacks_is_refused_before_the_backend(backend: Reco
     assert backend.requests == []
 
 
+def test_fault_13_a_model_that_nothing_can_run_is_refused_before_the_backend(
+    backend: RecordingBackend, tmp_path: Path
+) -> None:
+    path = tmp_path / "cards.yaml"
+    path.write_text(
+        "id: test/unrunnable\nprovider: test\nlicense: mit\nbackends: {diffusers: {}}\n"
+        "tasks: {text_to_image: {requires: {backend: not_supported}}}\n"
+    )
+    manager = VisionManager(backend, model_id="test/unrunnable", registry=VisionModelCapabilitiesRegistry(paths=[path]))
+
+    with pytest.raises(CapabilityNotSupportedError, match="not_supported"):
+        manager.generate_image("a fox")
+
+    assert backend.requests == []
+
+
 def test_fault_parameters_beyond_the_card_are_refused_all_at_once(backend: RecordingBackend) -> None:
     manager = VisionManager(backend, model_id="avbatch/shapes64")
 
