@@ -31,6 +31,7 @@ from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, ProviderModelInfo
+from tests.backends.openai_server import running_server
 
 INPUT = encode_image(Image.new("RGB", (48, 32), "navy"), "png")
 SIZE: dict[str, Any] = {"width": 32, "height": 32, "steps": 1}
@@ -202,10 +203,10 @@ def test_provider_is_dropped_and_unknown_keywords_go_into_extra() -> None:
     backend = CatalogBackend()
     vision = VisionCapability(Owner(backend_instance=backend), "abstractvision:openai")
 
-    vision.t2i("a fox", provider="openai", model="gpt-image-1", quality="high", style=None, extra={"n": 1}, **SIZE)
+    vision.t2i("a fox", provider="openai", quality="high", style=None, extra={"n": 1}, **SIZE)
 
     (request,) = backend.requests
-    assert request.extra == {"n": 1, "quality": "high", "model": "gpt-image-1"}
+    assert request.extra == {"n": 1, "quality": "high"}
 
 
 def test_a_local_backend_does_not_pretend_to_run_another_model() -> None:
@@ -262,6 +263,19 @@ def test_the_catalog_is_plain_and_bounded_json() -> None:
     assert len(model["raw"]["long"]) == 4096
     assert model["raw"]["deep"] == [[["<too deep>"]]]
     assert model["raw"]["bytes"] == "<3 bytes>"
+
+
+def test_a_server_is_called_with_the_configured_model_or_the_calls_own() -> None:
+    with running_server(models=["a-model", {"id": "b-model", "owned_by": "us"}]) as server:
+        owner = Owner(base_url=f"{server.url}/v1", model_id="a-model")
+        vision = VisionCapability(owner, "abstractvision:openai-compatible")
+
+        for model in (None, "a-model", "b-model"):
+            vision.t2i("a fox", model=model, provider="openai-compatible", **SIZE)
+        listed = vision.list_provider_models()
+
+    assert [received.fields["model"] for received in server.received[:3]] == ["a-model", "a-model", "b-model"]
+    assert [model["id"] for model in listed] == ["a-model", "b-model"]
 
 
 @pytest.mark.model

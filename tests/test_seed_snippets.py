@@ -1,7 +1,4 @@
-"""The older library's documentation: its snippets run as written, with the package renamed, and its promises hold.
-
-Not covered: the snippets that need a server (`backends/test_openai_*`).
-"""
+"""The older library's documentation: its snippets run as written, with the package renamed, and its promises hold."""
 
 from __future__ import annotations
 
@@ -25,7 +22,9 @@ from abstractvision_batch.errors import (
     OptionalDependencyMissingError,
     UnknownModelError,
 )
+from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.types import ImageEditRequest, ImageGenerationRequest
+from tests.backends.openai_server import running_server
 
 
 def run_snippet(text: str, **names: Any) -> dict[str, Any]:
@@ -147,7 +146,13 @@ def test_the_extra_snippet_reaches_the_backend(monkeypatch: pytest.MonkeyPatch, 
     assert ref["metadata"]["generation"]["parameters"]["extra"]["loras_json"][0]["scale"] == 1.0
 
 
-STORE = """
+MINIMAL = """
+from abstractvision import LocalAssetStore, VisionManager, is_artifact_ref
+from abstractvision.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
+
+backend = OpenAICompatibleVisionBackend(
+    config=OpenAICompatibleBackendConfig(base_url="http://localhost:1234/v1")
+)
 store = LocalAssetStore()
 vm = VisionManager(backend=backend, store=store)
 
@@ -157,17 +162,35 @@ png_bytes = store.load_bytes(ref["$artifact"])
 """
 
 
-def test_the_store_part_of_the_minimal_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_minimal_example_stores_what_the_server_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    with running_server() as server:
+        names = run_snippet(MINIMAL.replace("http://localhost:1234/v1", server.base_url))
+        names["backend"].close()
 
-    names = run_snippet(
-        "from abstractvision import LocalAssetStore, VisionManager, is_artifact_ref\n" + STORE,
-        backend=ProceduralVisionBackend(),
-    )
+    assert server.last.fields["steps"] == 20
+    assert decode_image(names["png_bytes"]).size == (768, 768)
+    (path,) = (tmp_path / ".abstractvision" / "assets").glob("*.png")
+    assert path.read_bytes() == names["png_bytes"]
 
-    assert names["png_bytes"].startswith(b"\x89PNG")
-    assert names["ref"]["content_type"] == "image/png"
-    assert list((tmp_path / ".abstractvision" / "assets").glob("*.png"))
+
+CATALOG = """
+from abstractvision.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
+
+backend = OpenAICompatibleVisionBackend(
+    config=OpenAICompatibleBackendConfig(base_url="http://localhost:1234/v1")
+)
+for model in backend.list_provider_models(task="text_to_image"):
+    print(model.id)
+"""
+
+
+def test_the_catalog_snippet_prints_the_servers_models(capsys: pytest.CaptureFixture[str]) -> None:
+    with running_server() as server:
+        names = run_snippet(CATALOG.replace("http://localhost:1234/v1", server.base_url))
+        names["backend"].close()
+
+    assert capsys.readouterr().out == "a-model\n"
 
 
 def test_the_documented_names_are_where_the_documentation_says() -> None:
@@ -178,6 +201,7 @@ def test_the_documented_names_are_where_the_documentation_says() -> None:
         "types": ["ImageGenerationRequest", "GeneratedAsset", "ProviderModelInfo"],
         "errors": ["BackendNotConfiguredError", "CapabilityNotSupportedError", "UnknownModelError"],
         "backends.base_backend": ["VisionBackend"],
+        "backends.openai_compatible": ["OpenAICompatibleBackendConfig", "OpenAICompatibleVisionBackend"],
         "backends.huggingface_diffusers": ["HuggingFaceDiffusersBackendConfig", "HuggingFaceDiffusersVisionBackend"],
         "integrations.abstractcore": ["make_vision_tools"],
         "integrations.abstractcore_plugin": ["register"],

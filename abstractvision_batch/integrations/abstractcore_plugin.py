@@ -5,6 +5,7 @@ Importing this module and registering load no backend. Not covered: tools for ag
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -58,7 +59,7 @@ def register(registry: Any) -> None:
 
 
 class VisionCapability:
-    """What `llm.vision` is: one backend, made on first use, and one call at a time.
+    """What `llm.vision` is: one backend, made on first use; a local one does one call at a time.
 
     Every method takes the fields of its request; a name that the request does not have goes into `extra`. With
     `artifact_store` the result is a reference to the stored artifact (`run_id`, `tags`, `metadata` go to the store),
@@ -70,7 +71,7 @@ class VisionCapability:
         self._owner = owner
         self._settings = Settings(owner)
         self._lock = threading.RLock()
-        self._backend: VisionBackend | None = None
+        self._backends: dict[str | None, VisionBackend] = {}
         self._registry = VisionModelCapabilitiesRegistry()
 
     def t2i(self, prompt: str, **kwargs: Any) -> bytes | dict[str, Any]:
@@ -102,7 +103,7 @@ class VisionCapability:
     def list_provider_models(self, *, task: str | None = None) -> list[dict[str, Any]]:
         """List the provider's models as plain JSON; changes nothing about the configured model."""
         with self._lock:
-            return [_model_as_json(model) for model in self._get_backend().list_provider_models(task=task)]
+            return [_model_as_json(model) for model in self._backend_for(None).list_provider_models(task=task)]
 
     def _one(
         self, request: type[VisionRequest], kwargs: dict[str, Any], generate: Callable[[VisionManager, Any], Output]
@@ -119,58 +120,64 @@ class VisionCapability:
         store = kwargs.pop("artifact_store", None)
         about = {name: kwargs.pop(name, None) for name in ("run_id", "tags", "metadata")}
         kwargs.pop("provider", None)
-        model = kwargs.pop("model", None)
+        model = str(kwargs.pop("model", None) or "") or None
         known = {field.name for field in fields(request)} | {"progress_callback"}
         params = {name: value for name, value in kwargs.items() if name in known}
         unknown = {name: value for name, value in kwargs.items() if name not in known and value is not None}
         for name in ("image", "mask", "reference_image"):
             if params.get(name) is not None:
                 params[name] = _image_bytes(name, params[name], store)
+        if unknown:
+            params["extra"] = {**(params.get("extra") or {}), **unknown}
+        adapter = None if store is None else RuntimeArtifactStoreAdapter(store, **about)
         with self._lock:
-            if model is not None:
-                unknown |= self._model_in_extra(str(model))
-            if unknown:
-                params["extra"] = {**(params.get("extra") or {}), **unknown}
-            adapter = None if store is None else RuntimeArtifactStoreAdapter(store, **about)
-            manager = VisionManager(self._get_backend(), adapter, self._card_id(), self._registry)
+            manager = VisionManager(self._backend_for(model), adapter, self._card_id(), self._registry)
+        with contextlib.nullcontext() if self._is_remote() else self._lock:
             outputs = generate(manager, params)
         return [output if isinstance(output, dict) else output.data for output in outputs]
 
     def _kind(self) -> str:
         return backend_kind(self._settings, self.backend_id.rpartition(":")[2])
 
-    def _get_backend(self) -> VisionBackend:
-        if self._backend is None:
-            self._backend = self._given_backend() or make_backend(self._settings, self._kind(), self._registry)
-        return self._backend
+    def _backend_for(self, model: str | None) -> VisionBackend:
+        """Return the backend, one for each model of a server; a local backend has the model that it has."""
+        if model is not None and model == model_of(self._settings, self._kind()):
+            model = None
+        if model not in self._backends:
+            if model is not None and not self._is_remote():
+                raise CapabilityNotSupportedError(
+                    f"model {model}: backend {self._kind()} is configured for another (set vision_model_id)"
+                )
+            self._backends[model] = (
+                self._given_backend()
+                if self._is_given()
+                else make_backend(self._settings, self._kind(), self._registry, model=model)
+            )
+        return self._backends[model]
 
-    def _given_backend(self) -> VisionBackend | None:
+    def _is_given(self) -> bool:
+        return any(self._settings.value(name) is not None for name in ("backend_instance", "backend_factory"))
+
+    def _is_remote(self) -> bool:
+        return self._kind() in HTTP_KINDS and not self._is_given()
+
+    def _given_backend(self) -> VisionBackend:
         """Return the backend that the owner brings along, in `vision_backend_instance` or `vision_backend_factory`."""
         factory = self._settings.value("backend_factory")
         backend = self._settings.value("backend_instance")
         if backend is None and callable(factory):
             backend = factory(self._owner)
-        if backend is not None and not isinstance(backend, VisionBackend):
+        if not isinstance(backend, VisionBackend):
             raise BackendNotConfiguredError(f"vision_backend_instance: {type(backend).__name__} is no VisionBackend")
         return backend
 
     def _card_id(self) -> str | None:
         """Return whose card calls are checked against: the one asked for, or that of a local model if there is one."""
         asked = self._settings.text("capabilities_model_id")
-        if asked or self._kind() in HTTP_KINDS or self._settings.value("backend_instance") is not None:
+        if asked or self._is_remote() or self._is_given():
             return asked
         model = model_of(self._settings, self._kind())
         return model if model in self._registry.list_models() else None
-
-    def _model_in_extra(self, model: str) -> dict[str, str]:
-        """Return how a call's own model reaches the backend: a server takes any, a local backend has the one it has."""
-        if self._kind() in HTTP_KINDS:
-            return {"model": model}
-        if model != model_of(self._settings, self._kind()):
-            raise CapabilityNotSupportedError(
-                f"model {model}: backend {self._kind()} is configured for another (set vision_model_id)"
-            )
-        return {}
 
 
 def _image_bytes(name: str, image: object, store: Any) -> bytes:

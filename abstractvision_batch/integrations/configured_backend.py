@@ -57,8 +57,10 @@ def backend_kind(settings: Settings, default: str) -> str:
     return KINDS.get(name.lower(), name.lower())
 
 
-def make_backend(settings: Settings, kind: str, registry: VisionModelCapabilitiesRegistry) -> VisionBackend:
-    """Make the backend of a kind as the settings say.
+def make_backend(
+    settings: Settings, kind: str, registry: VisionModelCapabilitiesRegistry, *, model: str | None = None
+) -> VisionBackend:
+    """Make the backend of a kind as the settings say, for another model than theirs if one is named.
 
     Raises:
         BackendNotConfiguredError: a setting that it needs is missing or wrong.
@@ -66,7 +68,7 @@ def make_backend(settings: Settings, kind: str, registry: VisionModelCapabilitie
     """
     made: VisionBackend
     if kind in HTTP_KINDS:
-        fields = openai_fields(settings, kind)
+        fields = openai_fields(settings, kind) | ({} if model is None else {"model_id": model})
         require_extra("openai")
         made = backends.OpenAICompatibleVisionBackend(config=backends.OpenAICompatibleBackendConfig(**fields))
         return made
@@ -75,7 +77,7 @@ def make_backend(settings: Settings, kind: str, registry: VisionModelCapabilitie
         require_extra("sdcpp")
         made = backends.StableDiffusionCppVisionBackend(config=backends.StableDiffusionCppBackendConfig(**fields))
         return made
-    model = model_of(settings, kind)
+    model = model or model_of(settings, kind)
     fields = {}
     if kind == "diffusers":
         if model is None:
