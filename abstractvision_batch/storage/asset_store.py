@@ -29,6 +29,7 @@ from abstractvision_batch.artifacts import (
     make_media_ref,
     sha256_hex,
 )
+from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.local import LocalStore
 
 SCHEMA = "abstractvision.asset.v1"
@@ -181,14 +182,19 @@ class AssetStore:
 
     def _put_content(self, name: str, content: bytes, artifact_id: str) -> bool:
         """Write content under a name that nobody's record points to yet; whether this call wrote it."""
-        if self._files.put_if_absent(name, content):
-            return True
-        if self._files.read(name) == content:
-            return False
-        if artifact_id != compute_artifact_id(content):
-            raise self._conflict(artifact_id)
-        # The id is the content's own, so what is there is half a file of a writer that wrote in place.
-        self._files.put(name, content)
+        while not self._files.put_if_absent(name, content):
+            try:
+                there = self._files.read(name)
+            except StorageError:
+                if self._files.exists(name):
+                    raise
+                continue  # whoever wrote it lost to another type and took it away
+            if there == content:
+                return False
+            if artifact_id != compute_artifact_id(content):
+                raise self._conflict(artifact_id)
+            # The id is the content's own, so what is there is half a file of a writer that wrote in place.
+            self._files.put(name, content)
         return True
 
     def _conflict(self, artifact_id: str) -> ArtifactConflictError:
