@@ -268,6 +268,16 @@ def test_a_server_that_is_not_there_is_busy_and_says_where(server: OpenAIServer)
             backend.preload()
 
 
+def test_a_proxy_of_the_environment_does_not_stand_before_a_local_server(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    with backend_of(server) as backend:
+        assert backend.generate_image(FOX).metadata["attempts"] == 1
+
+
 def test_preloading_finds_a_wrong_key_and_tolerates_a_server_without_catalog(server: OpenAIServer) -> None:
     with backend_of(server) as backend:
         backend.preload()

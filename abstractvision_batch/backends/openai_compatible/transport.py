@@ -44,6 +44,8 @@ class Transport:
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=config.max_concurrency),
             follow_redirects=False,
+            # HTTP_PROXY and the like are honoured, but no proxy reaches this machine's own servers.
+            mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
             headers={
                 "User-Agent": f"abstractvision_batch/{__version__} python/{platform.python_version()}",
                 "Accept-Encoding": "identity",  # media does not compress, and a small reply cannot become a large one
