@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
+from abstractvision_batch.types import TASKS, Task
 
 if TYPE_CHECKING:
     from abstractvision_batch.registry.cards import ModelCard
@@ -26,11 +27,18 @@ ENTRY_POINT_GROUP = "abstractvision_batch.backends"
 
 @dataclass(frozen=True, slots=True)
 class BackendEntry:
-    """One backend: `module:Class`, the top-level modules it needs and the command that installs them."""
+    """One backend: `module:Class`, the top-level modules it needs and the command that installs them.
+
+    The package's own also say what the README's table says of them; a test compares `tasks` with the class.
+    """
 
     target: str
     modules: tuple[str, ...] = ()
     install: str = ""
+    tasks: tuple[Task, ...] = ()
+    """What it can do with a model and a configuration that can."""
+    gpu: str = ""
+    notes: str = ""
 
 
 _HERE = "abstractvision_batch.backends"
@@ -40,13 +48,24 @@ BACKENDS: dict[str, BackendEntry] = {
         target=f"{_HERE}.huggingface_diffusers:HuggingFaceDiffusersVisionBackend",
         modules=("torch", "diffusers", "transformers", "accelerate", "safetensors"),
         install='pip install "abstractvision_batch[diffusers]"',
+        tasks=TASKS,
+        gpu="CUDA or Apple's; a CPU does",
+        notes="local weights, from a folder, a checkpoint or the hub cache; the model's card says which tasks it does",
     ),
     "openai": BackendEntry(
         target=f"{_HERE}.openai_compatible:OpenAICompatibleVisionBackend",
         modules=("httpx",),
         install='pip install "abstractvision_batch[openai]"',
+        tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
+        gpu="the server's",
+        notes="any server that speaks OpenAI's image and video API; videos where `video_mode` or their paths say how",
     ),
-    "procedural": BackendEntry(target=f"{_HERE}.procedural:ProceduralVisionBackend"),
+    "procedural": BackendEntry(
+        target=f"{_HERE}.procedural:ProceduralVisionBackend",
+        tasks=TASKS,
+        gpu="none",
+        notes="draws from prompt and seed without a model; fails and crashes on demand",
+    ),
 }
 
 
@@ -86,10 +105,14 @@ def load_backend_class(kind: str) -> type[VisionBackend]:
     return found
 
 
-def create_backend(spec: BackendSpec, *, card: ModelCard, model: str) -> VisionBackend:
-    """Make the backend that a job's `backend` section describes; nothing is loaded yet."""
+def create_backend(spec: BackendSpec, *, card: ModelCard | None, model: str) -> VisionBackend:
+    """Make the backend that a job's `backend` section describes; nothing is loaded yet.
+
+    A model without a card is what the section alone says.
+    """
     fields: dict[str, Any] = spec.model_dump(exclude={"kind"})
-    return load_backend_class(spec.kind).from_fields(fields, card_facts=card.backends.get(spec.kind, {}), model=model)
+    card_facts = {} if card is None else card.backends.get(spec.kind, {})
+    return load_backend_class(spec.kind).from_fields(fields, card_facts=card_facts, model=model)
 
 
 def _entry(kind: str) -> BackendEntry:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from abstractvision_batch.backends import ProceduralVisionBackend
+from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import (
     BACKENDS,
     BackendEntry,
@@ -19,7 +20,14 @@ from abstractvision_batch.errors import (
     OptionalDependencyMissingError,
 )
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.model import DiffusersBackendSpec, LoraSpec, ProceduralBackendSpec
+from abstractvision_batch.spec.model import (
+    BackendSpec,
+    DiffusersBackendSpec,
+    LoraSpec,
+    OpenAIBackendSpec,
+    ProceduralBackendSpec,
+)
+from abstractvision_batch.types import TASKS
 
 
 def test_the_table_is_sorted() -> None:
@@ -101,3 +109,32 @@ def test_the_job_wins_over_the_card() -> None:
     assert plain.config.pipelines["inpaint"] == "StableDiffusionInpaintPipeline"
     assert (changed.config.path, changed.config.torch_dtype) == ("/elsewhere", "bfloat16")
     assert changed.config.loras[0].scale == 0.5
+
+
+def make_able(kind: str) -> VisionBackend:
+    """A backend whose model and configuration can do all that the backend can."""
+    if kind == "openai":
+        spec: BackendSpec = OpenAIBackendSpec(base_url="http://127.0.0.1:1/v1", video_mode="videos_api")
+        return create_backend(spec, card=None, model="m")
+    if kind == "diffusers":
+        pipelines = dict.fromkeys(TASKS, "AnyPipeline")
+        fields = {"device": "cpu"}
+        return load_backend_class(kind).from_fields(fields, card_facts={"pipelines": pipelines}, model="m")
+    return load_backend_class(kind).from_fields({}, card_facts={}, model="m")
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_the_tasks_that_the_table_declares_are_those_of_the_backend(kind: str) -> None:
+    entry, backend = BACKENDS[kind], make_able(kind)
+
+    capabilities = backend.get_capabilities()
+
+    assert entry.gpu and entry.notes
+    assert capabilities is not None and capabilities.supported_tasks is not None
+    assert set(entry.tasks) == set(capabilities.supported_tasks)
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_an_extra_is_named_like_its_backend(kind: str) -> None:
+    assert BACKENDS[kind].install in ("", f'pip install "abstractvision_batch[{kind}]"')
+    assert bool(BACKENDS[kind].install) == bool(BACKENDS[kind].modules)
