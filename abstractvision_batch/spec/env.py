@@ -19,6 +19,7 @@ from abstractvision_batch.spec.positions import FieldPath, show
 #: The only fields in which `${NAME}` is replaced; a list's elements count as the field.
 INTERPOLATED_FIELDS: tuple[tuple[str, ...], ...] = (
     ("backend", "model_path"),
+    ("backend", "config_path"),
     ("output", "path"),
     ("prompts", "source"),  # a path or URL only: inline prompts stay as they are
     ("registry", "paths"),

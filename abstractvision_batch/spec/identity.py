@@ -35,16 +35,21 @@ IDENTITY_FIELDS: tuple[str, ...] = (
     "model",
     "backend.kind",
     "backend.diffusers.model_path",
+    "backend.diffusers.config_path",
     "backend.diffusers.revision",
     "backend.diffusers.variant",
     "backend.diffusers.device",  # without its number: cuda:1 computes what cuda:0 does
     "backend.diffusers.dtype",
     "backend.diffusers.scheduler",
     "backend.diffusers.loras",
+    "backend.diffusers.rapid_aio_repo",
     "backend.diffusers.threads",
     "backend.diffusers.attention_slicing",
     "backend.diffusers.vae_slicing",
     "backend.diffusers.vae_tiling",
+    "backend.diffusers.quantization",
+    "backend.diffusers.torch_compile",
+    "backend.diffusers.attention_backend",
     "backend.diffusers.auto_retry_fp32",
     "backend.openai.served_model",
     "backend.openai.request_shape",
@@ -133,7 +138,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
 )
 
 #: What a card says of a backend for people or for scheduling.
-_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "components", "gated"})
+_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated"})
 
 
 def fingerprint(spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = None) -> str:

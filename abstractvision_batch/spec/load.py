@@ -68,11 +68,14 @@ class LoadedSpec:
         backend = self.spec.backend
         if not isinstance(backend, DiffusersBackendSpec):
             return backend
-        loras = tuple(lora.model_copy(update={"source": self._lora_source(lora.source)}) for lora in backend.loras)
-        model_path = None if backend.model_path is None else self.local_path(backend.model_path)
-        return backend.model_copy(update={"loras": loras, "model_path": model_path})
+        loras = tuple(lora.model_copy(update={"source": self._local_or_hub(lora.source)}) for lora in backend.loras)
+        paths = {name: getattr(backend, name) for name in ("model_path", "config_path")}
+        update = {name: self.local_path(path) for name, path in paths.items() if path is not None}
+        if backend.rapid_aio_repo is not None:
+            update["rapid_aio_repo"] = self._local_or_hub(backend.rapid_aio_repo)
+        return backend.model_copy(update={"loras": loras, **update})
 
-    def _lora_source(self, source: str) -> str:
+    def _local_or_hub(self, source: str) -> str:
         path = self.local_path(source)
         return path if Path(path).exists() else source  # else it is a hub id
 

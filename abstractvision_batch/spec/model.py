@@ -167,6 +167,11 @@ class DiffusersBackendSpec(StrictModel):
 
     `${NAME}` is replaced.
     """
+    config_path: Text | None = None
+    """Folder with the configuration of a `model_path` that is one file; by default the file's own, else the hub cache.
+
+    Relative to the spec; `${NAME}` is replaced.
+    """
     revision: str | None = None
     """Branch, tag or commit of the model's repository."""
     variant: str | None = None
@@ -182,6 +187,8 @@ class DiffusersBackendSpec(StrictModel):
     scheduler: str | None = None
     """Diffusers scheduler class, for example `EulerDiscreteScheduler`; the default is the model's own."""
     loras: Annotated[tuple[LoraSpec, ...], BeforeValidator(_tuple_from_list)] = ()
+    rapid_aio_repo: Text | None = None
+    """Folder, relative to the spec, or hub id of a transformer that stands in for the model's own."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of one worker. Pinned, because it changes pixels by a level."""
     attention_slicing: bool = False
@@ -189,6 +196,12 @@ class DiffusersBackendSpec(StrictModel):
     vae_tiling: bool = False
     offload: Literal["none", "model", "sequential"] = "none"
     """Where weights wait while they are not used."""
+    quantization: Literal["none", "int8", "float8", "nf4"] = "none"
+    """Of the denoiser's weights: `int8` and `float8` need torchao, `nf4` needs bitsandbytes."""
+    torch_compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    """Mode of `torch.compile` for the denoiser; the first pass of each batch size and picture size takes minutes."""
+    attention_backend: Text | None = None
+    """Diffusers' name of the denoiser's attention kernels, for example `flash`; by default PyTorch chooses."""
     auto_retry_fp32: bool = True
     """Whether black or NaN output is generated again in float32."""
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.backends.huggingface_diffusers import (
     HuggingFaceDiffusersBackendConfig,
     HuggingFaceDiffusersVisionBackend,
@@ -29,7 +28,7 @@ from abstractvision_batch.errors import (
     GenerationError,
     InvalidOutputError,
 )
-from abstractvision_batch.media.images import Rgb, decode_image, encode_image, to_rgb_array
+from abstractvision_batch.media.images import decode_image, encode_image, to_rgb_array
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.types import (
     GeneratedAsset,
@@ -39,41 +38,15 @@ from abstractvision_batch.types import (
     MultiAngleRequest,
     VideoGenerationRequest,
 )
+from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
 
 pytestmark = pytest.mark.model
-
-
-def make_backend(path: Path, **settings: Any) -> HuggingFaceDiffusersVisionBackend:
-    return HuggingFaceDiffusersVisionBackend(HuggingFaceDiffusersBackendConfig("test/tiny", path=str(path), **settings))
 
 
 @pytest.fixture(scope="module")
 def sd(tiny_sd: Path) -> Iterator[HuggingFaceDiffusersVisionBackend]:
     with make_backend(tiny_sd) as backend:
         yield backend
-
-
-def text_request(seed: int = 1, **fields: Any) -> ImageGenerationRequest:
-    settings: dict[str, Any] = {"prompt": f"a fox {seed}", "width": 64, "height": 64, "steps": 2, "seed": seed}
-    return ImageGenerationRequest(**(settings | fields))
-
-
-def gray(width: int = 64, height: int = 64) -> bytes:
-    return encode_image(Image.linear_gradient("L").resize((width, height)).convert("RGB"), "png")
-
-
-def pixels(item: BatchItem) -> Rgb:
-    assert isinstance(item, GeneratedAsset), item
-    return to_rgb_array(decode_image(item.data))
-
-
-def metadata(item: BatchItem) -> dict[str, Any]:
-    assert isinstance(item, GeneratedAsset), item
-    return item.metadata
-
-
-def levels_apart(first: BatchItem, second: BatchItem) -> int:
-    return int(np.abs(pixels(first).astype(int) - pixels(second)).max())
 
 
 # one forward pass
@@ -502,8 +475,8 @@ def test_damaged_files_are_a_missing_dependency(
         ({"torch_dtype": "float8"}, CapabilityNotSupportedError, "float8 is not one of float32"),
         ({"scheduler": "EulerDiscretScheduler"}, CapabilityNotSupportedError, r"did you mean EulerDiscreteScheduler\?"),
         ({"offload": "model"}, CapabilityNotSupportedError, "needs a GPU"),
-        ({"path": "/no/such/folder"}, DependencyError, "no such folder"),
-        ({"path": "package:models/none"}, DependencyError, "no such folder"),
+        ({"path": "/no/such/folder"}, DependencyError, "no such file or folder"),
+        ({"path": "package:models/none"}, DependencyError, "no such file or folder"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_when_loading(

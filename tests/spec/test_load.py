@@ -164,7 +164,9 @@ def test_local_paths_start_at_the_spec_and_urls_stay(tmp_path: Path) -> None:
             "model": "avbatch/shapes64",
             "backend": {
                 "kind": "diffusers",
-                "model_path": "weights",
+                "model_path": "weights.safetensors",
+                "config_path": "config",
+                "rapid_aio_repo": "lora",
                 "loras": [{"source": "lora"}, {"source": "someone/a-hub-id"}],
             },
         },
@@ -172,9 +174,11 @@ def test_local_paths_start_at_the_spec_and_urls_stay(tmp_path: Path) -> None:
     )
 
     assert isinstance(loaded.spec.backend, DiffusersBackendSpec)
-    assert loaded.spec.backend.model_path == "weights", "the spec keeps what is written"
+    assert loaded.spec.backend.model_path == "weights.safetensors", "the spec keeps what is written"
     assert isinstance(loaded.backend, DiffusersBackendSpec)
-    assert loaded.backend.model_path == str(tmp_path / "weights")
+    assert loaded.backend.model_path == str(tmp_path / "weights.safetensors")
+    assert loaded.backend.config_path == str(tmp_path / "config")
+    assert loaded.backend.rapid_aio_repo == str(tmp_path / "lora")
     assert [lora.source for lora in loaded.backend.loras] == [str(tmp_path / "lora"), "someone/a-hub-id"]
     assert loaded.local_path("s3://bucket/x.txt") == "s3://bucket/x.txt"
     assert loaded.local_path("/x.txt") == "/x.txt"

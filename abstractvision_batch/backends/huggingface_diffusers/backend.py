@@ -30,7 +30,7 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.errors import GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError
 from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
@@ -134,7 +134,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             if isinstance(request, MultiAngleRequest):
                 items[index] = self._run_views(request, cancelled, on_step)
                 continue
-            pipeline = self._loaded().pipeline(kind_of(request))
+            pipeline = self._loaded(kind_of(request)).pipeline(kind_of(request))
             try:
                 prepared = prepare_request(request, pipeline, self.config)
             except GenerationError as error:
@@ -172,13 +172,22 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         }
 
     def check_ready(self) -> None:
-        """Check that the model's folder is there, unless it may be downloaded."""
-        if not self.config.allow_download:
-            find_model(self.config)
+        """Check that the model's files are there, unless they may be downloaded."""
+        if self.config.allow_download:
+            return
+        missing: list[DependencyError] = []
+        for kind in self.config.repo_ids or (None,):
+            try:
+                find_model(self.config.for_kind(kind))
+                return
+            except DependencyError as error:
+                missing.append(error)
+        raise missing[0]
 
     def preload(self) -> None:
-        """Load the model's weights."""
-        self._loaded()
+        """Load the model's weights; where each task has its own, the first request says which."""
+        if not self.config.repo_ids:
+            self._loaded()
 
     def unload(self) -> None:
         """Free the model's weights; the next request loads them again."""
@@ -186,11 +195,14 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             self._model.free()
             self._model = None
 
-    def _loaded(self) -> LoadedModel:
+    def _loaded(self, kind: str | None = None) -> LoadedModel:
+        config = self.config.for_kind(kind)
+        if self._model is not None and self._model.config != config:
+            self.unload()
         if self._model is None:
             from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
 
-            self._model = LoadedModel(self.config)
+            self._model = LoadedModel(config)
         return self._model
 
     def _generate_one(self, request: PipelineRequest, progress_callback: ProgressCallback | None) -> GeneratedAsset:
@@ -204,7 +216,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         self, request: MultiAngleRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> list[GeneratedAsset] | GenerationError:
         """Edit the reference picture once per angle; one angle that fails fails the request."""
-        pipeline = self._loaded().pipeline("multi_view_image")
+        pipeline = self._loaded("multi_view_image").pipeline("multi_view_image")
         seed = secrets.randbelow(2**63) if request.seed is None else request.seed
         reference = request.reference_image
         if reference is None:
@@ -255,7 +267,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         if cancelled is not None and cancelled():
             return [GenerationCancelledError("cancelled by the caller") for _ in group]
         try:
-            outcomes = run_forward(self._loaded(), group, step)
+            outcomes = run_forward(self._loaded(group[0].kind), group, step)
         except GenerationCancelledError as error:
             return [GenerationCancelledError(str(error)) for _ in group]
         return [
@@ -270,7 +282,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         return GeneratedAsset("image", raw_rgb(output.frames[0]), RAW_RGB_MIME_TYPE, metadata)
 
     def _metadata(self, request: PreparedRequest, output: Output) -> dict[str, Any]:
-        model = self._loaded()
+        model = self._loaded(request.kind)
         pipeline = model.pipeline(request.kind)
         metadata: dict[str, Any] = {
             "source": "diffusers",
@@ -287,6 +299,8 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         }
         if request.loras:
             metadata["loras"] = [{"source": lora.source, "scale": lora.scale} for lora in request.loras]
+        if request.rapid_aio_repo is not None:
+            metadata["rapid_aio_repo"] = request.rapid_aio_repo
         if request.fps is not None:
             metadata["fps"] = request.fps
         if output.retried_fp32:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Offload = Literal["none", "model", "sequential"]
+Quantization = Literal["none", "int8", "float8", "nf4"]
+TorchCompile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 
 #: The kinds of pipeline that one model may have, by what goes in and out. A mask makes image_to_image an inpaint.
 PIPELINE_KINDS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video", "multi_view_image")
@@ -39,25 +41,55 @@ class HuggingFaceDiffusersBackendConfig:
     use_safetensors: bool = True
     low_cpu_mem_usage: bool = True
     path: str | None = field(default=None, kw_only=True)
-    """Folder of the weights, or `package:folder` inside this package; None: the hub cache's copy of `model_id`."""
+    """Folder of the weights, `package:folder` inside this package, or a checkpoint: one `.safetensors` or `.ckpt` file.
+
+    None: the hub cache's copy of `model_id`.
+    """
+    config_path: str | None = field(default=None, kw_only=True)
+    """Of a checkpoint: folder with `model_index.json` and the components' configurations.
+
+    None: the checkpoint's own folder if it has one, else the hub cache's copy of `model_id`. What the checkpoint lacks
+    (text encoders, a VAE) is read from there too.
+    """
     native_dtype: str | None = field(default=None, kw_only=True)
     """The dtype that the model was made for; bfloat16 if nothing is known."""
     pipelines: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """Pipeline class by kind (`PIPELINE_KINDS`); what is left out follows from the model's own class."""
     repo_id: str | None = field(default=None, kw_only=True)
     """Hub repository of the weights where it is not `model_id`."""
+    repo_ids: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Hub repository by kind, where each kind has weights of its own; one of them is in memory at a time."""
+    subfolder: str | None = field(default=None, kw_only=True)
+    """Folder of the pipeline inside its repository."""
+    components: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Folder or hub id of components that the model's own repository lacks."""
     rename: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """The pipeline's name of a parameter of ours where it is not the usual one: `{"image": "control_image"}`."""
     scheduler: str | None = field(default=None, kw_only=True)
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
     angles_lora: str | None = field(default=None, kw_only=True)
     """Adapter trained on camera angles (folder, file or hub id); it acts on multi_view_image alone."""
+    rapid_aio_repo: str | None = field(default=None, kw_only=True)
+    """Folder or hub id of a transformer that stands in for the model's own; `extra.rapid_aio_repo` asks per request."""
     threads: int = field(default=1, kw_only=True)
     """CPU threads of torch in this process. Pinned, because their number changes pixels by a level."""
     attention_slicing: bool = field(default=False, kw_only=True)
     vae_slicing: bool = field(default=False, kw_only=True)
     vae_tiling: bool = field(default=False, kw_only=True)
     offload: Offload = field(default="none", kw_only=True)
+    quantization: Quantization = field(default="none", kw_only=True)
+    """Of the denoiser's weights: `int8` and `float8` by torchao, `nf4` by bitsandbytes."""
+    torch_compile: TorchCompile = field(default="none", kw_only=True)
+    """Mode of `torch.compile` for the denoiser; the first pass of each shape then takes minutes."""
+    attention_backend: str | None = field(default=None, kw_only=True)
+    """The denoiser's attention by Diffusers' name (`native`, `flash`, `sage`); None leaves PyTorch its choice."""
+
+    def for_kind(self, kind: str | None) -> HuggingFaceDiffusersBackendConfig:
+        """The configuration of one kind's weights: itself, unless kinds have repositories of their own."""
+        if not self.repo_ids:
+            return self
+        kind = "image_to_image" if kind == "inpaint" else kind
+        return replace(self, repo_id=self.repo_ids.get(kind or next(iter(self.repo_ids)), self.repo_id))
 
 
 def config_from_fields(
@@ -74,6 +106,9 @@ def config_from_fields(
         native_dtype=card_facts.get("dtype"),
         pipelines=dict(card_facts.get("pipelines", {})),
         repo_id=card_facts.get("repo_id"),
+        repo_ids=dict(card_facts.get("repo_ids", {})),
+        subfolder=card_facts.get("subfolder"),
+        components=dict(card_facts.get("components", {})),
         angles_lora=card_facts.get("lora"),
         rename=dict(card_facts.get("rename", {})),
         loras=loras,

@@ -66,7 +66,7 @@ def run_forward(
 
     Raises:
         GenerationCancelledError: `on_step` raised it.
-        DependencyError: an adapter of the backend's configuration is missing or does not fit.
+        DependencyError: an adapter or transformer of the backend's configuration is missing or does not fit.
     """
     try:
         return _run(model, group, on_step)
@@ -75,9 +75,10 @@ def run_forward(
     except GenerationError as error:
         return [error for _ in group]
     except DependencyError as error:
-        if group[0].loras == model.config.loras:
+        first = group[0]
+        if (first.loras, first.rapid_aio_repo) == (model.config.loras, model.config.rapid_aio_repo):
             raise
-        return [GenerationError(str(error)) for _ in group]  # adapters that only these requests asked for
+        return [GenerationError(str(error)) for _ in group]  # what is missing is what only these requests asked for
     except PIPELINE_ERRORS as exc:
         if len(group) > 1:
             alone = [outcome for request in group for outcome in run_forward(model, [request], on_step)]
@@ -89,11 +90,14 @@ def run_forward(
 
 def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> list[Output | GenerationError]:
     pipeline = model.pipeline(group[0].kind)
+    model.use_denoiser(group[0].rapid_aio_repo)
     model.activate_loras(group[0].loras)
     videos, refused = _call(pipeline, group, on_step, model.config.rename)
     wrong = [index for index, video in enumerate(videos) if not refused[index] and _is_wrong(video, model.dtype)]
     retry = bool(wrong) and model.config.auto_retry_fp32 and model.dtype != torch.float32
-    if retry and model.config.offload != "sequential":  # there the weights are not in memory to be widened
+    # weights that are offloaded one by one are not in memory to be widened, and quantised ones cannot be
+    retry = retry and model.config.offload != "sequential" and model.config.quantization == "none"
+    if retry:
         with model.in_float32():
             again, _ = _call(pipeline, [group[index] for index in wrong], on_step, model.config.rename)
         for index, video in zip(wrong, again, strict=True):

@@ -15,6 +15,7 @@ import diffusers
 import torch
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.denoiser import DenoiserSwitch
 from abstractvision_batch.backends.huggingface_diffusers.loading import (
     get_pipeline_class,
     load_pipeline,
@@ -47,6 +48,7 @@ class LoadedModel:
         self.base, self.files = load_pipeline(config, None)
         self._pipelines: dict[str, Any] = {}
         self._hooked = self.base
+        self._denoisers = DenoiserSwitch(self.base, config, self.dtype)
 
     def pipeline(self, kind: str) -> Any:
         """Return the pipeline of a kind; the first call makes it from the loaded components.
@@ -64,9 +66,18 @@ class LoadedModel:
             self._hooked = pipeline
         return pipeline
 
+    def use_denoiser(self, source: str | None) -> None:
+        """Let every kind of pipeline denoise with the transformer of `source`; None is the model's own."""
+        offloaded = self.config.offload != "none"
+        if offloaded and source != self._denoisers.active:
+            self._hooked.remove_all_hooks()
+        changed = self._denoisers.use(source, [self.base, *self._pipelines.values()], self.device)
+        if offloaded and changed:
+            place(self._hooked, self.config, self.device)
+
     def activate_loras(self, adapters: tuple[LoraAdapter, ...]) -> None:
         """Let exactly these adapters act, on every kind of pipeline."""
-        activate_loras(self.base, adapters, cache_dir=self.config.cache_dir)
+        activate_loras(self.base, adapters, self.config, beside=self._denoisers.active)
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
@@ -87,8 +98,8 @@ class LoadedModel:
     def free(self) -> None:
         """Drop the weights and give the memory back to the device."""
         self._pipelines.clear()
-        self._hooked = None
-        self.base = None
+        self._hooked = self.base = None
+        del self._denoisers
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

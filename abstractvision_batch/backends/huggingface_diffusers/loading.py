@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -18,7 +20,15 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
-from abstractvision_batch.backends.huggingface_diffusers.locate import ModelFiles, find_model
+from abstractvision_batch.backends.huggingface_diffusers.locate import (
+    ModelFiles,
+    fetch_snapshot,
+    find_folder,
+    find_model,
+    needs_configuration,
+)
+from abstractvision_batch.backends.huggingface_diffusers.single_file import load_checkpoint
+from abstractvision_batch.backends.huggingface_diffusers.tuning import DENOISERS, quantize_pipeline, tune
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -87,7 +97,7 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
 
     Raises:
         DependencyError: the model is absent, damaged, of the wrong kind, or too large for the device.
-        CapabilityNotSupportedError: the scheduler or offloading that was asked for does not fit.
+        CapabilityNotSupportedError: the scheduler, offloading or kernels that were asked for do not fit.
     """
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
@@ -95,19 +105,15 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
     if config.offload != "none" and device.type == "cpu":
         raise CapabilityNotSupportedError(f"backend.offload: {config.offload} needs a GPU, and the device is the CPU")
     with quiet():
-        model = _download(config) if config.allow_download and config.path is None else find_model(config)
+        model = _download(config) if config.allow_download else find_model(config)
         try:
-            pipeline = get_pipeline_class(class_name or model.pipeline_class).from_pretrained(
-                str(model.folder),
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=config.use_safetensors,
-                low_cpu_mem_usage=config.low_cpu_mem_usage,
-                **({"variant": config.variant} if config.variant else {}),
-            )
+            pipeline = _read_pipeline(get_pipeline_class(class_name or model.pipeline_class), model, config, dtype)
             _check_complete(pipeline)
             pipeline.set_progress_bar_config(disable=True)
             _set_scheduler(pipeline, config.scheduler)
+            for name in DENOISERS:
+                if pipeline.components.get(name) is not None:
+                    tune(pipeline.components[name], config)
             place(pipeline, config, device)
         except torch.OutOfMemoryError as exc:
             raise DependencyError(
@@ -115,9 +121,50 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
             ) from exc
         except LOAD_ERRORS as exc:
             raise DependencyError(
-                f"{model.name}: its files cannot be loaded from {model.folder}: {short(exc)} (fetch the model again)"
+                f"{model.name}: its files cannot be loaded from {model.checkpoint or model.folder}: {short(exc)} "
+                "(fetch the model again)"
             ) from exc
     return pipeline, model
+
+
+def load_module(module_class: Any, folder: Path, subfolder: str, dtype: torch.dtype, **settings: Any) -> Any:
+    """Load one component: from its own folder inside `folder`, or from `folder` itself."""
+    inside = folder / subfolder
+    typed = {"dtype": dtype} if issubclass(module_class, torch.nn.Module) else {}
+    source = str(inside if inside.is_dir() else folder)
+    return module_class.from_pretrained(source, local_files_only=True, **typed, **settings)
+
+
+def _read_pipeline(
+    pipeline_class: Any, model: ModelFiles, config: HuggingFaceDiffusersBackendConfig, dtype: torch.dtype
+) -> Any:
+    components: dict[str, Any] = {}
+    for name, source in config.components.items():
+        fetch_snapshot(source, config)
+        components[name] = load_module(
+            _component_class(model, name), find_folder(source, config.cache_dir), name, dtype
+        )
+    if model.checkpoint is not None:
+        if config.quantization != "none":
+            raise CapabilityNotSupportedError("backend.quantization: not of a checkpoint (give the model's folder)")
+        return load_checkpoint(pipeline_class, model, dtype=dtype, components=components)
+    return pipeline_class.from_pretrained(
+        str(model.folder),
+        dtype=dtype,
+        local_files_only=True,
+        use_safetensors=config.use_safetensors,
+        low_cpu_mem_usage=config.low_cpu_mem_usage,
+        **components,
+        **quantize_pipeline(config, list(model.index), dtype),
+        **({"variant": config.variant} if config.variant else {}),
+    )
+
+
+def _component_class(model: ModelFiles, name: str) -> Any:
+    library, class_name = (model.index.get(name) or (None, None))[:2]
+    if library is None or class_name is None:
+        raise ValueError(f"{name}: the model's own index names no class for this component")
+    return getattr(diffusers if library == "diffusers" else import_module(library), class_name)
 
 
 def place(pipeline: Any, config: HuggingFaceDiffusersBackendConfig, device: torch.device) -> None:
@@ -164,16 +211,24 @@ def quiet() -> Iterator[None]:
 
 def _download(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     """Fetch what is missing of a model into the hub cache, then find it there."""
-    try:
-        diffusers.DiffusionPipeline.download(
-            config.repo_id or config.model_id,
-            cache_dir=config.cache_dir,
-            revision=config.revision,
-            use_safetensors=config.use_safetensors,
-            **({"variant": config.variant} if config.variant else {}),
-        )
-    except LOAD_ERRORS as exc:
-        raise DependencyError(f"{config.model_id}: download failed: {short(exc)} (hf auth login, if gated)") from exc
+    repo_id = config.repo_id or config.model_id
+    if config.path is None and config.subfolder is None and not Path(repo_id).expanduser().is_dir():
+        try:
+            diffusers.DiffusionPipeline.download(
+                repo_id,
+                cache_dir=config.cache_dir,
+                revision=config.revision,
+                use_safetensors=config.use_safetensors,
+                **({"variant": config.variant} if config.variant else {}),
+            )
+        except LOAD_ERRORS as exc:
+            raise DependencyError(
+                f"{config.model_id}: download failed: {short(exc)} (hf auth login, if gated)"
+            ) from exc
+    elif config.path is None:
+        fetch_snapshot(repo_id, config, revision=config.revision, patterns=[f"{config.subfolder}/*"])
+    elif needs_configuration(config):
+        fetch_snapshot(repo_id, config, revision=config.revision, patterns=["*.json", "*.txt", "*.model"])
     return find_model(config)
 
 

@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, this package, or the hub cache, which is read without the network.
+"""Where a model's files are: a folder, a checkpoint, this package, or the hub cache, read without the network.
 
 A folder of a hub snapshot is handed to Diffusers rather than the model's id: with an id it looks up hosts even where
 downloads are off, and switching it off by environment variables would be a switch of the whole process.
@@ -20,16 +20,22 @@ from abstractvision_batch.errors import DependencyError
 
 PACKAGE_PREFIX = "package:"
 INDEX = "model_index.json"
+#: What a single-file checkpoint's name ends in.
+CHECKPOINTS = (".safetensors", ".ckpt")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's folder, what to call it in metadata, and the hub commit it is a copy of."""
+    """A model's folder, what to call it in metadata, and the hub commit it is a copy of.
+
+    With a checkpoint the weights are in that one file, and the folder has the configuration.
+    """
 
     folder: Path
     name: str
     revision: str | None
     index: dict[str, Any]
+    checkpoint: Path | None = None
 
     @property
     def pipeline_class(self) -> str:
@@ -44,14 +50,28 @@ def find_model(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
         DependencyError: there is none, or it is no Diffusers folder; the message has the command that mends it.
     """
     if config.path is not None:
-        folder = _local_folder(config.path)
-        return ModelFiles(folder, config.path, None, _read_index(folder))
+        path = _local_path(config.path)
+        if path.is_file():
+            folder = _configuration_of(path, config)
+            return ModelFiles(folder, config.path, None, _read_index(folder), checkpoint=path)
+        return ModelFiles(path, config.path, None, _read_index(path))
     repo_id = config.repo_id or config.model_id
     if Path(repo_id).expanduser().is_dir():
         folder = Path(repo_id).expanduser()
         return ModelFiles(folder, repo_id, None, _read_index(folder))
-    folder = find_snapshot(repo_id, revision=config.revision, cache_dir=config.cache_dir)
-    return ModelFiles(folder, repo_id, folder.name, _read_index(folder))
+    snapshot = find_snapshot(repo_id, revision=config.revision, cache_dir=config.cache_dir)
+    folder = snapshot / (config.subfolder or "")
+    return ModelFiles(folder, repo_id, snapshot.name, _read_index(folder))
+
+
+def find_folder(source: str, cache_dir: str | None) -> Path:
+    """Return a folder given by its path, or the snapshot of a hub repository.
+
+    Raises:
+        DependencyError: there is neither.
+    """
+    path = Path(source).expanduser()
+    return path if path.is_dir() else find_snapshot(source, cache_dir=cache_dir)
 
 
 def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str | None = None) -> Path:
@@ -74,6 +94,29 @@ def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str |
     )
 
 
+def fetch_snapshot(
+    source: str,
+    config: HuggingFaceDiffusersBackendConfig,
+    *,
+    revision: str | None = None,
+    patterns: list[str] | None = None,
+) -> None:
+    """Bring a hub repository, or the files of it that match, into the cache, if downloads are allowed.
+
+    Raises:
+        DependencyError: the download failed.
+    """
+    if not config.allow_download or Path(source).expanduser().exists():
+        return
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        snapshot_download(source, revision=revision, cache_dir=config.cache_dir, allow_patterns=patterns)
+    except (OSError, ValueError, HfHubHTTPError) as exc:
+        raise DependencyError(f"{source}: download failed: {exc} (hf auth login, if gated)") from exc
+
+
 def hub_cache(cache_dir: str | None) -> Path:
     """Return the hub cache's folder as huggingface_hub finds it."""
     if cache_dir is not None:
@@ -84,18 +127,42 @@ def hub_cache(cache_dir: str | None) -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def _local_folder(path: str) -> Path:
+def _local_path(path: str) -> Path:
     if path.startswith(PACKAGE_PREFIX):
         root = Path(str(files("abstractvision_batch")))
-        folder = root.joinpath(*path.removeprefix(PACKAGE_PREFIX).split("/"))
+        found = root.joinpath(*path.removeprefix(PACKAGE_PREFIX).split("/"))
         mend = "install abstractvision_batch again: its package data is incomplete"
     else:
-        folder, mend = Path(path).expanduser(), "correct backend.model_path"
-    if not folder.exists():
-        raise DependencyError(f"{path}: no such folder ({mend})")
-    if not folder.is_dir():
-        raise DependencyError(f"{path}: a file, not a folder with {INDEX} (save the pipeline with save_pretrained)")
-    return folder
+        found, mend = Path(path).expanduser(), "correct backend.model_path"
+    if not found.exists():
+        raise DependencyError(f"{path}: no such file or folder ({mend})")
+    if found.is_file() and found.suffix not in CHECKPOINTS:
+        other = "; backend kind sdcpp reads GGUF" if found.suffix == ".gguf" else ""
+        raise DependencyError(f"{path}: a checkpoint's name ends in {' or '.join(CHECKPOINTS)} (correct it{other})")
+    return found
+
+
+def needs_configuration(config: HuggingFaceDiffusersBackendConfig) -> bool:
+    """Whether the model is a checkpoint whose configuration is neither given nor beside it."""
+    if config.path is None or config.config_path is not None:
+        return False
+    path = _local_path(config.path)
+    return path.is_file() and not (path.parent / INDEX).is_file()
+
+
+def _configuration_of(checkpoint: Path, config: HuggingFaceDiffusersBackendConfig) -> Path:
+    if config.config_path is not None:
+        return Path(config.config_path).expanduser()
+    if (checkpoint.parent / INDEX).is_file():
+        return checkpoint.parent
+    repo_id = config.repo_id or config.model_id
+    try:
+        return find_snapshot(repo_id, revision=config.revision, cache_dir=config.cache_dir) / (config.subfolder or "")
+    except DependencyError as error:
+        raise DependencyError(
+            f"{checkpoint}: what its weights are of is not known without a configuration "
+            f"(give the folder of a {INDEX} as config_path; or hf download {repo_id} --include '*.json' '*.txt')"
+        ) from error
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

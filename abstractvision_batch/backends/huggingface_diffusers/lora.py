@@ -11,16 +11,28 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.loading import LOAD_ERRORS, quiet, short
-from abstractvision_batch.backends.huggingface_diffusers.locate import find_snapshot
+from abstractvision_batch.backends.huggingface_diffusers.locate import fetch_snapshot, find_folder
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
 
 _DEFAULT_NAME = "pytorch_lora_weights.safetensors"
 
 
-def activate_loras(pipeline: Any, adapters: tuple[LoraAdapter, ...], *, cache_dir: str | None = None) -> None:
+def activate_loras(
+    pipeline: Any,
+    adapters: tuple[LoraAdapter, ...],
+    config: HuggingFaceDiffusersBackendConfig,
+    *,
+    beside: str | None = None,
+) -> None:
     """Let exactly `adapters` act on the pipeline's components; none leaves the base model as it was loaded.
+
+    Args:
+        pipeline: The pipeline, with the components that the next pass runs.
+        adapters: What acts.
+        config: Where adapters may come from.
+        beside: Which denoiser is in the pipeline, if not the model's own: an adapter's layers belong to one of them.
 
     Raises:
         DependencyError: an adapter is absent, damaged or made for another model.
@@ -36,8 +48,8 @@ def activate_loras(pipeline: Any, adapters: tuple[LoraAdapter, ...], *, cache_di
             return
         scales: dict[str, float] = {}
         for adapter in adapters:
-            folder, weight_name = _locate(adapter, cache_dir)
-            name = _name(folder, weight_name)
+            folder, weight_name = _locate(adapter, config)
+            name = _name(folder, weight_name, beside)
             if name not in _loaded(pipeline):
                 _load(pipeline, adapter, folder, weight_name, name)
             scales[name] = scales.get(name, 0.0) + adapter.scale
@@ -64,19 +76,20 @@ def _loaded(pipeline: Any) -> set[str]:
     return {name for names in pipeline.get_list_adapters().values() for name in names}
 
 
-def _name(folder: Path, weight_name: str) -> str:
-    """An adapter's name says which file it is, also after the file was replaced."""
+def _name(folder: Path, weight_name: str, beside: str | None) -> str:
+    """An adapter's name says which file it is, also after the file was replaced, and whose layers it has."""
     path = folder / weight_name
     state = path.stat()
-    key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+    key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}" + (f"\0{beside}" if beside else "")
     return "lora_" + hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
-def _locate(adapter: LoraAdapter, cache_dir: str | None) -> tuple[Path, str]:
+def _locate(adapter: LoraAdapter, config: HuggingFaceDiffusersBackendConfig) -> tuple[Path, str]:
     path = Path(adapter.source).expanduser()
     if path.is_file():
         return path.parent, path.name
-    folder = path if path.is_dir() else find_snapshot(adapter.source, cache_dir=cache_dir)
+    fetch_snapshot(adapter.source, config)
+    folder = find_folder(adapter.source, config.cache_dir)
     if adapter.subfolder:
         folder = folder / adapter.subfolder
     if adapter.weight_name is not None:

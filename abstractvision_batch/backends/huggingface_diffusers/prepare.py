@@ -54,6 +54,8 @@ class PreparedRequest:
     mask: Image.Image | None
     shared: dict[str, Any]
     loras: tuple[LoraAdapter, ...]
+    rapid_aio_repo: str | None
+    """Whose transformer denoises, if not the model's own."""
     expected_size: tuple[int, int] | None
     fps: int | None
     notes: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class PreparedRequest:
         size = self.image.size if self.image is not None else None
         # None and "" are two things to some pipelines (SDXL zeroes the embedding of None), so they do not mix
         unlike = [self.kind, size, self.mask is None, self.negative_prompt is None, [repr(a) for a in self.loras]]
+        unlike.append(self.rapid_aio_repo)
         return json.dumps([unlike, self.shared], sort_keys=True, default=repr)
 
     @property
@@ -99,6 +102,7 @@ def prepare_request(
     extra = dict(request.extra)
     shared, notes = _sampling(request, accepted, name, config.rename)
     own_loras = _request_loras(extra)
+    rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
     _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(config.rename.values()), name)
     shared |= extra
 
@@ -129,6 +133,7 @@ def prepare_request(
         mask=mask,
         shared=shared,
         loras=config.loras if own_loras is None else own_loras,
+        rapid_aio_repo=rapid_aio_repo,
         expected_size=size,
         fps=fps,
         notes=notes | {"seed": seed},
@@ -254,3 +259,11 @@ def _request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
         raise GenerationError(
             f"extra.{found[0]}: not a list of {{source, scale, weight_name, subfolder}} ({exc})"
         ) from exc
+
+
+def _request_denoiser(extra: dict[str, Any], default: str | None) -> str | None:
+    """Take `rapid_aio_repo` out of a request's `extra`; null there asks for the model's own transformer."""
+    source = extra.pop("rapid_aio_repo", default)
+    if source is not None and not (isinstance(source, str) and source):
+        raise GenerationError(f"extra.rapid_aio_repo: {source!r} is not a folder or hub id")
+    return source

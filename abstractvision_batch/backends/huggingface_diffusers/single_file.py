@@ -1,0 +1,49 @@
+"""A checkpoint, one file with a model's weights under their original names, to a Diffusers pipeline.
+
+Configuration, tokenizers and what the file lacks come from a local folder; Diffusers would guess a hub repository from
+the weights' names and fetch it.
+
+Not covered: finding the two (`locate`).
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import diffusers
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import safe_open
+
+from abstractvision_batch.backends.huggingface_diffusers.locate import ModelFiles
+
+#: Names of an image decoder's weights begin so.
+_DECODERS = ("first_stage_model.", "vae.", "decoder.")
+
+
+def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, components: dict[str, Any]) -> Any:
+    """Load a pipeline from a checkpoint; a file with the denoiser alone (Flux's) takes the rest from the folder.
+
+    Raises:
+        ValueError: the file is none, is cut short, or is of another model.
+    """
+    if not hasattr(pipeline_class, "from_single_file"):
+        raise ValueError(f"{pipeline_class.__name__} cannot be loaded from one file")
+    given = dict(components)
+    if "vae" in model.index and "vae" not in given and not _has_decoder(model):
+        vae_class = getattr(diffusers, model.index["vae"][1])
+        given["vae"] = vae_class.from_pretrained(str(model.folder), subfolder="vae", dtype=dtype, local_files_only=True)
+    try:
+        return pipeline_class.from_single_file(
+            str(model.checkpoint), config=str(model.folder), dtype=dtype, local_files_only=True, **given
+        )
+    except (SingleFileComponentError, pickle.UnpicklingError) as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def _has_decoder(model: ModelFiles) -> bool:
+    if model.checkpoint is None or model.checkpoint.suffix != ".safetensors":
+        return True  # what a pickle holds is known only once it is loaded; such files are whole models
+    with safe_open(model.checkpoint, framework="pt") as weights:
+        names: list[str] = weights.keys()
+    return any(name.startswith(_DECODERS) for name in names)
