@@ -163,10 +163,9 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
     Raises:
         SpecError: a prompt is wrong, or the output holds another run.
     """
-    digest = prompts_digest(loaded)
     record = read_record(store)
     if record is not None:
-        _require_same_run(record, loaded, digest)
+        _require_same_run(record, loaded, prompts_digest(loaded))
         if all(store.exists(file.name) for file in record.plan.files):
             return record
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
@@ -176,7 +175,7 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
             record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
             with _unwritable_output(loaded):
                 record = write_record(store, record)
-            _require_same_run(record, loaded, digest)
+            _require_same_run(record, loaded, plan.prompts_digest)
         if plan.files != record.plan.files:
             raise StorageError(
                 f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "

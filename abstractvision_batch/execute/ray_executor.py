@@ -26,6 +26,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledE
 from abstractvision_batch.errors import AbstractVisionError, ClusterError, GenerationCancelledError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.placement import actor_options, number_of_actors
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
@@ -158,7 +159,8 @@ class _Pool:
         self._options = actor_options(context, ray.cluster_resources())
         self._board = ray.remote(_ProgressBoard).options(num_cpus=0).remote()
         self._context_ref = ray.put(context)
-        self._actors = [self._start_actor() for _ in range(self._number_of_actors(len(shards)))]
+        number = number_of_actors(context, ray.cluster_resources(), self._options, shards=len(shards))
+        self._actors = [self._start_actor() for _ in range(number)]
         self._loading_deaths = 0
         self._drained = self._cancelled = False
 
@@ -180,15 +182,6 @@ class _Pool:
     def _start_actor(self) -> _Actor:
         handle = ray.remote(_Worker).options(**self._options).remote(self._context_ref, self._board)
         return _Actor(handle, handle.load.remote())
-
-    def _number_of_actors(self, shards: int) -> int:
-        wanted = self._context.spec.execution.actors
-        if wanted != "auto":
-            return max(1, min(wanted, shards))
-        resources = ray.cluster_resources()
-        shares = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
-        fitting = min(int(resources.get(name, 0) // share) for name, share in shares.items() if share > 0)
-        return max(1, min(fitting, shards))
 
     def _feed(self) -> None:
         if self._interrupts.draining:
@@ -296,29 +289,6 @@ class _Pool:
         for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
             batches.setdefault(batch, []).append(index)
         return [tuple(indexes) for indexes in batches.values()]
-
-
-def actor_options(context: RunContext, resources: dict[str, float]) -> dict[str, Any]:
-    """Ray's options for one actor.
-
-    Raises:
-        ClusterError: no node can ever hold such an actor, and the cluster is not one that grows.
-    """
-    execution, backend = context.spec.execution, context.backend
-    cpus = getattr(backend, "threads", 1) if execution.cpus_per_actor == "auto" else execution.cpus_per_actor
-    gpus = execution.gpus_per_actor
-    if gpus == "auto":
-        uses_gpu = getattr(backend, "device", "cpu") in ("auto", "cuda") or str(
-            getattr(backend, "device", "cpu")
-        ).startswith("cuda")
-        gpus = 1.0 if uses_gpu and resources.get("GPU", 0) >= 1 else 0.0
-    for name, share in (("CPU", cpus), ("GPU", gpus)):
-        if share > resources.get(name, 0) and execution.address is None:
-            raise ClusterError(
-                f"execution.{name.lower()}s_per_actor: {share:g} {name} wanted for an actor, "
-                f"the cluster has {resources.get(name, 0):g} (lower it, or set execution.address to a larger cluster)"
-            )
-    return {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
 
 
 @contextmanager

@@ -88,14 +88,14 @@ def is_remote(source: str) -> bool:
 
 
 def digest_files(files: Sequence[SourceFile]) -> str:
-    """SHA-256 over the SHA-256 of each file's bytes, in order."""
+    """SHA-256 over each file's format and the SHA-256 of its bytes, in order."""
     whole = hashlib.sha256()
     for file in files:
         with file.path.open("rb") as stream:
             part = hashlib.sha256()
             while block := stream.read(_BLOCK_BYTES):
                 part.update(block)
-        whole.update(part.digest())
+        whole.update(file.format.encode() + part.digest())
     return whole.hexdigest()
 
 
@@ -155,9 +155,8 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
     except ValueError as error:
         raise SpecError(f"{place}: {shown}: {error}") from error
     except Exception as error:
-        raise StorageError(
-            f"{place}: {shown}: {str(error) or type(error).__name__} (running again tries again)"
-        ) from error
+        said = " ".join(str(error).split())[:300] or type(error).__name__  # some drivers list every path they tried
+        raise StorageError(f"{place}: {shown}: {said} (running again tries again)") from error
 
 
 def _describe(loaded: LoadedSpec, shown: str, path: Path, folder: str) -> SourceFile:
