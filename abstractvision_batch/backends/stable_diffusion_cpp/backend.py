@@ -1,0 +1,275 @@
+"""The stable-diffusion.cpp backend: requests in, one generation after the other, assets out.
+
+Not covered: what a request becomes (`prepare`), how it is run (`cli_runner`, `server_runner`, `binding_runner`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
+from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
+from abstractvision_batch.backends.stable_diffusion_cpp.config import (
+    StableDiffusionCppBackendConfig,
+    config_from_fields,
+)
+from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
+from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
+    ModelFile,
+    inspect_file,
+    require_whole_model,
+    video_tasks,
+)
+from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation, SdcppRequest, prepare_generation
+from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, package_version
+from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
+from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
+from abstractvision_batch.errors import (
+    CapabilityNotSupportedError,
+    DependencyError,
+    GenerationCancelledError,
+    GenerationError,
+    InvalidOutputError,
+)
+from abstractvision_batch.media.images import Rgb, decode_image, encode_image, raw_rgb
+from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.types import (
+    RAW_RGB_MIME_TYPE,
+    TASK_OF_REQUEST,
+    GeneratedAsset,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageToVideoRequest,
+    MultiAngleRequest,
+    VideoGenerationRequest,
+    VisionBackendCapabilities,
+    VisionRequest,
+)
+
+_RUNNERS: dict[str, Callable[[StableDiffusionCppBackendConfig, LoraFolder], Runner]] = {
+    "cli": CommandLineRunner,
+    "server": ServerRunner,
+    "python": BindingRunner,
+}
+_IMAGE_TASKS = ("text_to_image", "image_to_image")
+
+
+class StableDiffusionCppVisionBackend(VisionBackend):
+    """Generates with one model of stable-diffusion.cpp, in a process of its own."""
+
+    def __init__(self, config: StableDiffusionCppBackendConfig) -> None:
+        self.config = config
+        self.mode = choose_mode(config)
+        self._files: dict[str, ModelFile] | None = None
+        self._loras: LoraFolder | None = None
+        self._runner: Runner | None = None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
+        """Make the backend that a job and its model's card describe."""
+        return cls(config_from_fields(fields, card_facts=card_facts, model=model))
+
+    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
+        """Generate an image as PNG."""
+        return self.generate_image_with_progress(request)
+
+    def generate_image_with_progress(
+        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate an image as PNG, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
+        """Generate an image from an image as PNG."""
+        return self.edit_image_with_progress(request)
+
+    def edit_image_with_progress(
+        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate an image from an image as PNG, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
+        """Refuse: stable-diffusion.cpp has no such task."""
+        self._require_task("multi_view_image")
+        raise AssertionError("unreachable")
+
+    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
+        """Generate a video as MP4, with a model that makes videos."""
+        return self.generate_video_with_progress(request)
+
+    def generate_video_with_progress(
+        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video as MP4, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
+        """Generate a video from an image as MP4, with a model that makes videos."""
+        return self.image_to_video_with_progress(request)
+
+    def image_to_video_with_progress(
+        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
+    ) -> GeneratedAsset:
+        """Generate a video from an image as MP4, reporting its steps."""
+        return self._generate_one(request, progress_callback)
+
+    def generate_batch(
+        self,
+        requests: Sequence[VisionRequest],
+        *,
+        cancelled: Cancelled | None = None,
+        on_step: ProgressCallback | None = None,
+    ) -> list[BatchItem]:
+        """Generate one request after the other: the library has no forward pass of several.
+
+        Images come as raw pixels, videos as MP4. A crash of the library fails the request that it happened in.
+
+        Raises:
+            CapabilityNotSupportedError: the model does not offer a request's task.
+            DependencyError: the model or a program is missing or damaged.
+        """
+        for request in requests:
+            self._require_task(TASK_OF_REQUEST[type(request)])
+        items: list[BatchItem] = []
+        for request in requests:
+            assert not isinstance(request, MultiAngleRequest)  # refused above
+            try:
+                if cancelled is not None and cancelled():
+                    raise GenerationCancelledError("cancelled by the caller")
+                items.append(self._generate_raw(request, cancelled, on_step))
+            except GenerationError as error:
+                items.append(error)
+        return items
+
+    def get_capabilities(self) -> VisionBackendCapabilities:
+        """Name the tasks that the model does: images with masks, or videos."""
+        reference = self.config.image_input == "reference"
+        return VisionBackendCapabilities(supported_tasks=list(self._tasks()), supports_mask=not reference)
+
+    def environment(self) -> dict[str, Any]:
+        """Describe the program, its random numbers and this machine."""
+        return {
+            "device": "stable-diffusion.cpp",  # the build decides, and its log says
+            "device_name": platform.processor() or platform.machine(),
+            "dtype": self.config.weight_type or "as in the file",
+            "rng": self.config.rng,
+            "threads": self.config.n_threads or default_threads(),
+            "versions": {"stable-diffusion-cpp-python": package_version()},
+            **self._ready_runner().describe(),
+        }
+
+    def check_ready(self) -> None:
+        """Check the programs, and the headers of the model's files."""
+        self._checked_files()
+
+    def preload(self) -> None:
+        """Load the model where the mode keeps it loaded."""
+        self._checked_files()
+        self._ready_runner().load()
+
+    def unload(self) -> None:
+        """End every process; the next request starts what it needs."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        if self._loras is not None:
+            self._loras.close()
+            self._loras = None
+
+    def _ready_runner(self) -> Runner:
+        if self._runner is None:
+            config = replace(self.config, n_threads=self.config.n_threads or default_threads())
+            self._runner = _RUNNERS[self.mode](config, self._lora_folder())
+        return self._runner
+
+    def _lora_folder(self) -> LoraFolder:
+        if self._loras is None:
+            self._loras = LoraFolder(self.config.lora_dir)
+        return self._loras
+
+    def _checked_files(self) -> dict[str, ModelFile]:
+        if self._files is None:
+            base = self.config.cwd or ""
+            files = {
+                name: inspect_file(os.path.join(base, os.path.expanduser(path)), name)  # noqa: PTH111, PTH118
+                for name, path in self.config.weights().items()
+            }
+            require_whole_model(files)
+            self._files = files
+        return self._files
+
+    def _tasks(self) -> tuple[str, ...]:
+        try:
+            files = self._checked_files()
+        except DependencyError:
+            return _IMAGE_TASKS  # what is wrong is said when the model is needed
+        return video_tasks(files.get("diffusion_model") or files["model"]) or _IMAGE_TASKS
+
+    def _require_task(self, task: str) -> None:
+        tasks = self._tasks()
+        if task not in tasks:
+            name = self.config.model_id or self.config.model or self.config.diffusion_model
+            raise CapabilityNotSupportedError(f"stable-diffusion.cpp: {name} does {' and '.join(tasks)}, not {task}")
+        if task.endswith("video") and self.mode == "server":
+            raise CapabilityNotSupportedError(
+                "stable-diffusion.cpp: sd-server sends videos in lossy containers alone (use mode cli or python)"
+            )
+
+    def _generate_one(self, request: SdcppRequest, progress_callback: ProgressCallback | None) -> GeneratedAsset:
+        self._require_task(TASK_OF_REQUEST[type(request)])
+        asset = self._generate_raw(request, None, progress_callback)
+        if asset.mime_type != RAW_RGB_MIME_TYPE:
+            return asset
+        return replace(asset, data=encode_image(decode_image(asset.data), "png"), mime_type="image/png")
+
+    def _generate_raw(
+        self, request: SdcppRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
+    ) -> GeneratedAsset:
+        self._checked_files()
+        generation = prepare_generation(request, self.config, self._lora_folder())
+        runner = self._ready_runner()
+        watch = Watch(self.config.timeout_s, cancelled, on_step, generation.expected_steps)
+        frames = runner.generate(generation, watch)
+        _require_sound(frames, generation)
+        metadata = self._metadata(generation)
+        if generation.fps is not None:
+            metadata["fps"] = generation.fps
+            return GeneratedAsset("video", encode_video(frames, fps=generation.fps), "video/mp4", metadata)
+        return GeneratedAsset("image", raw_rgb(frames[0]), RAW_RGB_MIME_TYPE, metadata)
+
+    def _metadata(self, generation: Generation) -> dict[str, Any]:
+        return {
+            "source": "stable-diffusion.cpp",
+            **self._ready_runner().describe(),
+            "model_id": self.config.model_id,
+            "files": {name: os.path.basename(path) for name, path in self.config.weights().items()},  # noqa: PTH119
+            "rng": self.config.rng,
+            **{key: value for key, value in generation.values.items() if key in ("sampler", "scheduler", "eta")},
+            **generation.notes,
+        }
+
+
+def default_threads() -> int:
+    """Half the processors that this process may use, at least one."""
+    return max(1, len(os.sched_getaffinity(0)) // 2 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) // 2)
+
+
+def _require_sound(frames: list[Rgb], generation: Generation) -> None:
+    """Refuse another size than asked for, and the all-black picture that NaN leaves."""
+    height, width, _ = frames[0].shape
+    if generation.expected_size is not None and (width, height) != generation.expected_size:
+        asked = "x".join(map(str, generation.expected_size))
+        raise InvalidOutputError(
+            f"the model made {width}x{height} where {asked} was asked for (it wants such multiples)"
+        )
+    wanted = generation.values.get("num_frames", 1)
+    if len(frames) != wanted:
+        raise InvalidOutputError(f"the model made {len(frames)} frames where {wanted} were asked for")
+    if not any(frame.any() for frame in frames):
+        raise InvalidOutputError("the output is all black: the model's values are not finite (try another weight_type)")

@@ -1,0 +1,151 @@
+"""A process that cannot outlive this one, its log, and the steps that the log tells of.
+
+Every mode prints the same log: lines, and a progress bar redrawn with carriage returns.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO
+
+from abstractvision_batch.errors import DependencyError
+
+_GUARD = Path(__file__).with_name("guard.py")
+_KEPT_LINES = 400
+_STEP = re.compile(r"(\d+)/(\d+) - [\d.]+ ?(?:s/it|it/s)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ENDED_BY_SIGNAL = 128
+_MEMORY = re.compile(r"out of memory|failed to allocate|alloc(ation)? .*failed|bad_alloc", re.IGNORECASE)
+
+
+class Child:
+    """A process group of its own, with a thread that reads its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self.process = process
+        self.steps: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._log = log
+        self._reader = threading.Thread(target=self._read_log, daemon=True, name="sdcpp-log")
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """End the process and whatever it started, and wait for it. May be called more than once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with suppress(OSError):  # unsent bytes to a process that is gone
+                    stream.close()
+
+    def wait_for_end(self) -> str:
+        """Wait for the exit and the rest of the log; say how it ended, empty for a success."""
+        status = self.process.wait()
+        self._reader.join()
+        return describe_status(status)
+
+    def clear_log(self) -> None:
+        """Forget what was printed so far, and the steps in it."""
+        self._lines.clear()
+        while not self.steps.empty():
+            self.steps.get_nowait()
+
+    def log_lines(self) -> list[str]:
+        """The last lines that were printed."""
+        return list(self._lines)
+
+    def explain(self) -> str:
+        """The last errors and warnings of the log, or else its last lines, on one line."""
+        lines = self.log_lines()
+        telling = [line for line in lines if "[ERROR]" in line or "[WARN" in line or "GGML_A" in line] or lines
+        return " | ".join(telling[-5:])[-800:] or "it printed nothing"
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the log says so."""
+        return any(_MEMORY.search(line) for line in self.log_lines())
+
+    def _read_log(self) -> None:
+        rest = b""
+        while data := os.read(self._log.fileno(), 65536):
+            *lines, rest = re.split(rb"[\r\n]", rest + data)
+            for line in lines:
+                self._take(line)
+        self._take(rest)
+
+    def _take(self, raw: bytes) -> None:
+        line = " ".join(_COLOUR.sub("", raw.decode(errors="replace")).split())
+        step = _STEP.search(line)
+        if step is not None:
+            self.steps.put((int(step[1]), int(step[2])))
+        elif line and not line.startswith("|"):
+            self._lines.append(line[:500])
+
+
+def start_program(command: Sequence[str], *, cwd: str | None) -> Child:
+    """Start a program that ends when this process does.
+
+    Raises:
+        DependencyError: it cannot be started.
+    """
+    process = _start(
+        [sys.executable, "-I", "-S", str(_GUARD), *command], stderr=subprocess.STDOUT, cwd=cwd, name=command[0]
+    )
+    assert process.stdout is not None
+    return Child(process, process.stdout)
+
+
+def start_script(script: Path, *, cwd: str | None) -> Child:
+    """Start a Python script that watches its own standard input; its standard error is the log.
+
+    Raises:
+        DependencyError: it cannot be started.
+    """
+    process = _start([sys.executable, "-P", str(script)], stderr=subprocess.PIPE, cwd=cwd, name=script.name)
+    assert process.stderr is not None
+    return Child(process, process.stderr)
+
+
+def describe_status(status: int) -> str:
+    """Say how a process ended; empty for a success."""
+    if status == 0:
+        return ""
+    number = -status if status < 0 else status - _ENDED_BY_SIGNAL
+    if number > 0:
+        try:
+            return f"it crashed with {signal.Signals(number).name}"
+        except ValueError:
+            pass
+    return f"it ended with status {status}"
+
+
+def _start(command: list[str], *, stderr: int, cwd: str | None, name: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else an abort waits for a debugger
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as exc:
+        raise DependencyError(f"{name}: cannot be started ({exc})") from exc
