@@ -220,7 +220,7 @@ class ProceduralBackendSpec(StrictModel):
     """Regular expression; a request whose prompt matches ends its worker process."""
 
 
-UrlPath = Annotated[str, StringConstraints(pattern=r"^(/|https?://)\S*$")]
+UrlPath = Annotated[str, StringConstraints(pattern=r"^/\S*$")]
 
 
 class OpenAIBackendSpec(StrictModel):

@@ -6,6 +6,8 @@ import base64
 import gc
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -463,6 +465,20 @@ def test_a_forgotten_backend_leaves_no_thread(server: OpenAIServer) -> None:
     gc.collect()
 
     assert "openai-backend" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_backend_that_is_never_closed_lets_its_process_end(server: OpenAIServer) -> None:
+    code = (
+        "from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend\n"
+        "from abstractvision_batch.types import ImageGenerationRequest\n"
+        f"config = OpenAICompatibleBackendConfig({server.base_url!r})\n"
+        "backend = OpenAICompatibleVisionBackend(config)\n"
+        "print(backend.generate_image(ImageGenerationRequest('a fox')).mime_type)"
+    )
+
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "image/png\n", "")
 
 
 def test_the_manager_of_the_api_page_works_on_it(server: OpenAIServer) -> None:

@@ -182,8 +182,7 @@ class OpenAICompatibleVisionBackend(VisionBackend):
 
 
 def _stop(loop_thread: LoopThread, session: Session) -> None:
-    loop_thread.call(session.close())
-    loop_thread.stop()
+    loop_thread.stop(session.close())
 
 
 async def _generate_all(

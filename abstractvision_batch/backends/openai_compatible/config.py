@@ -107,8 +107,8 @@ class OpenAICompatibleBackendConfig:
         return tuple(secret for secret in (self.api_key, *self.headers.values()) if secret)
 
     def url(self, path: str) -> str:
-        """`path` under `base_url`; a path that is a whole URL stays."""
-        return path if "://" in path else f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
+        """`path` under `base_url`."""
+        return f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
 
 
 def is_official_url(url: str) -> bool:

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 _POLL_S = 0.05
+_LAST_S = 5.0
 
 
 class LoopThread:
-    """A running loop. `stop` ends it; what is still running there is cancelled."""
+    """A running loop. `stop` ends it, once; what is still running there is cancelled."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -46,12 +47,19 @@ class LoopThread:
         finally:
             future.cancel()
 
-    def stop(self) -> None:
-        """End the loop and its thread. May be called more than once, and not from a coroutine of its own."""
-        if self._loop.is_closed():
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+    def stop(self, last: Coroutine[Any, Any, None]) -> None:
+        """Run `last`, then end the loop and its thread; from whatever thread a forgotten object is collected in."""
+
+        async def finish() -> None:
+            try:
+                async with asyncio.timeout(_LAST_S):
+                    await last
+            finally:
+                self._loop.stop()
+
+        asyncio.run_coroutine_threadsafe(finish(), self._loop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
