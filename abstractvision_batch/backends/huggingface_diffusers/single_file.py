@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import safe_open
 
 from abstractvision_batch.backends.huggingface_diffusers.locate import ModelFiles
+from abstractvision_batch.backends.huggingface_diffusers.tuning import DENOISERS
 
 #: Names of an image decoder's weights begin so.
 _DECODERS = ("first_stage_model.", "vae.", "decoder.")
@@ -29,16 +30,20 @@ def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, compo
     """
     if not hasattr(pipeline_class, "from_single_file"):
         raise ValueError(f"{pipeline_class.__name__} cannot be loaded from one file")
-    given = dict(components)
-    if "vae" in model.index and "vae" not in given and not _has_decoder(model):
-        vae_class = getattr(diffusers, model.index["vae"][1])
-        given["vae"] = vae_class.from_pretrained(str(model.folder), subfolder="vae", dtype=dtype, local_files_only=True)
+    settings = {"dtype": dtype, "local_files_only": True}
     try:
-        return pipeline_class.from_single_file(
-            str(model.checkpoint), config=str(model.folder), dtype=dtype, local_files_only=True, **given
+        if _has_decoder(model):
+            return pipeline_class.from_single_file(
+                str(model.checkpoint), config=str(model.folder), **settings, **components
+            )
+        name = next(name for name in DENOISERS if name in model.index)
+        denoiser_class = getattr(diffusers, model.index[name][1])
+        denoiser = denoiser_class.from_single_file(
+            str(model.checkpoint), config=str(model.folder), subfolder=name, **settings
         )
     except (SingleFileComponentError, pickle.UnpicklingError) as exc:
         raise ValueError(str(exc)) from exc
+    return pipeline_class.from_pretrained(str(model.folder), **settings, **components, **{name: denoiser})
 
 
 def _has_decoder(model: ModelFiles) -> bool:
