@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.backends.table import create_backend, require_extra
-from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import require_executor, run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -128,8 +128,10 @@ def load(
         loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
     else:
         loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
-    require_extra(loaded.spec.backend.kind)
-    require_executor(loaded.spec.execution.executor)
+    with _placed(loaded, "backend", "kind"):
+        require_extra(loaded.spec.backend.kind)
+    with _placed(loaded, "execution", "executor"):
+        require_executor(loaded.spec.execution.executor)
     return loaded
 
 
@@ -141,7 +143,8 @@ def check_model(loaded: LoadedSpec) -> None:
     """
     execution = loaded.spec.execution
     if execution.executor == "inline" or not (execution.address or os.environ.get("RAY_ADDRESS")):
-        create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model).check_ready()
+        with _placed(loaded, "model"):
+            create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model).check_ready()
 
 
 def open_output(loaded: LoadedSpec) -> Store:
@@ -151,8 +154,8 @@ def open_output(loaded: LoadedSpec) -> Store:
         SpecError: nothing can be written there.
     """
     output = loaded.spec.output
-    store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
-    with _unwritable_output(loaded):
+    with _placed(loaded, "output", "path"):
+        store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
         store.check_writable()
     return store
 
@@ -173,7 +176,7 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         if record is None:
             check_model(loaded)
             record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
-            with _unwritable_output(loaded):
+            with _placed(loaded, "output", "path"):
                 record = write_record(store, record)
             _require_same_run(record, loaded, plan.prompts_digest)
         if plan.files != record.plan.files:
@@ -187,12 +190,18 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
 
 
 @contextmanager
-def _unwritable_output(loaded: LoadedSpec) -> Iterator[None]:
-    """Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry."""
+def _placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
+    """Name the field of the spec that asks for what is missing.
+
+    Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry.
+    """
+    place = f"{loaded.positions.where(field)}: {'.'.join(field)}"
     try:
         yield
+    except DependencyError as exc:
+        raise type(exc)(f"{place}: {exc}") from exc
     except StorageError as exc:
-        raise SpecError(f"{loaded.positions.where(('output', 'path'))}: output.path: {exc} (choose another)") from exc
+        raise SpecError(f"{place}: {exc} (choose another)") from exc
 
 
 def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:

@@ -20,7 +20,7 @@ def require_executor(executor: str) -> None:
     """
     if executor == "ray" and find_spec("ray") is None:
         raise OptionalDependencyMissingError(
-            'execution.executor: ray is not installed (pip install "abstractvision_batch[ray]", or use inline)'
+            'ray is not installed (pip install "abstractvision_batch[ray]", or use inline)'
         )
 
 
