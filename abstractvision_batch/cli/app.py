@@ -14,7 +14,9 @@ from abstractvision_batch import __version__
 from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.doctor_command import doctor
+from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
+from abstractvision_batch.cli.provider_models_command import provider_models
 from abstractvision_batch.cli.run_command import run
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
@@ -62,10 +64,12 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate,
     "plan": plan,
     "status": status,
+    "generate": generate,
     "init": init,
     "models": list_models,
     "show-model": show_model,
     "tasks": list_tasks,
+    "provider-models": provider_models,
     "schema": schema,
     "doctor": doctor,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,16 @@ class Command(TyperCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from error
         return result
+
+
+def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+    """Refuse an option's value that is none of the choices, with the nearest one; None is no value."""
+    from abstractvision_batch.registry.constraints import closest
+
+    if value is not None and value not in choices:
+        guess = closest(value, choices)
+        hint = f"did you mean {guess}?" if guess else f"one of {', '.join(choices)}"
+        raise typer.BadParameter(f"{value!r} is unknown ({hint})", param_hint=option)
 
 
 def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:

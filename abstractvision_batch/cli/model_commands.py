@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, check_choice
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_notes, print_table
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def list_models(
     from abstractvision_batch.backends.table import list_backends
     from abstractvision_batch.types import TASKS
 
-    _check_choice("--task", task, TASKS)
-    _check_choice("--backend", backend, sorted(list_backends()))
+    check_choice("--task", task, TASKS)
+    check_choice("--backend", backend, sorted(list_backends()))
     registry_api = _open_registry(registry)
     cards = [registry_api.card(model) for model in registry_api.list_models()]
     if task is not None:
@@ -95,15 +95,6 @@ def _open_registry(paths: list[str] | None) -> VisionModelCapabilitiesRegistry:
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
     return VisionModelCapabilitiesRegistry(paths=[Path(path) for path in paths or ()])
-
-
-def _check_choice(option: str, value: str | None, choices: Any) -> None:
-    from abstractvision_batch.registry.constraints import closest
-
-    if value is not None and value not in choices:
-        guess = closest(value, choices)
-        hint = f"did you mean {guess}?" if guess else f"one of {', '.join(choices)}"
-        raise typer.BadParameter(f"{value!r} is unknown ({hint})", param_hint=option)
 
 
 def _describe_model(card: ModelCard) -> dict[str, Any]:
