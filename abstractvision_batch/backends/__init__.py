@@ -16,6 +16,10 @@ if TYPE_CHECKING:
         OpenAICompatibleVisionBackend,
     )
     from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
+    from abstractvision_batch.backends.stable_diffusion_cpp import (
+        StableDiffusionCppBackendConfig,
+        StableDiffusionCppVisionBackend,
+    )
 
 _HOME = {
     "HuggingFaceDiffusersBackendConfig": "huggingface_diffusers",
@@ -24,6 +28,8 @@ _HOME = {
     "OpenAICompatibleVisionBackend": "openai_compatible",
     "ProceduralBackendConfig": "procedural",
     "ProceduralVisionBackend": "procedural",
+    "StableDiffusionCppBackendConfig": "stable_diffusion_cpp",
+    "StableDiffusionCppVisionBackend": "stable_diffusion_cpp",
     "VisionBackend": "base_backend",
 }
 
@@ -34,6 +40,8 @@ __all__ = [
     "OpenAICompatibleVisionBackend",
     "ProceduralBackendConfig",
     "ProceduralVisionBackend",
+    "StableDiffusionCppBackendConfig",
+    "StableDiffusionCppVisionBackend",
     "VisionBackend",
 ]
 

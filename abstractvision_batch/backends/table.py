@@ -66,6 +66,13 @@ BACKENDS: dict[str, BackendEntry] = {
         gpu="none",
         notes="draws from prompt and seed without a model; fails and crashes on demand",
     ),
+    "sdcpp": BackendEntry(
+        target=f"{_HERE}.stable_diffusion_cpp:StableDiffusionCppVisionBackend",
+        install='pip install "abstractvision_batch[sdcpp]"',  # or the programs alone: the backend says which it found
+        tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
+        gpu="what its build is for; a CPU does",
+        notes="local GGUF, safetensors or ckpt files by path; videos with Wan models, in modes `cli` and `python`",
+    ),
 }
 
 

@@ -25,6 +25,9 @@ DIFFUSERS_KEYS = (
     "dtype", "memory_bytes", "batch_size", "tasks",
 )  # fmt: skip
 
+SDCPP_KEYS = ("guidance", "image_input", "flow_shift", "qwen_image_zero_cond_t", "memory_bytes", "batch_size", "tasks")
+SDCPP_WORDS = {"guidance": ("cfg", "distilled", "none"), "image_input": ("init", "reference")}
+
 Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
@@ -121,6 +124,11 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
             yield (*place, key), "is not a whole number above 0"
     if not isinstance(needs.get("tasks", []), list) or not all(task in TASKS for task in needs.get("tasks", [])):
         yield (*place, "tasks"), f"is not a list of tasks ({', '.join(TASKS)})"
+    if kind == "sdcpp":
+        yield from _unknown_keys(needs, SDCPP_KEYS, place)
+        for key, words in SDCPP_WORDS.items():
+            if needs.get(key, words[0]) not in words:
+                yield (*place, key), f"is not one of {', '.join(words)}"
     if kind != "diffusers":
         return
     yield from _unknown_keys(needs, DIFFUSERS_KEYS, place)

@@ -19,6 +19,17 @@ from abstractvision_batch.spec.positions import FieldPath, show
 #: The only fields in which `${NAME}` is replaced; a list's elements count as the field.
 INTERPOLATED_FIELDS: tuple[tuple[str, ...], ...] = (
     ("backend", "model_path"),
+    ("backend", "diffusion_model"),
+    ("backend", "high_noise_diffusion_model"),
+    ("backend", "vae"),
+    ("backend", "taesd"),
+    ("backend", "clip_l"),
+    ("backend", "clip_g"),
+    ("backend", "clip_vision"),
+    ("backend", "t5xxl"),
+    ("backend", "llm"),
+    ("backend", "llm_vision"),
+    ("backend", "lora_dir"),
     ("backend", "config_path"),
     ("output", "path"),
     ("prompts", "source"),  # a path or URL only: inline prompts stay as they are

@@ -22,7 +22,7 @@ from abstractvision_batch.registry.cards import ModelCard, load_cards
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
 from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
-from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec
+from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec, SdcppBackendSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.spec.yaml_reader import (
@@ -46,6 +46,13 @@ _STAND_INS: dict[FieldPath, Any] = {
 }
 
 
+#: Fields of an sdcpp backend that name a file or folder.
+SDCPP_PATHS = (
+    "model_path", "diffusion_model", "high_noise_diffusion_model", "vae", "taesd", "clip_l", "clip_g", "clip_vision",
+    "t5xxl", "llm", "llm_vision", "lora_dir",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedSpec:
     """A job spec that passed every check, with where it came from and its model's card."""
@@ -66,6 +73,11 @@ class LoadedSpec:
     def backend(self) -> BackendSpec:
         """The backend with local paths made absolute: what `create_backend` takes."""
         backend = self.spec.backend
+        if isinstance(backend, SdcppBackendSpec):
+            files = {name: getattr(backend, name) for name in SDCPP_PATHS}
+            found = {name: self.local_path(path) for name, path in files.items() if path is not None}
+            own = tuple(lora.model_copy(update={"source": self.local_path(lora.source)}) for lora in backend.loras)
+            return backend.model_copy(update={**found, "loras": own})
         if not isinstance(backend, DiffusersBackendSpec):
             return backend
         loras = tuple(lora.model_copy(update={"source": self._local_or_hub(lora.source)}) for lora in backend.loras)

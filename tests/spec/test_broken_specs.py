@@ -54,12 +54,13 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "unknown backend": (
         "{kind: procedural}",
         "{kind: procedual}",
-        '{file}:5:11: backend.kind: "procedual" is not one of diffusers, openai, procedural (did you mean procedural?)',
+        '{file}:5:11: backend.kind: "procedual" is not one of diffusers, openai, procedural, sdcpp '
+        "(did you mean procedural?)",
     ),
     "backend without its kind": (
         "{kind: procedural}",
         "{delay_s: 1}",
-        "{file}:5:1: backend: required field kind is missing (one of diffusers, openai, procedural)",
+        "{file}:5:1: backend: required field kind is missing (one of diffusers, openai, procedural, sdcpp)",
     ),
     "unknown task": (
         "task: text_to_image",

@@ -69,7 +69,7 @@ def test_every_unset_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_declared_fields_are_fields_of_the_spec() -> None:
-    names = {leaf.replace(".diffusers.", ".") for leaf in leaf_fields()}
+    names = {leaf.replace(".diffusers.", ".").replace(".sdcpp.", ".") for leaf in leaf_fields()}
 
     assert {".".join(field) for field in INTERPOLATED_FIELDS} <= names
 

@@ -9,7 +9,8 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
@@ -23,6 +24,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     ModelFile,
     inspect_file,
     require_whole_model,
+    side_multiple,
     video_tasks,
 )
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation, SdcppRequest, prepare_generation
@@ -57,6 +59,7 @@ _RUNNERS: dict[str, Callable[[StableDiffusionCppBackendConfig, LoraFolder], Runn
     "python": BindingRunner,
 }
 _IMAGE_TASKS = ("text_to_image", "image_to_image")
+_VIDEO_TASKS = ("text_to_video", "image_to_video")
 
 
 class StableDiffusionCppVisionBackend(VisionBackend):
@@ -64,7 +67,6 @@ class StableDiffusionCppVisionBackend(VisionBackend):
 
     def __init__(self, config: StableDiffusionCppBackendConfig) -> None:
         self.config = config
-        self.mode = choose_mode(config)
         self._files: dict[str, ModelFile] | None = None
         self._loras: LoraFolder | None = None
         self._runner: Runner | None = None
@@ -167,6 +169,7 @@ class StableDiffusionCppVisionBackend(VisionBackend):
     def check_ready(self) -> None:
         """Check the programs, and the headers of the model's files."""
         self._checked_files()
+        self._ready_runner()
 
     def preload(self) -> None:
         """Load the model where the mode keeps it loaded."""
@@ -181,6 +184,15 @@ class StableDiffusionCppVisionBackend(VisionBackend):
         if self._loras is not None:
             self._loras.close()
             self._loras = None
+
+    @cached_property
+    def mode(self) -> Literal["cli", "server", "python"]:
+        """The mode that `auto` stands for here.
+
+        Raises:
+            OptionalDependencyMissingError: nothing is installed that could run it.
+        """
+        return choose_mode(self.config)
 
     def _ready_runner(self) -> Runner:
         if self._runner is None:
@@ -204,12 +216,16 @@ class StableDiffusionCppVisionBackend(VisionBackend):
             self._files = files
         return self._files
 
+    def _main_file(self) -> ModelFile:
+        files = self._checked_files()
+        return files.get("diffusion_model") or files["model"]
+
     def _tasks(self) -> tuple[str, ...]:
         try:
-            files = self._checked_files()
+            main = self._main_file()
         except DependencyError:
-            return _IMAGE_TASKS  # what is wrong is said when the model is needed
-        return video_tasks(files.get("diffusion_model") or files["model"]) or _IMAGE_TASKS
+            return (*_IMAGE_TASKS, *_VIDEO_TASKS)  # it depends on the model; what is wrong is said when it is needed
+        return video_tasks(main) or _IMAGE_TASKS
 
     def _require_task(self, task: str) -> None:
         tasks = self._tasks()
@@ -232,7 +248,8 @@ class StableDiffusionCppVisionBackend(VisionBackend):
         self, request: SdcppRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> GeneratedAsset:
         self._checked_files()
-        generation = prepare_generation(request, self.config, self._lora_folder())
+        multiple = side_multiple(self._main_file())
+        generation = prepare_generation(request, self.config, self._lora_folder(), side_multiple=multiple)
         runner = self._ready_runner()
         watch = Watch(self.config.timeout_s, cancelled, on_step, generation.expected_steps)
         frames = runner.generate(generation, watch)
@@ -265,9 +282,7 @@ def _require_sound(frames: list[Rgb], generation: Generation) -> None:
     height, width, _ = frames[0].shape
     if generation.expected_size is not None and (width, height) != generation.expected_size:
         asked = "x".join(map(str, generation.expected_size))
-        raise InvalidOutputError(
-            f"the model made {width}x{height} where {asked} was asked for (it wants such multiples)"
-        )
+        raise InvalidOutputError(f"the model made {width}x{height} where {asked} was asked for")
     wanted = generation.values.get("num_frames", 1)
     if len(frames) != wanted:
         raise InvalidOutputError(f"the model made {len(frames)} frames where {wanted} were asked for")

@@ -74,6 +74,8 @@ class BindingRunner:
         values["prompt"] += "".join(f"<lora:{lora.name}:{lora.scale!r}>" for lora in generation.loras)
         # its default of 0 would take the noise out of the ancestral samplers; infinity is the program's "as it wants"
         arguments = {"eta": float("inf"), **keyword_arguments(values)}
+        if video:
+            arguments["high_noise_eta"] = arguments["eta"]
         images = {kind: data for kind, data in generation.images.items() if not (video and kind == "mask")}
         head = {
             "operation": "generate",

@@ -10,6 +10,7 @@ Mode = Literal["auto", "cli", "server", "python"]
 Guidance = Literal["cfg", "distilled", "none"]
 ImageInput = Literal["init", "reference"]
 
+_CARD_FACTS = ("guidance", "image_input", "flow_shift", "qwen_image_zero_cond_t")
 #: Fields that name a file of weights.
 WEIGHTS = (
     "model", "diffusion_model", "high_noise_diffusion_model", "vae", "taesd", "clip_l", "clip_g", "clip_vision",
@@ -78,6 +79,8 @@ class StableDiffusionCppBackendConfig:
     vae_on_cpu: bool = field(default=False, kw_only=True)
     vae_tiling: bool = field(default=False, kw_only=True)
     mmap: bool = field(default=False, kw_only=True)
+    qwen_image_zero_cond_t: bool = field(default=False, kw_only=True)
+    """What Qwen-Image-Edit-2511 wants."""
     guidance: Guidance = field(default="cfg", kw_only=True)
     """What `guidance_scale` is to the model: classifier-free guidance, distilled guidance, or nothing."""
     image_input: ImageInput = field(default="init", kw_only=True)
@@ -95,7 +98,10 @@ def config_from_fields(
 ) -> StableDiffusionCppBackendConfig:
     """Join a job's `backend` fields with what the model's card says for stable-diffusion.cpp; the job wins."""
     own = {name: value for name, value in fields.items() if value is not None}
-    own["loras"] = tuple(Lora(lora["source"], lora["scale"]) for lora in own.get("loras", ()))
-    facts = {key: card_facts[key] for key in ("guidance", "image_input", "flow_shift") if key in card_facts}
-    threads, path = own.pop("threads", None), own.pop("model_path", None)
-    return StableDiffusionCppBackendConfig(**{**facts, **own}, model=path, n_threads=threads, model_id=model)
+    own["loras"] = tuple(Lora(**lora) for lora in own.get("loras", ()))
+    facts = {key: card_facts[key] for key in _CARD_FACTS if key in card_facts}
+    if "model_path" in own:
+        own["model"] = own.pop("model_path")
+    if "threads" in own:
+        own["n_threads"] = own.pop("threads")
+    return StableDiffusionCppBackendConfig(**{**facts, **own}, model_id=model)

@@ -100,6 +100,11 @@ def require_whole_model(files: Mapping[str, ModelFile]) -> None:
         raise DependencyError(f"{main.path} has no text encoder (give clip_l and t5xxl, or llm)")
 
 
+def side_multiple(main: ModelFile) -> int:
+    """What width and height must be a multiple of: 64 for a UNet, at least 8 for a transformer."""
+    return 64 if main.format == "diffusers" or main.has("input_blocks.0.0.") else 8
+
+
 def video_tasks(main: ModelFile) -> tuple[str, ...]:
     """The video tasks of a Wan model, by the channels that it takes in; none for any other model."""
     for name, shape in main.shapes.items():

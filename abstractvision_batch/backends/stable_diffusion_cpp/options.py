@@ -54,6 +54,7 @@ CONTEXT: dict[str, Option] = {
     "offload_to_cpu": Option(bool, ("--offload-to-cpu",), "offload_params_to_cpu"),
     "clip_on_cpu": Option(bool, ("--clip-on-cpu",), "keep_clip_on_cpu"),
     "vae_on_cpu": Option(bool, ("--vae-on-cpu",), "keep_vae_on_cpu"),
+    "qwen_image_zero_cond_t": Option(bool, ("--qwen-image-zero-cond-t",), "qwen_image_zero_cond_t"),
     "mmap": Option(bool, ("--mmap",), "enable_mmap"),
 }
 

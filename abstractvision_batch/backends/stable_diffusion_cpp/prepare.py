@@ -32,8 +32,6 @@ DEFAULT_CFG_SCALE = 7.0
 DEFAULT_STRENGTH = 0.75
 DEFAULT_NUM_FRAMES = 33
 DEFAULT_FPS = 16
-#: No model takes sides that are no multiple of this; UNets want 64, which only their output shows.
-SIDE_MULTIPLE = 8
 FRAME_STEP = 4
 MAX_SIDE = 16384
 
@@ -64,8 +62,10 @@ class Generation:
         return kept if kept == steps else kept + 1
 
 
-def prepare_generation(request: SdcppRequest, config: StableDiffusionCppBackendConfig, loras: LoraFolder) -> Generation:
-    """Translate a request.
+def prepare_generation(
+    request: SdcppRequest, config: StableDiffusionCppBackendConfig, loras: LoraFolder, *, side_multiple: int
+) -> Generation:
+    """Translate a request for a model that wants sides in multiples; the library would round others up in silence.
 
     Raises:
         GenerationError: a value, an image or an `extra` key that the library cannot take.
@@ -76,12 +76,14 @@ def prepare_generation(request: SdcppRequest, config: StableDiffusionCppBackendC
     prompt, linked = _prompt_and_loras(request.prompt or "", own_loras, config, loras)
     values: dict[str, Any] = {"prompt": prompt, "negative_prompt": _checked_text("negative_prompt", request)}
     values |= _sampling(request, config) | read_extra(extra, video=video)
-    images, size = _images(request, config)
+    images, size = _images(request, config, side_multiple)
     explicit = request.width is not None or request.height is not None or not images
     values["width"], values["height"] = size
     if isinstance(request, ImageEditRequest) and "init" in images:
         values["strength"] = _checked_strength(request.strength)
     fps = None
+    if config.high_noise_diffusion_model is not None:
+        values.setdefault("high_noise_cfg_scale", values["cfg_scale"])
     if isinstance(request, VideoGenerationRequest | ImageToVideoRequest):
         values["num_frames"] = _checked_frames(request.num_frames or DEFAULT_NUM_FRAMES)
         fps = request.fps or DEFAULT_FPS
@@ -133,14 +135,16 @@ def _sampling(request: SdcppRequest, config: StableDiffusionCppBackendConfig) ->
     return values | {name: value for name, value in chosen.items() if value is not None}
 
 
-def _images(request: SdcppRequest, config: StableDiffusionCppBackendConfig) -> tuple[dict[str, bytes], tuple[int, int]]:
+def _images(
+    request: SdcppRequest, config: StableDiffusionCppBackendConfig, multiple: int
+) -> tuple[dict[str, bytes], tuple[int, int]]:
     """Return the input images as PNG, and the size to ask for: as given, else the input's, else the default."""
     for name in ("width", "height"):
-        _check_side(name, getattr(request, name))
+        _check_side(name, getattr(request, name), multiple)
     if not isinstance(request, ImageEditRequest | ImageToVideoRequest):
         return {}, (request.width or DEFAULT_SIDE, request.height or DEFAULT_SIDE)
     image = Image.fromarray(to_rgb_array(decode_image(request.image, name="input image")))
-    size = (request.width or _rounded(image.width), request.height or _rounded(image.height))
+    size = (request.width or _rounded(image.width, multiple), request.height or _rounded(image.height, multiple))
     if isinstance(request, ImageEditRequest) and config.image_input == "reference":
         if request.mask is not None or request.strength is not None:
             raise GenerationError("mask and strength: this model edits a reference image (leave them out)")
@@ -157,15 +161,15 @@ def _images(request: SdcppRequest, config: StableDiffusionCppBackendConfig) -> t
     return images, size
 
 
-def _rounded(side: int) -> int:
-    return -(-side // SIDE_MULTIPLE) * SIDE_MULTIPLE
+def _rounded(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
 
 
-def _check_side(name: str, value: int | None) -> None:
-    if value is not None and (value % SIDE_MULTIPLE or not 0 < value <= MAX_SIDE):
-        below = max(SIDE_MULTIPLE, value // SIDE_MULTIPLE * SIDE_MULTIPLE)
-        nearest = f"nearest: {below}, {below + SIDE_MULTIPLE}"
-        raise GenerationError(f"{name}: {value} is not a multiple of {SIDE_MULTIPLE} up to {MAX_SIDE} ({nearest})")
+def _check_side(name: str, value: int | None, multiple: int) -> None:
+    if value is not None and (value % multiple or not 0 < value <= MAX_SIDE):
+        below = max(multiple, min(value, MAX_SIDE) // multiple * multiple)
+        nearest = f"nearest: {below}, {below + multiple}"
+        raise GenerationError(f"{name}: {value} is not a multiple of {multiple} up to {MAX_SIDE} ({nearest})")
 
 
 def _checked_strength(strength: float | None) -> float:

@@ -121,7 +121,8 @@ def context_values(config: StableDiffusionCppBackendConfig, loras: LoraFolder) -
     values: dict[str, Any] = dict(config.weights())
     values |= {"n_threads": config.n_threads, "weight_type": config.weight_type}
     values |= {"rng": config.rng, "sampler_rng": config.rng}
-    for name in ("flash_attention", "offload_to_cpu", "clip_on_cpu", "vae_on_cpu", "mmap"):
+    switches = ("flash_attention", "offload_to_cpu", "clip_on_cpu", "vae_on_cpu", "mmap", "qwen_image_zero_cond_t")
+    for name in switches:
         values[name] = getattr(config, name) or None
     # at_runtime: the other way, baking LoRAs into the weights, does not restore these to the bit
     return values | {"lora_dir": loras.path, "lora_apply_mode": "at_runtime"}
