@@ -85,6 +85,8 @@ class OpenAIServer:
     file_faults: deque[Fault] = field(default_factory=deque)
     hosted: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    answered_at: list[float] = field(default_factory=list)
+    """When each picture was sent."""
     in_flight: int = 0
     most_in_flight: int = 0
     port: int = 0
@@ -193,6 +195,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_error_json(429, "Too many requests", "rate_limit_exceeded", headers)
             else:
                 self._generate(received)
+                self.state.answered_at.append(time.monotonic())
 
     def _generate(self, received: Received) -> None:
         extended = not self.state.strict

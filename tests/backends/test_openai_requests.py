@@ -476,7 +476,8 @@ def test_a_backend_that_is_never_closed_lets_its_process_end(server: OpenAIServe
         "print(backend.generate_image(ImageGenerationRequest('a fox')).mime_type)"
     )
 
-    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=30)
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "image/png\n", "")
 
