@@ -204,6 +204,117 @@ def make_wan_image_to_video() -> Any:
     return diffusers.WanImageToVideoPipeline(**wan_components(36), image_encoder=None, image_processor=None)
 
 
+def qwen_tokenizer() -> Any:
+    from transformers import Qwen2Tokenizer
+
+    letters = [token for token in clip_tokenizer().get_vocab() if not token.endswith(("</w>", "|>"))]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate([*letters, "<|endoftext|>"])}, merges=[]
+    )
+    names = ("im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad", "vision_pad")
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in names]})
+    return tokenizer
+
+
+def make_qwen_image() -> Any:
+    import diffusers
+    import transformers
+
+    tokenizer = qwen_tokenizer()
+    size = len(tokenizer)
+    text_config = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": size,
+        "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision_config = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=text_config, vision_config=vision_config, hidden_size=16, vocab_size=size
+    )
+    vae = diffusers.AutoencoderKLQwenImage(
+        base_dim=12,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=3,
+        joint_attention_dim=16,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 4, 4),
+    )
+    return diffusers.QwenImagePipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae.eval(),
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
+def make_svd() -> Any:
+    import diffusers
+    import transformers
+
+    unet = diffusers.UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        sample_size=8,
+        in_channels=8,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        cross_attention_dim=32,
+        num_attention_heads=8,
+        projection_class_embeddings_input_dim=96,
+        addition_time_embed_dim=32,
+    )
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4, latent_channels=4
+    )
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=224,
+        intermediate_size=37,
+        patch_size=32,
+    )
+    scheduler = diffusers.EulerDiscreteScheduler(
+        **SCHEDULE,
+        interpolation_type="linear",
+        prediction_type="v_prediction",
+        sigma_max=700.0,
+        sigma_min=0.002,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+    )
+    return diffusers.StableVideoDiffusionPipeline(
+        unet=unet.eval(),
+        vae=vae.eval(),
+        image_encoder=transformers.CLIPVisionModelWithProjection(vision).eval(),
+        scheduler=scheduler,
+        feature_extractor=transformers.CLIPImageProcessor(crop_size=224, size={"shortest_edge": 224}),
+    )
+
+
 def save(make: Callable[[], Any], folder: Path) -> Path:
     import torch
 
@@ -241,3 +352,15 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_wan_image_to_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wan 2.2 image-to-video: the image conditions through the VAE."""
     return save(make_wan_image_to_video, tmp_path_factory.mktemp("models") / "wan-i2v")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen-Image: classifier-free guidance called true_cfg_scale, which wants a negative prompt."""
+    return save(make_qwen_image, tmp_path_factory.mktemp("models") / "qwen-image")
+
+
+@pytest.fixture(scope="session")
+def tiny_svd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Video Diffusion: an image and no prompt, and fps is what the motion is conditioned on."""
+    return save(make_svd, tmp_path_factory.mktemp("models") / "svd")

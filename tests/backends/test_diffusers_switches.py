@@ -54,6 +54,14 @@ def test_offloading_needs_a_gpu(tiny_sd: Path, offload: str) -> None:
         loaded(tiny_sd, offload=offload)
 
 
+def test_a_scheduler_that_needs_a_package_names_it(tiny_sd: Path) -> None:
+    if find_spec("torchsde") is not None:
+        pytest.skip("torchsde is installed")
+
+    with pytest.raises(OptionalDependencyMissingError, match="a package is not installed: .*pip install torchsde"):
+        loaded(tiny_sd, scheduler="DPMSolverSDEScheduler")
+
+
 # quantisation
 
 
@@ -66,7 +74,7 @@ def test_quantisation_without_its_package_names_the_command(tiny_flux: Path, sch
         loaded(tiny_flux, quantization=scheme)
 
 
-@pytest.mark.parametrize(("scheme", "package"), [("int8", "torchao"), ("float8", "torchao"), ("nf4", "bitsandbytes")])
+@pytest.mark.parametrize(("scheme", "package"), [("int8", "torchao"), ("float8", "torchao")])
 def test_a_quantised_denoiser_is_smaller_and_still_draws(tiny_flux: Path, scheme: str, package: str) -> None:
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

@@ -28,8 +28,13 @@ from abstractvision_batch.backends.huggingface_diffusers.locate import (
     needs_configuration,
 )
 from abstractvision_batch.backends.huggingface_diffusers.single_file import load_checkpoint
-from abstractvision_batch.backends.huggingface_diffusers.tuning import DENOISERS, quantize_pipeline, tune
-from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
+from abstractvision_batch.backends.huggingface_diffusers.tuning import (
+    DENOISERS,
+    check_quantization,
+    quantize_pipeline,
+    tune,
+)
+from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -97,6 +102,7 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
 
     Raises:
         DependencyError: the model is absent, damaged, of the wrong kind, or too large for the device.
+        OptionalDependencyMissingError: the model or the quantisation needs a package that is not installed.
         CapabilityNotSupportedError: the scheduler, offloading or kernels that were asked for do not fit.
     """
     torch.set_num_threads(config.threads)
@@ -104,6 +110,7 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
     dtype = resolve_dtype(config, device)
     if config.offload != "none" and device.type == "cpu":
         raise CapabilityNotSupportedError(f"backend.offload: {config.offload} needs a GPU, and the device is the CPU")
+    check_quantization(config, device)
     with quiet():
         model = _download(config) if config.allow_download else find_model(config)
         try:
@@ -119,6 +126,8 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
             raise DependencyError(
                 f"{model.name}: does not fit into the memory of {device} (backend.offload: model, or a smaller dtype)"
             ) from exc
+        except ImportError as exc:  # what one family needs and others do not: torchvision, ftfy, sentencepiece
+            raise OptionalDependencyMissingError(f"{model.name}: a package is not installed: {short(exc)}") from exc
         except LOAD_ERRORS as exc:
             raise DependencyError(
                 f"{model.name}: its files cannot be loaded from {model.checkpoint or model.folder}: {short(exc)} "

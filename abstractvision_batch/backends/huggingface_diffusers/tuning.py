@@ -21,19 +21,28 @@ DENOISERS = ("transformer", "transformer_2", "unet")
 _PACKAGES = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
 
 
-def quantization_of(config: HuggingFaceDiffusersBackendConfig, dtype: Any) -> Any:
-    """Return Diffusers' configuration of one quantised component; None where weights stay as they are.
+def check_quantization(config: HuggingFaceDiffusersBackendConfig, device: Any) -> None:
+    """Check that weights can be made smaller as asked, before they are read.
 
     Raises:
         OptionalDependencyMissingError: the package that does it is not installed.
+        CapabilityNotSupportedError: it cannot on this device.
     """
-    if config.quantization == "none":
-        return None
-    package = _PACKAGES[config.quantization]
+    package = _PACKAGES.get(config.quantization)
+    if package is None:
+        return
     if find_spec(package) is None:
         raise OptionalDependencyMissingError(
             f"backend.quantization: {config.quantization}: not installed: {package} (pip install {package})"
         )
+    if config.quantization == "nf4" and device.type == "cpu":
+        raise CapabilityNotSupportedError("backend.quantization: nf4 needs a GPU, and the device is the CPU (int8 does not)")
+
+
+def quantization_of(config: HuggingFaceDiffusersBackendConfig, dtype: Any) -> Any:
+    """Return Diffusers' configuration of one quantised component; None where weights stay as they are."""
+    if config.quantization == "none":
+        return None
     from diffusers import BitsAndBytesConfig, TorchAoConfig
 
     if config.quantization == "nf4":
