@@ -95,10 +95,12 @@ def prompts_digest(loaded: LoadedSpec) -> str:
 
 
 def _batch_size(loaded: LoadedSpec) -> int:
-    size = loaded.spec.execution.batch_size
-    if size != "auto":
-        return size
-    return int(loaded.card.backends.get(loaded.spec.backend.kind, {}).get("batch_size", 1))
+    spec = loaded.spec
+    if spec.execution.batch_size != "auto":
+        return spec.execution.batch_size
+    # A server takes a batch as that many requests in flight; a model on a GPU takes what its card says fits.
+    in_flight = getattr(spec.backend, "max_concurrency", 1)
+    return int(loaded.card.backends.get(spec.backend.kind, {}).get("batch_size", in_flight))
 
 
 def _write_spool(path: Path, prompts: Iterator[Prompt]) -> int:
