@@ -36,7 +36,9 @@ def check_quantization(config: HuggingFaceDiffusersBackendConfig, device: Any) -
             f"backend.quantization: {config.quantization}: not installed: {package} (pip install {package})"
         )
     if config.quantization == "nf4" and device.type == "cpu":
-        raise CapabilityNotSupportedError("backend.quantization: nf4 needs a GPU, and the device is the CPU (int8 does not)")
+        raise CapabilityNotSupportedError(
+            "backend.quantization: nf4 needs a GPU, the device is the CPU (int8 runs on both)"
+        )
 
 
 def quantization_of(config: HuggingFaceDiffusersBackendConfig, dtype: Any) -> Any:
