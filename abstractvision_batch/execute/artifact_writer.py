@@ -56,18 +56,10 @@ class ArtifactWriter:
 
     def _write_row(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset]) -> dict[str, Any]:
         written = [self._write(row, asset, view) for view, asset in enumerate(assets)]
-        first = written[0]
         metadata = dict(assets[0].metadata)
-        if len(written) > 1:
-            # A multi_view_image row has several files; the columns describe the first view and this the rest.
-            metadata["views"] = [
-                {
-                    **asset.metadata,
-                    **{name: one[name] for name in ("file_name", "sha256", "pixel_sha256", "size_bytes")},
-                }
-                for asset, one in zip(assets, written, strict=True)
-            ]
-        return {**first, "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
+        if row["task"] == "multi_view_image":
+            metadata = _views_metadata(assets, written)
+        return {**written[0], "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
 
     def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int) -> dict[str, Any]:
         if asset.media_type == "video":
@@ -97,6 +89,25 @@ class ArtifactWriter:
             "duration_s": None,
         }
         return columns, data
+
+
+def _views_metadata(assets: Sequence[GeneratedAsset], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a row's views have in common, and under `views` each one's file with what only it has.
+
+    The columns of the row describe the first view alone.
+    """
+    first = assets[0].metadata
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name != "angle" and all(asset.metadata.get(name) == value for asset in assets)
+    }
+    views = [
+        {name: value for name, value in asset.metadata.items() if name not in shared}
+        | {name: one[name] for name in ("file_name", "sha256", "pixel_sha256", "size_bytes")}
+        for asset, one in zip(assets, written, strict=True)
+    ]
+    return {**shared, "views": views}
 
 
 def _measure_video(asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:

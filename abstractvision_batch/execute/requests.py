@@ -39,10 +39,8 @@ def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionReques
                 prompt=row["prompt"], image=image or b"", mask=mask, strength=row["strength"], **shared, extra=extra
             )
         case "multi_view_image":
-            angles = extra.pop("angles", None) or MultiAngleRequest.angles
-            return MultiAngleRequest(
-                prompt=row["prompt"], reference_image=image, angles=tuple(angles), **shared, extra=extra
-            )
+            angles = _angles(extra.pop("angles", None))
+            return MultiAngleRequest(prompt=row["prompt"], reference_image=image, angles=angles, **shared, extra=extra)
         case "text_to_video":
             video = {name: row[name] for name in ("fps", "num_frames")}
             return VideoGenerationRequest(prompt=row["prompt"], **shared, **video, extra=extra)
@@ -51,6 +49,14 @@ def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionReques
             return ImageToVideoRequest(image=image or b"", prompt=row["prompt"], **shared, **video, extra=extra)
         case task:
             raise GenerationError(f"{row['request_id']}: the plan has an unknown task {task!r}")
+
+
+def _angles(value: Any) -> tuple[str, ...]:
+    if not value:
+        return MultiAngleRequest.angles
+    if not isinstance(value, list) or not all(isinstance(angle, str) and angle for angle in value):
+        raise GenerationError(f"extra.angles: {value!r} is not a list of views (write [front, side])")
+    return tuple(value)
 
 
 class InputImages:

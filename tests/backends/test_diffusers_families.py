@@ -70,6 +70,26 @@ def test_an_edit_model_shows_a_picture_from_every_side_with_one_seed(tiny_flux: 
     assert levels_apart(views[0], views[2]) == 0
 
 
+def test_views_that_do_not_fit_in_memory_together_are_made_one_by_one(tiny_sd: Path) -> None:
+    request = MultiAngleRequest("a fox", gray(64, 32), angles=("front", "back"), steps=4, seed=1)
+    calls: list[int] = []
+
+    def fail_once(step: int, total: int | None) -> None:
+        calls.append(step)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+
+    with make_backend(tiny_sd) as backend:
+        (views,) = backend.generate_batch([request], on_step=fail_once)
+        (expected,) = backend.generate_batch([request])
+
+    assert isinstance(views, list)
+    assert isinstance(expected, list)
+    assert [view.metadata["batch_size"] for view in views] == [1, 1]
+    assert {view.metadata["reproducibility"] for view in views} == {"perceptual"}
+    assert max(levels_apart(one, other) for one, other in zip(views, expected, strict=True)) <= 1
+
+
 def test_stable_video_diffusion_makes_a_video_of_the_frames_asked_for(tiny_svd: Path) -> None:
     request = ImageToVideoRequest(
         gray(64, 64), num_frames=3, fps=6, steps=2, seed=1, extra={"motion_bucket_id": 90, "decode_chunk_size": 2}

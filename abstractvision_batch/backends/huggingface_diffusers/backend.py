@@ -30,7 +30,7 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
 from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
@@ -215,7 +215,10 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
     def _run_views(
         self, request: MultiAngleRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> list[GeneratedAsset] | GenerationError:
-        """Edit the reference picture once per angle; one angle that fails fails the request."""
+        """Edit the reference picture once per angle, all in one pass where the pipeline takes several and they fit.
+
+        One angle that fails fails the request.
+        """
         pipeline = self._loaded("multi_view_image").pipeline("multi_view_image")
         seed = secrets.randbelow(2**63) if request.seed is None else request.seed
         reference = request.reference_image
@@ -242,15 +245,17 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             return error
         turning = () if lora is None else (LoraAdapter(lora),)
         views = [replace(view, kind="multi_view_image", loras=(*view.loras, *turning)) for view in views]
-        groups = [views] if all(view.batchable for view in views) else [[view] for view in views]
+        together = len(views) > 1 and all(view.batchable for view in views)
+        outcomes = self._run_group(views, cancelled, on_step) if together else []
+        alone = not together or any(isinstance(outcome, OutOfMemoryError) for outcome in outcomes)
+        notes = {"reproducibility": "perceptual"} if together and alone else {}  # not the planned pass
         assets: list[GeneratedAsset] = []
-        for group in groups:
-            for outcome in self._run_group(group, cancelled, on_step):
-                if not isinstance(outcome, GeneratedAsset):
-                    assert isinstance(outcome, GenerationError)
-                    return outcome
-                angle = request.angles[len(assets)]
-                assets.append(replace(outcome, metadata=outcome.metadata | {"angle": angle}))
+        for index, angle in enumerate(request.angles):
+            outcome = self._run_group([views[index]], cancelled, on_step)[0] if alone else outcomes[index]
+            if not isinstance(outcome, GeneratedAsset):
+                assert isinstance(outcome, GenerationError)  # a list is only for multi_view_image
+                return outcome
+            assets.append(replace(outcome, metadata=outcome.metadata | notes | {"angle": angle}))
         return assets
 
     def _run_group(
