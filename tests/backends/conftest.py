@@ -15,6 +15,7 @@ from tests.backends.tiny_models import (
     make_wan,
     make_wan_image_to_video,
     save,
+    save_adapter,
 )
 
 
@@ -22,6 +23,14 @@ from tests.backends.tiny_models import (
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stable Diffusion: VAE factor 8, classifier-free guidance, every image task."""
     return save(make_sd, tmp_path_factory.mktemp("models") / "sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_lora(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of Stable Diffusion's UNet."""
+    from diffusers import StableDiffusionPipeline
+
+    return save_adapter(StableDiffusionPipeline, tiny_sd, tmp_path_factory.mktemp("models") / "lora", "unet")
 
 
 @pytest.fixture(scope="session")

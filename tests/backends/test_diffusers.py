@@ -233,21 +233,9 @@ def test_other_tasks_before_it_do_not_change_a_request(tiny_sd: Path) -> None:
 # LoRA
 
 
-@pytest.fixture(scope="module")
-def lora(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that changes pictures visibly, made by PEFT and saved by Diffusers."""
-    import torch
-    from diffusers import StableDiffusionPipeline
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
-
-    pipeline = StableDiffusionPipeline.from_pretrained(str(tiny_sd), local_files_only=True)
-    torch.manual_seed(5)
-    pipeline.unet.add_adapter(LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["to_q", "to_v"]))
-    weights = {name: value * 8 for name, value in get_peft_model_state_dict(pipeline.unet).items()}
-    folder = tmp_path_factory.mktemp("lora")
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights)
-    return folder
+@pytest.fixture
+def lora(tiny_sd_lora: Path) -> Path:
+    return tiny_sd_lora
 
 
 def test_a_request_with_an_adapter_leaves_later_requests_alone(tiny_sd: Path, lora: Path) -> None:

@@ -13,6 +13,7 @@ from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffu
 from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest
 from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
+from tests.backends.tiny_models import save_adapter
 
 pytestmark = pytest.mark.model
 
@@ -32,18 +33,8 @@ def rapid(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def flux_lora(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffusers import FluxPipeline
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
 
-    pipeline = FluxPipeline.from_pretrained(str(tiny_flux), local_files_only=True)
-    torch.manual_seed(5)
-    pipeline.transformer.add_adapter(
-        LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=["to_q", "to_v"])
-    )
-    weights = {name: value * 8 for name, value in get_peft_model_state_dict(pipeline.transformer).items()}
-    folder = tmp_path_factory.mktemp("lora")
-    FluxPipeline.save_lora_weights(folder, transformer_lora_layers=weights)
-    return folder
+    return save_adapter(FluxPipeline, tiny_flux, tmp_path_factory.mktemp("lora"), "transformer")
 
 
 def weights_of(backend: HuggingFaceDiffusersVisionBackend) -> dict[str, torch.Tensor]:

@@ -154,8 +154,6 @@ def _read_pipeline(
             _component_class(model, name), find_folder(source, config.cache_dir), name, dtype
         )
     if model.checkpoint is not None:
-        if config.quantization != "none":
-            raise CapabilityNotSupportedError("backend.quantization: not of a checkpoint (give the model's folder)")
         return load_checkpoint(pipeline_class, model, dtype=dtype, components=components)
     return pipeline_class.from_pretrained(
         str(model.folder),

@@ -13,6 +13,7 @@ from typing import Any
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+from abstractvision_batch.backends.huggingface_diffusers.locate import CHECKPOINTS
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
 
 #: Components that denoise: nearly all of a model's work, and most of its weights.
@@ -26,11 +27,13 @@ def check_quantization(config: HuggingFaceDiffusersBackendConfig, device: Any) -
 
     Raises:
         OptionalDependencyMissingError: the package that does it is not installed.
-        CapabilityNotSupportedError: it cannot on this device.
+        CapabilityNotSupportedError: it cannot on this device, or not from a checkpoint.
     """
     package = _PACKAGES.get(config.quantization)
     if package is None:
         return
+    if config.path is not None and config.path.endswith(CHECKPOINTS):
+        raise CapabilityNotSupportedError("backend.quantization: not of a checkpoint (give the model's folder)")
     if find_spec(package) is None:
         raise OptionalDependencyMissingError(
             f"backend.quantization: {config.quantization}: not installed: {package} (pip install {package})"
