@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.sdcpp_models import write_models
 from tests.backends.tiny_models import (
     make_flux,
     make_qwen_image,
@@ -67,3 +68,9 @@ def tiny_qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_svd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stable Video Diffusion: an image and no prompt, and fps is what the motion is conditioned on."""
     return save(make_svd, tmp_path_factory.mktemp("models") / "svd")
+
+
+@pytest.fixture(scope="session")
+def sdcpp_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that stable-diffusion.cpp reads: a tiny OVIS-Image, its autoencoder, a LoRA."""
+    return write_models(tmp_path_factory.mktemp("models"))

@@ -27,6 +27,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.runner import (
     context_values,
     raise_failure,
     raise_unloadable,
+    require_loras_applied,
 )
 from abstractvision_batch.errors import DependencyError, GenerationError, InvalidOutputError
 from abstractvision_batch.media.images import Rgb
@@ -89,6 +90,7 @@ class BindingRunner:
                 watch.finish(child)
         if "error" in answer:
             raise_failure(PACKAGE, str(answer["error"]), child)
+        require_loras_applied(generation, child)
         frames = [_as_array(blob, size) for blob, size in zip(blobs, answer["sizes"], strict=True)]
         if not frames:
             raise InvalidOutputError(f"{PACKAGE} returned no picture ({child.explain()})")

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO
 
 from abstractvision_batch.errors import DependencyError
 
@@ -31,7 +30,7 @@ _MEMORY = re.compile(r"out of memory|failed to allocate|alloc(ation)? .*failed|b
 class Child:
     """A process group of its own, with a thread that reads its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: int) -> None:
         self.process = process
         self.steps: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -44,13 +43,19 @@ class Child:
         """Whether it still runs."""
         return self.process.poll() is None
 
+    def ends_within(self, timeout_s: float) -> bool:
+        """Wait for its end, but no longer than this."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout_s)
+        return not self.alive
+
     def kill(self) -> None:
         """End the process and whatever it started, and wait for it. May be called more than once."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with suppress(OSError):  # unsent bytes to a process that is gone
                     stream.close()
@@ -83,11 +88,13 @@ class Child:
 
     def _read_log(self) -> None:
         rest = b""
-        while data := os.read(self._log.fileno(), 65536):
-            *lines, rest = re.split(rb"[\r\n]", rest + data)
-            for line in lines:
-                self._take(line)
+        with suppress(OSError):  # a terminal's end is an error, a pipe's is not
+            while data := os.read(self._log, 65536):
+                *lines, rest = re.split(rb"[\r\n]", rest + data)
+                for line in lines:
+                    self._take(line)
         self._take(rest)
+        os.close(self._log)
 
     def _take(self, raw: bytes) -> None:
         line = " ".join(_COLOUR.sub("", raw.decode(errors="replace")).split())
@@ -101,14 +108,20 @@ class Child:
 def start_program(command: Sequence[str], *, cwd: str | None) -> Child:
     """Start a program that ends when this process does.
 
+    Its log goes to a terminal: to a pipe it would be written in blocks, of which a crash loses the last.
+
     Raises:
         DependencyError: it cannot be started.
     """
-    process = _start(
-        [sys.executable, "-I", "-S", str(_GUARD), *command], stderr=subprocess.STDOUT, cwd=cwd, name=command[0]
-    )
-    assert process.stdout is not None
-    return Child(process, process.stdout)
+    log, terminal = os.openpty()
+    try:
+        guarded = [sys.executable, "-I", "-S", str(_GUARD), *command]
+        return Child(_start(guarded, stdout=terminal, stderr=terminal, cwd=cwd, name=command[0]), log)
+    except DependencyError:
+        os.close(log)
+        raise
+    finally:
+        os.close(terminal)
 
 
 def start_script(script: Path, *, cwd: str | None) -> Child:
@@ -117,9 +130,15 @@ def start_script(script: Path, *, cwd: str | None) -> Child:
     Raises:
         DependencyError: it cannot be started.
     """
-    process = _start([sys.executable, "-P", str(script)], stderr=subprocess.PIPE, cwd=cwd, name=script.name)
-    assert process.stderr is not None
-    return Child(process, process.stderr)
+    log, end = os.pipe()
+    try:
+        command = [sys.executable, "-P", str(script)]
+        return Child(_start(command, stdout=subprocess.PIPE, stderr=end, cwd=cwd, name=script.name), log)
+    except DependencyError:
+        os.close(log)
+        raise
+    finally:
+        os.close(end)
 
 
 def describe_status(status: int) -> str:
@@ -135,13 +154,13 @@ def describe_status(status: int) -> str:
     return f"it ended with status {status}"
 
 
-def _start(command: list[str], *, stderr: int, cwd: str | None, name: str) -> subprocess.Popen[bytes]:
+def _start(command: list[str], *, stdout: int, stderr: int, cwd: str | None, name: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else an abort waits for a debugger
     try:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             cwd=cwd,
             env=environment,

@@ -23,6 +23,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.runner import (
     context_values,
     raise_failure,
     raise_unloadable,
+    require_loras_applied,
     wait_until,
 )
 from abstractvision_batch.errors import DependencyError, GenerationError, InvalidOutputError
@@ -56,6 +57,7 @@ class CommandLineRunner:
                 if ending:
                     self._raise(ending, child)
                 watch.finish(child)
+                require_loras_applied(generation, child)
             child.kill()
             return read_frames(Path(folder) / "out")
 

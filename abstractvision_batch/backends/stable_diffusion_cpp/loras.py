@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ class LinkedLora:
 
     name: str
     scale: float
+    source: str
 
 
 class LoraFolder:
@@ -36,16 +39,12 @@ class LoraFolder:
 
     def __init__(self, lora_dir: str | None) -> None:
         self._lora_dir = Path(lora_dir) if lora_dir is not None else None
-        self._folder = tempfile.TemporaryDirectory(prefix="avbatch-loras-")
-
-    @property
-    def path(self) -> str:
-        """Where the links are."""
-        return self._folder.name
+        self.path = tempfile.mkdtemp(prefix="avbatch-loras-")
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove the links."""
-        self._folder.cleanup()
+        """Remove the links. May be called more than once."""
+        self._remove()
 
     def read_prompt(self, prompt: str) -> tuple[str, list[Lora]]:
         """Take the `<lora:name:scale>` tags out of a prompt.
@@ -68,6 +67,7 @@ class LoraFolder:
             GenerationError: a file is missing or damaged.
         """
         scales: dict[str, float] = {}
+        sources: dict[str, str] = {}
         for lora in loras:
             source = Path(lora.source).expanduser().resolve()
             try:
@@ -79,7 +79,8 @@ class LoraFolder:
             if not link.exists():
                 link.symlink_to(source)
             scales[name] = scales.get(name, 0.0) + lora.scale
-        return tuple(LinkedLora(name, scale) for name, scale in sorted(scales.items()) if scale)
+            sources[name] = str(source)
+        return tuple(LinkedLora(name, scale, sources[name]) for name, scale in sorted(scales.items()) if scale)
 
     def _find(self, name: str) -> Path:
         if self._lora_dir is None:

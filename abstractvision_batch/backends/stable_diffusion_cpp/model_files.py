@@ -94,7 +94,7 @@ def require_whole_model(files: Mapping[str, ModelFile]) -> None:
         lacking = [name for name in ("vae", "llm") if name not in files]
         if lacking:
             raise DependencyError(f"{main.path} is Qwen-Image, which needs {' and '.join(lacking)} (give their files)")
-    encoders = {"clip_l", "clip_g", "t5xxl", "llm"} & set(files)
+    encoders = {"clip_l", "t5xxl", "llm"} & set(files)
     own = main.has("text_encoder", "cond_stage_model", "conditioner.embedders")
     if main.has("double_blocks.0.") and not encoders and not own:
         raise DependencyError(f"{main.path} has no text encoder (give clip_l and t5xxl, or llm)")

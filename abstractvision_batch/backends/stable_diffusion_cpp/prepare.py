@@ -91,7 +91,7 @@ def prepare_generation(
         key: values[key] for key in ("seed", "steps", "cfg_scale", "strength", "guidance") if key in values
     }
     if linked:
-        notes["loras"] = [{"file": lora.name, "scale": lora.scale} for lora in linked]
+        notes["loras"] = [{"source": lora.source, "scale": lora.scale} for lora in linked]
     return Generation(values, images, linked, size if explicit else None, fps, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from abstractvision_batch.media.images import Rgb
 
 POLL_S = 0.02
 _LOG_GRACE_S = 0.2
+_APPLIED_LORA = re.compile(r"\([1-9]\d* / \d+\) LoRA tensors have been applied, lora_file_path = (.*)")
 
 
 class Runner(Protocol):
@@ -105,6 +107,23 @@ class Watch:
             self._reported += 1
             if self.on_step is not None:
                 self.on_step(self._reported, self.expected_steps)
+
+
+def require_loras_applied(generation: Generation, child: Child) -> None:
+    """Check by the log that every LoRA acted: the library passes over what does not fit, and draws without it.
+
+    Raises:
+        GenerationError: one has no tensor that fits the model.
+    """
+    until = time.monotonic() + _LOG_GRACE_S
+    while generation.loras:
+        applied = {match[1] for line in child.log_lines() if (match := _APPLIED_LORA.search(line))}
+        if len(applied) >= len(generation.loras):
+            return
+        if time.monotonic() > until:
+            files = ", ".join(lora.source for lora in generation.loras)
+            raise GenerationError(f"LoRA: no tensor of {files} fits the model (applied: {len(applied)})")
+        time.sleep(POLL_S)
 
 
 def wait_until(done: Callable[[], bool], child: Child, watch: Watch) -> None:

@@ -28,6 +28,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.runner import (
     context_values,
     raise_failure,
     raise_unloadable,
+    require_loras_applied,
     wait_until,
 )
 from abstractvision_batch.errors import DependencyError, GenerationError, InvalidOutputError
@@ -35,6 +36,7 @@ from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
 
 _HOST = "127.0.0.1"
 _ANSWER_TIMEOUT_S = 30.0  # of one answer, not of a generation
+_CRASH_GRACE_S = 5.0
 _MAX_STEPS = 100  # more are cut down without a word
 _PORT_TRIES = 3
 _IMAGE_FIELDS = {"init": "init_image", "mask": "mask_image"}
@@ -69,6 +71,7 @@ class ServerRunner:
         with watch.over(child):
             answer = self._job(child, body, watch)
             watch.finish(child)
+        require_loras_applied(generation, child)
         frames = [_decode(image["b64_json"]) for image in answer["images"]]
         if not frames:
             raise InvalidOutputError("sd-server answered without a picture")
@@ -173,7 +176,7 @@ class ServerRunner:
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read() or b"{}")
         except (OSError, http.client.HTTPException, ValueError) as exc:
-            if not child.alive:
+            if child.ends_within(_CRASH_GRACE_S):  # a connection breaks before a crash is over
                 raise_failure("sd-server", child.wait_for_end() or "it ended", child)
             raise GenerationError(f"sd-server: no answer to {method} {path} ({type(exc).__name__}: {exc})") from exc
         finally:
