@@ -5,6 +5,7 @@ fsspec's own local ``mode="create"`` checks and then opens, so two writers can b
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
 #: Readers of datasets skip names that start with a dot, and so does `list`.
 TEMPORARY_PREFIX = ".tmp-"
@@ -78,6 +80,21 @@ class LocalStore:
                 return sorted(entry.name for entry in os.scandir(self.root / folder) if not entry.name.startswith("."))
             except FileNotFoundError:
                 return []
+
+    def scan(self, folder: str) -> builtins.list[StoredFile]:
+        found = []
+        with _storage_errors(self.root / folder), contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.root / folder):
+                # One that another process renames or removes meanwhile is not there.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file():
+                        status = entry.stat()
+                        found.append(StoredFile(entry.name, status.st_size, as_time(status.st_mtime)))
+        return sorted(found, key=lambda file: file.name)
+
+    def delete(self, name: str) -> None:
+        with _storage_errors(self.root / name):
+            (self.root / name).unlink(missing_ok=True)
 
     def url_of(self, name: str) -> str:
         return str(self.root / name)

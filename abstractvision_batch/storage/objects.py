@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
 #: What S3-compatible servers answer to a put whose name exists.
 LOST_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
+#: Where drivers say when an object was written: s3fs, adlfs, gcsfs, memory.
+MODIFIED_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 class ObjectStore:
@@ -95,6 +99,20 @@ class ObjectStore:
                 return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    def scan(self, folder: str) -> builtins.list[StoredFile]:
+        with self._errors(folder):
+            self._fs.invalidate_cache()
+            try:
+                entries = self._fs.ls(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return []
+        files = [_stored_file(entry) for entry in entries if entry["type"] == "file"]
+        return sorted(files, key=lambda file: file.name)
+
+    def delete(self, name: str) -> None:
+        with self._errors(name), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
     def url_of(self, name: str) -> str:
         return f"{self._url}/{name}"
 
@@ -107,6 +125,12 @@ class ObjectStore:
             yield
         except OSError as exc:
             raise StorageError(f"{self.url_of(name)}: {str(exc) or type(exc).__name__}") from exc
+
+
+def _stored_file(entry: dict[str, Any]) -> StoredFile:
+    times = (as_time(entry.get(key)) for key in MODIFIED_KEYS)
+    modified_at = next((time for time in times if time is not None), None)
+    return StoredFile(entry["name"].rsplit("/", 1)[-1], int(entry["size"] or 0), modified_at)
 
 
 def _lost(exc: OSError) -> bool:

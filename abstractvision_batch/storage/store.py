@@ -8,6 +8,7 @@ Not covered: retries of passing failures, and stores that ignore the condition o
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.objects import ObjectStore
+from abstractvision_batch.storage.stored_file import StoredFile
 
 #: Protocol → (module that must be importable, extra of this package that installs it).
 DRIVERS = {
@@ -68,6 +70,12 @@ class Store(Protocol):
 
     def list(self, folder: str) -> list[str]:
         """Names directly in a folder, sorted, without the folder; empty where there is no such folder."""
+
+    def scan(self, folder: str) -> builtins.list[StoredFile]:
+        """Files directly in a folder, sorted, what a crash left of temporary ones included."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing where it is not there."""
 
     def url_of(self, name: str) -> str:
         """What a person or another program opens."""

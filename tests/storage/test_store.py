@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,26 @@ def test_checking_a_place_leaves_no_trace_and_sees_a_file_in_the_way(tmp_path: P
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="is a file"):
         open_store(str(tmp_path / "file" / "run")).check_writable()
+
+
+def test_a_scan_shows_files_of_one_folder_with_size_and_time_temporary_ones_too(store: Store) -> None:
+    store.put("manifest/00000-a0.parquet", b"abc")
+    store.put("manifest/.tmp-left", b"")
+    store.put("manifest/deeper/x", b"")
+
+    found = store.scan("manifest")
+
+    assert [(file.name, file.size_bytes) for file in found] == [(".tmp-left", 0), ("00000-a0.parquet", 3)]
+    for file in found:
+        assert file.modified_at is not None
+        assert abs((datetime.now(UTC) - file.modified_at).total_seconds()) < 60
+    assert store.scan("nothing") == []
+
+
+def test_what_was_deleted_is_gone_and_deleting_it_again_is_no_error(store: Store) -> None:
+    store.put("a/b", b"1")
+
+    store.delete("a/b")
+    store.delete("a/b")
+
+    assert not store.exists("a/b")
