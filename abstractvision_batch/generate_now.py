@@ -70,8 +70,8 @@ def open_manager(
     spec = target.backend
     if isinstance(spec, OpenAIBackendSpec) and spec.api_key is None and "//api.openai.com" in spec.base_url:
         raise SpecError(f"{spec.base_url}: this server needs a key (export OPENAI_API_KEY=…)")
-    # The card says what the backend needs to run its own model, not another one.
-    own = target.card if target.card is not None and target.card.id == target.model else None
+    # Which card calls are checked against is one thing, what the backend needs to run its model another.
+    own = registry.card(target.model) if target.model is not None and target.model in registry.list_models() else None
     backend = create_backend(spec, card=own, model=target.model or "")
     return VisionManager(backend, store, target.card.id if target.card else None, registry)
 

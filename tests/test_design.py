@@ -38,6 +38,7 @@ HEAVY = {
     "peft": ("backends/huggingface_diffusers/",),
     "httpx": ("backends/openai_compatible/transport.py",),
     "av": ("media/video.py",),
+    "prompt_toolkit": ("cli/repl/line_editor.py",),
 }
 #: What neither the package nor the command's help may load.
 NOT_AT_IMPORT = (
@@ -52,6 +53,7 @@ NOT_AT_IMPORT = (
     "jinja2",
     "PIL",
     "fsspec",
+    "prompt_toolkit",
 )
 
 

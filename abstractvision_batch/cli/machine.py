@@ -37,6 +37,7 @@ EXTRAS = {
     "ray": ("ray",),
     "sdcpp": ("stable_diffusion_cpp",),
     "openai": ("httpx",),
+    "repl": ("prompt_toolkit",),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),
