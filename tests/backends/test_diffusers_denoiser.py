@@ -171,3 +171,16 @@ def test_a_repository_that_was_not_downloaded_is_an_error_with_the_command(tiny_
 
     assert isinstance(item, GenerationError)
     assert "hf download linoyts/Rapid" in str(item)
+
+
+def test_after_a_transformer_that_did_not_load_the_models_own_goes_on(
+    tiny_flux: Path, rapid: Path, tmp_path: Path
+) -> None:
+    swapped = text_request(extra={"rapid_aio_repo": str(rapid)})
+    absent = text_request(extra={"rapid_aio_repo": str(tmp_path / "absent")})
+    with make_backend(tiny_flux) as backend:
+        before = backend.generate_batch([text_request(), swapped])
+        bad, *after = backend.generate_batch([absent, text_request(), swapped])
+
+    assert isinstance(bad, GenerationError)
+    assert [levels_apart(one, two) for one, two in zip(before, after, strict=True)] == [0, 0]

@@ -13,6 +13,7 @@ import pytest
 from abstractvision_batch.backends.huggingface_diffusers import (
     HuggingFaceDiffusersBackendConfig,
     HuggingFaceDiffusersVisionBackend,
+    LoraAdapter,
 )
 from abstractvision_batch.backends.huggingface_diffusers.config import config_from_fields
 from abstractvision_batch.backends.table import create_backend
@@ -270,3 +271,22 @@ def test_downloads_fetch_what_a_checkpoint_lacks_and_nothing_large(
         backend.preload()
 
     assert asked == [("test/tiny", ["*.json", "*.txt", "*.model"])]
+
+
+# before a job starts
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rapid_aio_repo": "someone/more"},
+        {"components": {"vae": "someone/more"}},
+        {"loras": (LoraAdapter("someone/more"),)},
+        {"angles_lora": "someone/more", "pipelines": {"multi_view_image": "StableDiffusionImg2ImgPipeline"}},
+    ],
+)
+def test_what_goes_with_a_model_is_missed_before_anything_is_loaded(
+    tiny_sd: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(DependencyError, match="hf download someone/more"):
+        make_backend(tiny_sd, cache_dir=str(tmp_path), **settings).check_ready()

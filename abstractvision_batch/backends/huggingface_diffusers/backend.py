@@ -21,7 +21,7 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
     LoraAdapter,
     config_from_fields,
 )
-from abstractvision_batch.backends.huggingface_diffusers.locate import find_model
+from abstractvision_batch.backends.huggingface_diffusers.locate import find_folder, find_lora, find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     PipelineRequest,
     PreparedRequest,
@@ -172,17 +172,24 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         }
 
     def check_ready(self) -> None:
-        """Check that the model's files are there, unless they may be downloaded."""
+        """Check that the model's files are there, and all that goes with them, unless they may be downloaded."""
         if self.config.allow_download:
             return
         missing: list[DependencyError] = []
-        for kind in self.config.repo_ids or (None,):
+        kinds = self.config.repo_ids or (None,)
+        for kind in kinds:
             try:
                 find_model(self.config.for_kind(kind))
-                return
             except DependencyError as error:
                 missing.append(error)
-        raise missing[0]
+        if len(missing) == len(kinds):
+            raise missing[0]
+        rapid = self.config.rapid_aio_repo
+        for source in (*self.config.components.values(), *([rapid] if rapid else [])):
+            find_folder(source, self.config.cache_dir)
+        turning = self.config.angles_lora if list(self.config.pipelines) == ["multi_view_image"] else None
+        for lora in (*self.config.loras, *([LoraAdapter(turning)] if turning else [])):
+            find_lora(lora, self.config)
 
     def preload(self) -> None:
         """Load the model's weights; where each task has its own, the first request says which."""

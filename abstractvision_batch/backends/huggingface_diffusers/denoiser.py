@@ -29,30 +29,30 @@ class DenoiserSwitch:
         self._dtype = dtype
         self._modules: dict[str | None, Any] = {None: base.components.get(self.name)}
 
-    def use(self, source: str | None, pipelines: Sequence[Any], device: torch.device) -> bool:
-        """Give every pipeline the denoiser of `source`; return whether that changed one.
+    def load(self, source: str | None) -> None:
+        """Have the denoiser of `source` at hand.
 
         Raises:
             DependencyError: it is absent, damaged or of another kind.
             CapabilityNotSupportedError: the model has no denoiser that could be replaced.
         """
         if source not in self._modules:
-            self._modules[source] = self._load(str(source))
-        module = self._modules[source]
-        self.active = source
-        stale = [pipeline for pipeline in pipelines if getattr(pipeline, self.name, None) is not module]
-        if not stale:
-            return False
+            self._modules[source] = self._read(str(source))
+
+    def put(self, source: str | None, pipelines: Sequence[Any], device: torch.device) -> None:
+        """Give every pipeline the denoiser of `source`, which was loaded."""
+        if source == self.active:
+            return
+        module, waiting = self._modules[source], self._modules[self.active]
         if self._config.offload == "none" and self._config.quantization == "none":
-            waiting = getattr(stale[0], self.name)
             if device.type != "cpu":
                 waiting.to("cpu")  # two of them need not fit into the device's memory
             module.to(device)
-        for pipeline in stale:
+        for pipeline in pipelines:
             pipeline.register_modules(**{self.name: module})
-        return True
+        self.active = source
 
-    def _load(self, source: str) -> Any:
+    def _read(self, source: str) -> Any:
         own = self._modules[None]
         if own is None:
             raise CapabilityNotSupportedError(f"rapid_aio_repo: {self._config.model_id} has no transformer to replace")
@@ -67,10 +67,11 @@ class DenoiserSwitch:
             raise DependencyError(
                 f"rapid_aio_repo {source}: no {self.name} of {self._config.model_id} loads from {folder}: {short(exc)}"
             ) from exc
-        if module.config.in_channels != own.config.in_channels:
+        takes, wanted = (one.config.get("in_channels") for one in (module, own))
+        if takes != wanted:
             raise DependencyError(
-                f"rapid_aio_repo {source}: its {self.name} takes {module.config.in_channels} channels, "
-                f"that of {self._config.model_id} {own.config.in_channels} (another kind of model)"
+                f"rapid_aio_repo {source}: its {self.name} takes {takes} channels, "
+                f"that of {self._config.model_id} {wanted} (another kind of model)"
             )
         tune(module, self._config)
         return module.eval()

@@ -68,11 +68,12 @@ class LoadedModel:
 
     def use_denoiser(self, source: str | None) -> None:
         """Let every kind of pipeline denoise with the transformer of `source`; None is the model's own."""
-        offloaded = self.config.offload != "none"
-        if offloaded and source != self._denoisers.active:
+        self._denoisers.load(source)
+        hooked = self.config.offload != "none" and source != self._denoisers.active
+        if hooked:
             self._hooked.remove_all_hooks()
-        changed = self._denoisers.use(source, [self.base, *self._pipelines.values()], self.device)
-        if offloaded and changed:
+        self._denoisers.put(source, [self.base, *self._pipelines.values()], self.device)
+        if hooked:
             place(self._hooked, self.config, self.device)
 
     def activate_loras(self, adapters: tuple[LoraAdapter, ...]) -> None:

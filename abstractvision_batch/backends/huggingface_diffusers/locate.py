@@ -15,11 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.errors import DependencyError
 
 PACKAGE_PREFIX = "package:"
 INDEX = "model_index.json"
+_LORA = "pytorch_lora_weights.safetensors"
 #: What a single-file checkpoint's name ends in.
 CHECKPOINTS = (".safetensors", ".ckpt")
 
@@ -92,6 +93,32 @@ def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str |
         f"{repo_id}{f' at {revision}' if revision else ''}: not in {root} and downloads are off "
         f"({command}; or set allow_download: true; or give the folder as model_path)"
     )
+
+
+def find_lora(adapter: LoraAdapter, config: HuggingFaceDiffusersBackendConfig) -> tuple[Path, str]:
+    """Return an adapter's folder and file name.
+
+    Raises:
+        DependencyError: it is absent, or which of several files it is was not said.
+    """
+    path = Path(adapter.source).expanduser()
+    if path.is_file():
+        return path.parent, path.name
+    fetch_snapshot(adapter.source, config)
+    folder = find_folder(adapter.source, config.cache_dir)
+    if adapter.subfolder:
+        folder = folder / adapter.subfolder
+    if adapter.weight_name is not None:
+        if not (folder / adapter.weight_name).is_file():
+            raise DependencyError(f"lora {adapter.source}: no {adapter.weight_name} in {folder}")
+        return folder, adapter.weight_name
+    names = sorted(found.name for found in folder.glob("*.safetensors"))
+    if _LORA in names:
+        return folder, _LORA
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise DependencyError(f"lora {adapter.source}: which file? (set weight_name; in {folder} there are: {found})")
+    return folder, names[0]
 
 
 def fetch_snapshot(

@@ -13,10 +13,8 @@ from typing import Any
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.loading import LOAD_ERRORS, quiet, short
-from abstractvision_batch.backends.huggingface_diffusers.locate import fetch_snapshot, find_folder
+from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
-
-_DEFAULT_NAME = "pytorch_lora_weights.safetensors"
 
 
 def activate_loras(
@@ -48,7 +46,7 @@ def activate_loras(
             return
         scales: dict[str, float] = {}
         for adapter in adapters:
-            folder, weight_name = _locate(adapter, config)
+            folder, weight_name = find_lora(adapter, config)
             name = _name(folder, weight_name, beside)
             if name not in _loaded(pipeline):
                 _load(pipeline, adapter, folder, weight_name, name)
@@ -82,24 +80,3 @@ def _name(folder: Path, weight_name: str, beside: str | None) -> str:
     state = path.stat()
     key = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}" + (f"\0{beside}" if beside else "")
     return "lora_" + hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-def _locate(adapter: LoraAdapter, config: HuggingFaceDiffusersBackendConfig) -> tuple[Path, str]:
-    path = Path(adapter.source).expanduser()
-    if path.is_file():
-        return path.parent, path.name
-    fetch_snapshot(adapter.source, config)
-    folder = find_folder(adapter.source, config.cache_dir)
-    if adapter.subfolder:
-        folder = folder / adapter.subfolder
-    if adapter.weight_name is not None:
-        if not (folder / adapter.weight_name).is_file():
-            raise DependencyError(f"lora {adapter.source}: no {adapter.weight_name} in {folder}")
-        return folder, adapter.weight_name
-    names = sorted(found.name for found in folder.glob("*.safetensors"))
-    if _DEFAULT_NAME in names:
-        return folder, _DEFAULT_NAME
-    if len(names) != 1:
-        found = ", ".join(names) or "none"
-        raise DependencyError(f"lora {adapter.source}: which file? (set weight_name; in {folder} there are: {found})")
-    return folder, names[0]
