@@ -75,6 +75,8 @@ class PromptParser:
             "reference_image" in rules and rules["reference_image"].required
         )
         self._prompt_required = loaded.spec.task != "image_to_video" or ("prompt" in rules and rules["prompt"].required)
+        self._prompt_refused = "prompt" in rules and not rules["prompt"].supported
+        self._card = loaded.card
 
     def parse(self, row: SourceRow) -> Prompt | None:
         """The row's prompt, or None if something is wrong with it."""
@@ -116,6 +118,9 @@ class PromptParser:
             raise ValueError(f"{name}: {text!r} is not a text")
         if self._prompt_required and not text.strip():
             raise ValueError(f"{name}: the prompt is empty (fill it in, or leave the row out with prompts.where)")
+        if self._prompt_refused and text:
+            takes_none = f"{self._card.id} takes no prompt (set prompts.fields.prompt: null; {self._card.origin})"
+            raise ValueError(f"{name}: {takes_none}")
         return _as_text(name, text)
 
     def _params_of(self, row: SourceRow) -> tuple[Any, ...]:

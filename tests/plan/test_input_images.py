@@ -111,3 +111,18 @@ def test_a_task_without_images_passes_an_image_column_through(planner: Planner) 
     assert plan.column("input_image") == [None]
     rows = [{"prompt": "a fox", "image": "kept.png"}]
     assert "text_to_image reads no image" in planner.problems(rows, prompts={"fields": {"image": "image"}})[0]
+
+
+def test_a_model_that_takes_no_prompt_refuses_one_before_anything_runs(planner: Planner) -> None:
+    draw(planner, "a.png", 64, 64)
+    job: dict[str, Any] = {
+        "task": "image_to_video",
+        "model": "stabilityai/stable-video-diffusion-img2vid-xt-1-1",
+        "backend": {"kind": "diffusers"},
+    }
+
+    (problem,) = planner.problems([{"image": "a.png"}, {"image": "a.png", "prompt": "a fox"}], **job)
+
+    assert problem.startswith("<spec>: prompts.source[1]: prompt: stabilityai/stable-video-diffusion-img2vid-xt-1-1")
+    assert "takes no prompt (set prompts.fields.prompt: null; " in problem
+    assert planner.build([{"image": "a.png"}], **job).column("prompt") == [""]
