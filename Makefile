@@ -46,7 +46,7 @@ model-adherence: setup  ## how often the embedded model draws what held-out prom
 schema: setup  ## rewrite avbatch.schema.json from the spec's models
 	$(BIN)/python -m abstractvision_batch.spec.schema
 
-docs: setup  ## rewrite docs/cli.md from the command line's help
+docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, the README's backends and files
 	$(BIN)/python -m abstractvision_batch.cli.document
 
 bench: setup-dev  ## time and memory of planning 10k, 100k and 1M requests

@@ -57,7 +57,8 @@ def choose_target(
         named = read_choice(environ, "backend")
     kind = None if named is None else ALIASES.get(named.lower(), named.lower())
     if model is None:
-        model = read_choice(environ, *([f"{kind}.model"] if kind else []), "model") or _default_model(kind, given)
+        own = {**read_backend_fields(environ, kind), **given} if kind else given
+        model = read_choice(environ, *([f"{kind}.model"] if kind else []), "model") or _default_model(kind, own)
     card = _card(registry, model)
     if kind is None:
         kind = _kind_for(card)
@@ -73,8 +74,8 @@ def choose_target(
     return Target(backend, model, card if cap_model is None else registry.card(cap_model))
 
 
-def _default_model(kind: str | None, given: Mapping[str, Any]) -> str | None:
-    path = given.get("model_path") or given.get("diffusion_model")
+def _default_model(kind: str | None, fields: Mapping[str, Any]) -> str | None:
+    path = fields.get("model_path") or fields.get("diffusion_model")
     if path is not None:
         return str(path)
     return {None: EMBEDDED_MODEL, "diffusers": EMBEDDED_MODEL, "procedural": PROCEDURAL_MODEL}.get(kind)

@@ -72,6 +72,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(f"{_CPP}CLIP_L", "sdcpp.clip_l", "Its CLIP-L text encoder."),
     Variable(f"{_CPP}CLIP_G", "sdcpp.clip_g", "Its CLIP-G text encoder."),
     Variable(f"{_CPP}T5XXL", "sdcpp.t5xxl", "Its T5 text encoder."),
+    Variable(f"{_PREFIX}TIMEOUT_S", "sdcpp.timeout_s", "Seconds for one request, and for loading the model."),
     Variable(f"{_CPP}EXTRA_ARGS", "sdcpp.extra_args", "More arguments of the program, quoted as in a shell."),
 )
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -120,11 +121,12 @@ def variable_for(environ: Mapping[str, str], setting: str) -> Variable | None:
 
 def describe_environment(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the variables that are set and their values, those of secrets masked."""
-    return [
-        (variable.name, "***" if variable.secret else environ[variable.name])
+    found = {
+        variable.name: "***" if variable.secret else environ[variable.name]
         for variable in VARIABLES
         if environ.get(variable.name, "").strip()
-    ]
+    }
+    return list(found.items())
 
 
 def _typed(field: str, text: str, name: str) -> Any:

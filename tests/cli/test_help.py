@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import abstractvision_batch
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.cli.document import write_reference
+from abstractvision_batch.cli.document import write_documents, write_reference
 
 ROOT = Path(__file__).parents[2]
 HELP_SECONDS = 0.3
@@ -64,7 +64,6 @@ def test_every_command_has_help_and_json() -> None:
         assert "-h, --help" in section, section
 
 
-def test_the_reference_in_docs_is_current() -> None:
-    written = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
-
-    assert written == write_reference(), "run `make docs`"
+@pytest.mark.parametrize("path", ["docs/cli.md", "docs/configuration.md", "README.md"])
+def test_a_generated_document_is_current(path: str) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == write_documents(ROOT)[ROOT / path], "run `make docs`"
