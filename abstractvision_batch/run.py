@@ -28,10 +28,10 @@ from abstractvision_batch.execute.manifest import (
     MANIFEST,
     RowCounts,
     count_rows,
+    is_merged,
     iter_rows,
     list_parts,
     merge_manifest,
-    merged_rows,
     missing_shards,
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
@@ -221,6 +221,7 @@ def execute(
     )
     if not missing:
         return tracker, False
+    store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
     check_model(loaded)
     context = RunContext(
         url=store.url,
@@ -240,7 +241,7 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
     """Merge the parts and write the report once every shard is done; the counts of what is there."""
     if missing_shards(record.plan, list_parts(store)):
         return count_rows(store)
-    if tracker.committed_rows or merged_rows(store) != record.plan.requests:
+    if not is_merged(store):
         tracker.on_phase("merge")
         merge_manifest(store, record.plan)
         tracker.on_phase("report")
@@ -275,7 +276,7 @@ class Run:
 
     def manifest(self) -> pa.Table:
         """Every row that has a result: the merged manifest, or the parts so far."""
-        if self.store.exists(MANIFEST):
+        if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
                 return pq.read_table(stream)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])

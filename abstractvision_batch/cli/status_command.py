@@ -22,6 +22,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
+    from abstractvision_batch.execute.manifest import is_merged
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
 
@@ -36,7 +37,7 @@ def status(
         "model": run.record.spec.model,
         "created_at": run.record.data["created_at"],
         "complete": shards_done == run.plan.shards,
-        "merged": run.store.exists("manifest.parquet"),
+        "merged": is_merged(run.store),
         "shards": run.plan.shards,
         "shards_done": shards_done,
         "requests": run.plan.requests,

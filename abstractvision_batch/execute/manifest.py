@@ -1,10 +1,12 @@
 """Manifest parts: which shards are done, how many rows failed, and all of them merged into one file.
 
-A part's presence is the only record that a shard is done, so resume is the plan's shards minus the parts' numbers.
+A shard's first part (attempt 0) has every row of it, and its presence is the only record that the shard is done: resume
+is the plan's shards minus those parts' numbers. Later parts have rows that were retried; the newest of a row counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections import Counter
@@ -25,6 +27,8 @@ PARTS = "manifest"
 PART_NAME = re.compile(r"^(\d+)-a(\d+)\.parquet$")
 #: Rows of one row group of the merged manifest: enough for a scan, little enough to hold.
 ROW_GROUP_ROWS = 16_384
+#: Key of the merged manifest's Parquet metadata: a digest of the names of the parts that it was merged of.
+PARTS_KEY = b"abstractvision_batch.parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,18 @@ def list_parts(store: Store) -> dict[int, list[int]]:
 
 
 def missing_shards(plan: PlanSummary, parts: dict[int, list[int]]) -> list[int]:
-    """Shards of the plan that no part answers for, in order."""
-    return [shard for shard in range(plan.shards) if shard not in parts]
+    """Shards of the plan that left no first part, in order."""
+    return [shard for shard in range(plan.shards) if 0 not in parts.get(shard, ())]
+
+
+def part_name(shard: int, attempt: int) -> str:
+    """Name of a manifest part; that of attempt 0 is there if the shard is done."""
+    return f"{PARTS}/{shard:05d}-a{attempt}.parquet"
 
 
 def read_part(store: Store, shard: int, attempt: int, columns: Sequence[str] | None = None) -> pa.Table:
     """One part, or some columns of it."""
-    name = f"{PARTS}/{shard:05d}-a{attempt}.parquet"
+    name = part_name(shard, attempt)
     with store.open(name) as stream:
         try:
             return pq.ParquetFile(stream).read(columns=list(columns) if columns else None)
@@ -83,7 +92,7 @@ def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa
 
 
 def count_rows(store: Store) -> RowCounts:
-    """Count outcomes over the merged manifest where it is there, else over the parts."""
+    """Count outcomes over the merged manifest where it is up to date, else over the parts."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     for table in _status_tables(store):
@@ -92,12 +101,16 @@ def count_rows(store: Store) -> RowCounts:
     return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())))
 
 
-def merged_rows(store: Store) -> int | None:
-    """Rows of the merged manifest; None where there is none."""
+def is_merged(store: Store) -> bool:
+    """Whether the merged manifest is there and is of the parts that are there now."""
     if not store.exists(MANIFEST):
-        return None
+        return False
     with store.open(MANIFEST) as stream:
-        return int(pq.ParquetFile(stream).metadata.num_rows)
+        try:
+            metadata = pq.read_metadata(stream).metadata or {}
+        except pa.ArrowInvalid:
+            return False
+    return bool(metadata.get(PARTS_KEY) == _parts_digest(list_parts(store)))
 
 
 def merge_manifest(store: Store, plan: PlanSummary) -> None:
@@ -109,18 +122,22 @@ def merge_manifest(store: Store, plan: PlanSummary) -> None:
     parts = list_parts(store)
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         path = Path(folder) / MANIFEST
-        written = _write_merged(path, (read_shard_rows(store, shard, parts[shard]) for shard in parts))
+        tables = (read_shard_rows(store, shard, parts[shard]) for shard in parts)
+        written = _write_merged(path, tables, {PARTS_KEY: _parts_digest(parts)})
         if written != plan.requests:
-            raise StorageError(f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests")
+            raise StorageError(
+                f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests "
+                "(avbatch audit names those that are wrong)"
+            )
         store.put_file(MANIFEST, path)
 
 
-def _write_merged(path: Path, tables: Iterator[pa.Table]) -> int:
+def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:
     writer: Any = None
     written, waiting, waiting_rows = 0, [], 0
     try:
         for table in tables:
-            waiting.append(table.replace_schema_metadata(None))
+            waiting.append(table.replace_schema_metadata(metadata))
             waiting_rows += table.num_rows
             if writer is None:
                 writer = pq.ParquetWriter(path, waiting[0].schema, compression="zstd")
@@ -136,6 +153,11 @@ def _write_merged(path: Path, tables: Iterator[pa.Table]) -> int:
     return written
 
 
+def _parts_digest(parts: dict[int, list[int]]) -> bytes:
+    names = "\n".join(part_name(shard, attempt) for shard, attempts in parts.items() for attempt in attempts)
+    return hashlib.sha256(names.encode()).hexdigest().encode()
+
+
 def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
     counts = {one["values"].as_py(): one["counts"].as_py() for one in column.value_counts()}
     return {value: count for value, count in counts.items() if value is not None}
@@ -143,7 +165,7 @@ def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 def _status_tables(store: Store) -> Iterator[pa.Table]:
     columns = ["status", "error_kind"]
-    if not store.exists(MANIFEST):
+    if not is_merged(store):
         yield from iter_rows(store, columns)
         return
     with store.open(MANIFEST) as stream:

@@ -23,6 +23,7 @@ from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, InvalidOutputError, OutOfMemoryError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
 from abstractvision_batch.execute.context import RunContext, worker_name
+from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.results import RowResult, build_part, failed_columns
@@ -44,11 +45,6 @@ class BatchOutcome:
     batch_as_planned: bool
     started_at: datetime
     latency_s: float
-
-
-def part_name(shard: int, attempt: int) -> str:
-    """Name of a manifest part; its presence means that the shard is done."""
-    return f"manifest/{shard:05d}-a{attempt}.parquet"
 
 
 class ShardRunner:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from abstractvision_batch.execute.manifest import MANIFEST, iter_rows
+from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_rows
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
@@ -76,8 +76,8 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
 
 
 def read_outcomes(store: Store) -> Outcomes:
-    """Counts over the merged manifest, or over the parts so far."""
-    merged = store.exists(MANIFEST)
+    """Counts over the merged manifest if it is up to date, else over the parts so far."""
+    merged = is_merged(store)
     return collect_outcomes(_iter_tables(store, OUTCOME_COLUMNS) if merged else iter_rows(store, OUTCOME_COLUMNS))
 
 
