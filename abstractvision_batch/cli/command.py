@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from abstractvision_batch.cli.output import plural, print_json, print_notes
-from abstractvision_batch.errors import AbstractVisionError, SpecError
+from abstractvision_batch.errors import AbstractVisionError
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports any other program
@@ -62,7 +62,8 @@ def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None
 
 
 def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
-    problems = error.problems if isinstance(error, SpecError) else (str(error),)
+    refused = getattr(error, "problems", None)  # of a spec, or of one request
+    problems = refused or (str(error),)
     if as_json:
         print_json(
             {
@@ -73,5 +74,5 @@ def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
             }
         )
     print_notes(*problems)
-    if isinstance(error, SpecError):
+    if refused:
         print_notes(f"{plural(len(problems), 'problem')}; nothing was started")

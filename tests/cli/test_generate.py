@@ -243,6 +243,13 @@ def test_a_mistake_ends_with_2_before_anything_is_generated(args: tuple[str, ...
     assert list(tmp_path.iterdir()) == []
 
 
+def test_all_mistakes_of_a_request_are_reported_at_once() -> None:
+    result = generate("a fox", "--width", "100", "--steps", "500", "--json", code=2)
+
+    assert len(json.loads(result.stdout)["problems"]) == 2
+    assert result.stderr.splitlines()[-1] == "2 problems; nothing was started"
+
+
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABSTRACTVISION_DIFFUSERS_TORCH_DTYPE", "fp16")
     monkeypatch.setenv("ABSTRACTVISION_DIFFUSERS_DEVICE", "cpu")

@@ -166,6 +166,24 @@ def test_the_store_can_be_changed(session: Session, tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").glob("*.png"))
 
 
+def test_open_shows_an_artifact_and_by_default_the_last_one(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = tmp_path / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text('#!/bin/sh\necho "$1" >> opened\n')
+    opener.chmod(0o755)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("PATH", str(opener.parent), prepend=":")
+
+    first = run_line(session, f"a fox {SMALL} --open")[1]
+    second = run_line(session, f"a cat {SMALL}")[1]
+    run_line(session, "/open")
+    run_line(session, f"/open {session.made[0]}")
+
+    assert (tmp_path / "opened").read_text().split() == [first, second, first]
+
+
 def test_the_registry_can_be_read(session: Session) -> None:
     assert "avbatch/shapes64" in run_line(session, "/models")
     assert "avbatch/shapes64" not in run_line(session, "/models text_to_video")
@@ -320,6 +338,28 @@ def test_at_a_terminal_tab_completes_and_history_is_kept_for_the_owner_alone(tmp
     assert "half a line" not in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
     assert len(list((tmp_path / "assets").glob("*.png"))) == 1
+
+
+def test_at_a_terminal_without_prompt_toolkit_lines_are_read_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name, package=None: None if name == 'prompt_toolkit' else find(name, package)\n"
+    )
+    controller, terminal = pty.openpty()
+    variables = environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(REPL, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tmp_path, env=variables)
+    os.close(terminal)
+    try:
+        read_past(controller, 'pip install "abstractvision_batch[repl]"', "avbatch>")
+        os.write(controller, b"/nope\n")
+        read_past(controller, "error: /nope: unknown command", "avbatch>")
+        os.write(controller, b"/quit\n")
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
 
 
 def read_past(controller: int, *texts: str, timeout_s: float = 20) -> None:
