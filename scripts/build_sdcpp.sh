@@ -79,13 +79,14 @@ if [ ! -x "$programs/sd-server" ]; then
   download
   compile
 fi
-if ! ls "$folder"/*.whl >/dev/null 2>&1; then
+tag="$("$PYTHON" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')"
+if ! ls "$folder"/*-"$tag"-*.whl >/dev/null 2>&1; then
   download
   package_wheel
 fi
 rm -rf "$folder/build" "$folder/source"
 if [ "${1:-}" = --install ]; then
   "$PYTHON" -c "import importlib.util as u, sys; sys.exit(u.find_spec('stable_diffusion_cpp') is None)" ||
-    "${pip[@]}" install -c "$root/constraints.txt" "$folder"/*.whl >&2
+    "${pip[@]}" install -c "$root/constraints.txt" "$folder"/*-"$tag"-*.whl >&2
 fi
 echo "$programs"

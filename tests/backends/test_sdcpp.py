@@ -35,6 +35,7 @@ from abstractvision_batch.run import run
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest, ImageGenerationRequest, VisionRequest
 from tests.backends.sdcpp_models import MODES, config_for, random_tensors, save, transformer
 from tests.backends.test_contract import a_picture
+from tests.backends.test_sdcpp_program import is_running
 
 pytestmark = pytest.mark.sdcpp
 
@@ -90,6 +91,22 @@ def test_every_mode_gives_the_same_pixels(backends: dict[str, StableDiffusionCpp
     assert len(set(pixels["cli"])) == len(requests)
     assert pixels["server"] == pixels["cli"]
     assert pixels["python"] == pixels["cli"]
+
+
+def test_a_reference_image_gives_the_same_pixels_in_every_mode(sdcpp_models: Path) -> None:
+    """The server would crop it to another size, so there that is refused."""
+    edit = ImageEditRequest("a fox", image=a_picture(60, 33), steps=2, seed=1, guidance_scale=1.0)
+    other = ImageEditRequest("a dog", image=a_picture(60, 33), steps=2, seed=1, guidance_scale=1.0)
+    drawn, sized = {}, {}
+    for mode in MODES:
+        with StableDiffusionCppVisionBackend(config_for(mode, sdcpp_models, image_input="reference")) as backend:
+            items = backend.generate_batch([edit, other, replace(edit, width=64, height=64)])
+        drawn[mode] = [digest(item) for item in items[:2]]
+        sized[mode] = isinstance(items[2], GeneratedAsset)
+
+    assert drawn["cli"] == drawn["server"] == drawn["python"]
+    assert len(set(drawn["cli"])) == 2
+    assert sized == {"cli": True, "server": False, "python": True}
 
 
 @pytest.mark.parametrize("mode", KEPT)
@@ -235,26 +252,29 @@ def test_one_server_serves_every_request_and_ends_with_the_backend(sdcpp_models:
     assert not is_listening(port)
 
 
-def test_the_server_ends_when_this_process_is_killed(sdcpp_models: Path) -> None:
-    config = config_for("server", sdcpp_models)
+@pytest.mark.parametrize("mode", KEPT)
+def test_what_keeps_the_model_ends_when_this_process_is_killed(mode: str, sdcpp_models: Path) -> None:
+    config = config_for(mode, sdcpp_models)
     script = f"""
 import os, signal
 from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppBackendConfig
+from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
-runner = ServerRunner({config!r}, LoraFolder(None))
+runner = {"ServerRunner" if mode == "server" else "BindingRunner"}({config!r}, LoraFolder(None))
 runner.load()
-print(runner.port, flush=True)
+print({"runner.port" if mode == "server" else "runner.pid"}, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
 
-    port = int(ended.stdout)
-    assert ended.returncode == -signal.SIGKILL
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    port_or_pid = int(ended.stdout)
+    alive = is_listening if mode == "server" else is_running
     deadline = time.monotonic() + 10
-    while is_listening(port) and time.monotonic() < deadline:
+    while alive(port_or_pid):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not is_listening(port)
 
 
 def test_more_steps_than_the_server_runs_are_refused(backends: dict[str, StableDiffusionCppVisionBackend]) -> None:

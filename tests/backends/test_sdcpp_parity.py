@@ -180,7 +180,8 @@ def draw_with_diffusers(transformer: Any, autoencoder: Any, encoder: Any) -> Rgb
 
 
 def difference(one: Rgb, other: Rgb) -> npt.NDArray[np.int_]:
-    return np.abs(one.astype(int) - other.astype(int))
+    gap: npt.NDArray[np.int_] = np.abs(one.astype(int) - other.astype(int))
+    return gap
 
 
 def test_flux_gives_the_pixels_of_diffusers(tmp_path: Path) -> None:

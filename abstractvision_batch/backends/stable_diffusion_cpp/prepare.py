@@ -148,6 +148,8 @@ def _images(
     if isinstance(request, ImageEditRequest) and config.image_input == "reference":
         if request.mask is not None or request.strength is not None:
             raise GenerationError("mask and strength: this model edits a reference image (leave them out)")
+        if request.width is None and request.height is None and image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
         return {"reference": encode_image(image, "png")}, size
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)

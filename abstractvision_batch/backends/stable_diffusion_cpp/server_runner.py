@@ -143,6 +143,11 @@ class ServerRunner:
         for kind, data in generation.images.items():
             encoded = base64.b64encode(data).decode()
             if kind == "reference":
+                if decode_image(data).size != (generation.values["width"], generation.values["height"]):
+                    raise GenerationError(
+                        "width and height: sd-server crops a reference image to them "
+                        "(leave them out, or use mode cli or python)"
+                    )
                 body["ref_images"] = [encoded]
             else:
                 body[_IMAGE_FIELDS[kind]] = encoded
