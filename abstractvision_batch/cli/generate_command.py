@@ -54,6 +54,10 @@ def generate(
     model_path: Annotated[str | None, typer.Option(metavar="PATH", help="Folder or file of the weights.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another field of a job's backend section; repeatable."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="By default a new file here, named by the prompt."),
@@ -78,7 +82,7 @@ def generate(
         open_store,
         read_input,
     )
-    from abstractvision_batch.cli.request_words import parse_extra
+    from abstractvision_batch.cli.request_words import parse_assignments
     from abstractvision_batch.generate_now import generate_now, open_manager
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
     from abstractvision_batch.types import TASKS
@@ -93,6 +97,7 @@ def generate(
         "model_path": model_path,
         "device": device,
         "dtype": dtype,
+        **parse_assignments("--set", settings or []),
     }
     target = choose_target(cards, os.environ, kind=backend, model=model, fields=fields)
     params: dict[str, Any] = {
@@ -105,7 +110,7 @@ def generate(
         "strength": strength,
         "num_frames": num_frames,
         "fps": fps,
-        "extra": parse_extra(extra or []),
+        "extra": parse_assignments("--extra", extra or []),
     }
     params = {name: value for name, value in params.items() if value is not None}
     params |= {name: read_input(path, name) for name, path in (("image", image), ("mask", mask)) if path is not None}

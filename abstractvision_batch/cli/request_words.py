@@ -60,50 +60,52 @@ def parse_value(name: str, text: str) -> Any:
     return [part.strip() for part in value.split(",")] if name == "angles" and isinstance(value, str) else value
 
 
-def parse_extra(texts: list[str]) -> dict[str, Any]:
-    """Return what `--extra key=value` options say.
+def parse_assignments(option: str, texts: list[str]) -> dict[str, Any]:
+    """Return what repeated options of the form `key=value` say.
 
     Raises:
         SpecError: one is not of that form.
     """
-    extra = {}
+    found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise SpecError(f"--extra {text}: is not of the form key=value")
-        extra[name.strip()] = parse_value(name.strip(), value)
-    return extra
+            raise SpecError(f"{option} {text}: is not of the form key=value")
+        found[name.strip()] = parse_value(name.strip(), value)
+    return found
 
 
-def parse_request(text: str) -> RequestWords:
-    """Read a prompt with flags; a flag takes the next word as its value unless that is a flag too.
-
-    Raises:
-        SpecError: a value is no YAML, or a file has no path.
-    """
-    words = split_words(text)
-    prompt: list[Word] = []
-    params: dict[str, Any] = {}
-    files: dict[str, str] = {}
-    wants_open = False
+def take_flags(words: list[Word], *, bare: tuple[str, ...] = ()) -> tuple[list[Word], dict[str, str | None]]:
+    """Part words from flags; a flag takes the next word as its value unless that is a flag too, or it is a bare one."""
+    rest: list[Word] = []
+    flags: dict[str, str | None] = {}
     at = 0
     while at < len(words):
         word, at = words[at], at + 1
         flag = _FLAG.fullmatch(word.value) if word.typed.startswith("--") else None
         if flag is None:
-            prompt.append(word)
+            rest.append(word)
             continue
         name, value = flag[1].replace("-", "_"), flag[2]
-        if name == "open":
-            wants_open = True
-            continue
-        if value is None and at < len(words) and not _FLAG.fullmatch(words[at].typed):
+        if value is None and name not in bare and at < len(words) and not _FLAG.fullmatch(words[at].typed):
             value, at = words[at].value, at + 1
-        if name in _FILES:
-            if not value:
-                raise SpecError(f"--{name}: needs the path of a file")
-            files[name] = value
-        else:
-            params[name] = True if value is None else parse_value(name, value)
-    text = prompt[0].value if len(prompt) == 1 else " ".join(word.typed for word in prompt)
-    return RequestWords(text or None, params, files, wants_open)
+        flags[name] = value
+    return rest, flags
+
+
+def parse_request(text: str) -> RequestWords:
+    """Read a prompt with flags.
+
+    Raises:
+        SpecError: a value is no YAML, or a file has no path.
+    """
+    words, flags = take_flags(split_words(text), bare=("open",))
+    wants_open = "open" in flags
+    flags.pop("open", None)
+    files = {name: flags.pop(name) for name in _FILES if name in flags}
+    for name, path in files.items():
+        if not path:
+            raise SpecError(f"--{name}: needs the path of a file")
+    params = {name: True if value is None else parse_value(name, value) for name, value in flags.items()}
+    prompt = words[0].value if len(words) == 1 else " ".join(word.typed for word in words)
+    return RequestWords(prompt or None, params, {name: path for name, path in files.items() if path}, wants_open)

@@ -17,6 +17,7 @@ from abstractvision_batch.media.images import to_rgb_array
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.storage.asset_store import LocalAssetStore
 from tests.backends.openai_server import OpenAIServer, running_server
+from tests.backends.sdcpp_models import config_for, write_models
 
 PROCEDURAL = ("--backend", "procedural", "--steps", "2", "--width", "32", "--height", "24")
 
@@ -33,6 +34,11 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[OpenAIServer]:
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def sdcpp_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -154,6 +160,25 @@ def test_open_hands_the_file_to_the_desktop(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "opened").read_text() == "fox.png\n"
 
 
+def test_any_field_of_the_backend_s_section_can_be_set() -> None:
+    args = (*PROCEDURAL, "--set", "fail_when=fox", "--set", "delay_s=0.01")
+
+    assert "fail_when 'fox'" in generate("a fox", *args, code=1).stderr
+    generate("a cat", *args)
+
+
+@pytest.mark.sdcpp
+def test_stable_diffusion_cpp_draws_from_its_files(sdcpp_models: Path) -> None:
+    fields = config_for("python", sdcpp_models)  # skips where the package is not installed
+    args = ("--backend", "sdcpp", "--model-path", str(fields.model), "--set", f"taesd={fields.taesd}")
+
+    answer = generate_json(
+        "a fox", *args, "--set", "mode=python", "--width", "64", "--height", "32", "--steps", "2", "--seed", "7"
+    )
+
+    assert (answer["outputs"][0]["width"], answer["outputs"][0]["height"]) == (64, 32)
+
+
 def test_a_server_is_named_and_its_key_comes_from_a_variable(
     server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +249,7 @@ def test_a_key_goes_only_to_the_server_it_was_meant_for(
         (("a fox", "--model", "avbatch/procedural", "--backend", "diffusers"), "backends that do: procedural"),
         (("a fox", "--task", "image_to_video"), "has no task image_to_video"),
         (("a fox", "--extra", "steps"), "--extra steps: is not of the form key=value"),
+        (("a fox", "--backend", "procedural", "--set", "delya_s=1"), "did you mean delay_s?"),
         (("a fox", "--extra", "num_inference_steps=3"), "(write steps)"),
         (("a fox", "--image", "absent.png"), "image: absent.png: cannot be read"),
         (("a fox", "-o", "fox.gif"), "fox.gif"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from abstractvision_batch.cli.environment import describe_environment
 from abstractvision_batch.cli.repl.session import Session
-from abstractvision_batch.cli.request_words import parse_request, parse_value, split_words
+from abstractvision_batch.cli.request_words import parse_request, parse_value, split_words, take_flags
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import TASK_DESCRIPTIONS
 from abstractvision_batch.registry.constraints import closest
@@ -74,7 +74,8 @@ def _help(session: Session, rest: str) -> list[str]:
     note = (
         "Plain text is /t2i. --flags are parameters, or what only the backend knows; the words beside them the prompt."
     )
-    return [*lines, "", *BACKEND_USAGE, "", note]
+    more = "After /backend, --flags are further fields of a job's backend section: --mode server, --variant fp16."
+    return [*lines, "", *BACKEND_USAGE, "", more, note]
 
 
 def _exit(session: Session, rest: str) -> list[str]:
@@ -120,7 +121,9 @@ def _config(session: Session, rest: str) -> list[str]:
 
 
 def _backend(session: Session, rest: str) -> list[str]:
-    kind, *words = [word.value for word in split_words(rest)] or [""]
+    plain, flags = take_flags(split_words(rest))
+    kind, *words = [word.value for word in plain] or [""]
+    given = {name: True if text is None else parse_value(name, text) for name, text in flags.items()}
     match kind, words:
         case "", []:
             return [f"backend: {session.target.backend.kind}", *BACKEND_USAGE]
@@ -130,17 +133,20 @@ def _backend(session: Session, rest: str) -> list[str]:
                 raise SpecError(
                     "/backend openai: after the URL comes the name of a variable that holds the key, and is set"
                 )
-            session.use_backend("openai", model, base_url=url, api_key=None if key is None else {"env": key})
+            server = {"base_url": url, "api_key": None if key is None else {"env": key}}
+            session.use_backend("openai", model, **server | given)
         case "diffusers", [model, *more] if len(more) <= 2:
             device, dtype = [*more, None, None][:2]
             path = model if Path(model).expanduser().exists() else None
-            session.use_backend("diffusers", model, model_path=path, device=device, dtype=dtype)
+            own = {"model_path": path, "device": device, "dtype": dtype}
+            session.use_backend("diffusers", model, **own | given)
         case "sdcpp", [model, *more] if len(more) <= 1:
-            session.use_backend("sdcpp", model, model_path=model, **_program(more))
+            session.use_backend("sdcpp", model, **{"model_path": model} | _program(more) | given)
         case "sdcpp", [model, vae, llm, *more] if len(more) <= 1:
-            session.use_backend("sdcpp", model, diffusion_model=model, vae=vae, llm=llm, **_program(more))
+            files = {"diffusion_model": model, "vae": vae, "llm": llm}
+            session.use_backend("sdcpp", model, **files | _program(more) | given)
         case "procedural", []:
-            session.use_backend("procedural")
+            session.use_backend("procedural", None, **given)
         case _:
             fits = [usage for usage in BACKEND_USAGE if usage.split()[1] == kind] or list(BACKEND_USAGE)
             raise SpecError(f"/backend {kind}: is written {' or '.join(fits)}")
