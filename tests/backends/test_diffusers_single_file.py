@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Callable
@@ -189,11 +190,18 @@ def in_cache(cache: Path, repo_id: str, model: Path, subfolder: str = "") -> Non
     (repository / "refs" / "main").write_text("abc")
 
 
-def test_a_component_that_the_repository_lacks_comes_from_where_the_card_says(tiny_sd: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_component_that_the_repository_lacks_comes_from_where_the_card_says(
+    tiny_sd: Path, tmp_path: Path, indexed: bool
+) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_sd, model)
+    index = json.loads((model / "model_index.json").read_text())
     for name in ("text_encoder", "tokenizer"):
         shutil.move(model / name, tmp_path / name)
+        if not indexed:
+            del index[name]
+    (model / "model_index.json").write_text(json.dumps(index))
     card = {"path": str(model), "components": {name: str(tmp_path / name) for name in ("text_encoder", "tokenizer")}}
 
     with (

@@ -9,7 +9,12 @@ from typing import Any, get_args
 import pytest
 
 from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
-from abstractvision_batch.backends.huggingface_diffusers.config import Offload, Quantization, TorchCompile
+from abstractvision_batch.backends.huggingface_diffusers.config import (
+    Offload,
+    Quantization,
+    TorchCompile,
+    config_from_fields,
+)
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
 from abstractvision_batch.spec.model import DiffusersBackendSpec
 from abstractvision_batch.types import GeneratedAsset
@@ -29,6 +34,25 @@ def test_a_spec_offers_what_the_backend_has() -> None:
 
     for name, kind in (("offload", Offload), ("quantization", Quantization), ("torch_compile", TorchCompile)):
         assert get_args(fields[name].annotation) == get_args(kind)
+
+
+def test_every_field_of_a_spec_reaches_the_backend(tiny_sd: Path) -> None:
+    spec = DiffusersBackendSpec(
+        model_path=str(tiny_sd),
+        config_path="config",
+        rapid_aio_repo="rapid",
+        offload="model",
+        quantization="int8",
+        torch_compile="max-autotune",
+        attention_backend="flash",
+        vae_tiling=True,
+        scheduler="DDIMScheduler",
+    )
+    config = config_from_fields(spec.model_dump(exclude={"kind"}), card_facts={}, model="test/tiny")
+
+    said = {name: getattr(config, name) for name in spec.model_fields_set - {"model_path"}}
+    assert said == spec.model_dump(include=set(said))
+    assert config.path == str(tiny_sd)
 
 
 @pytest.mark.parametrize("switch", ["attention_slicing", "vae_slicing", "vae_tiling"])

@@ -5,6 +5,7 @@ Not covered: finding the folder (`locate`), further pipelines over the same weig
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -150,9 +151,8 @@ def _read_pipeline(
     components: dict[str, Any] = {}
     for name, source in config.components.items():
         fetch_snapshot(source, config)
-        components[name] = load_module(
-            _component_class(model, name), find_folder(source, config.cache_dir), name, dtype
-        )
+        folder = find_folder(source, config.cache_dir)
+        components[name] = load_module(_component_class(pipeline_class, model, name), folder, name, dtype)
     if model.checkpoint is not None:
         return load_checkpoint(pipeline_class, model, dtype=dtype, components=components)
     return pipeline_class.from_pretrained(
@@ -167,11 +167,17 @@ def _read_pipeline(
     )
 
 
-def _component_class(model: ModelFiles, name: str) -> Any:
+def _component_class(pipeline_class: Any, model: ModelFiles, name: str) -> Any:
+    """Return the class that the model's index names, else that of the pipeline's own parameter."""
     library, class_name = (model.index.get(name) or (None, None))[:2]
-    if library is None or class_name is None:
-        raise ValueError(f"{name}: the model's own index names no class for this component")
-    return getattr(diffusers if library == "diffusers" else import_module(library), class_name)
+    if library is not None and class_name is not None:
+        return getattr(diffusers if library == "diffusers" else import_module(library), class_name)
+    if name.startswith("tokenizer"):
+        return import_module("transformers").AutoTokenizer
+    parameter = inspect.signature(pipeline_class.__init__).parameters.get(name)
+    if parameter is None or not hasattr(parameter.annotation, "from_pretrained"):
+        raise ValueError(f"{name}: neither the model's index nor {pipeline_class.__name__} names a class for it")
+    return parameter.annotation
 
 
 def place(pipeline: Any, config: HuggingFaceDiffusersBackendConfig, device: torch.device) -> None:
