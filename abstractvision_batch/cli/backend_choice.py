@@ -52,14 +52,13 @@ def choose_target(
         SpecError: the choice is no valid one.
     """
     given = {name: value for name, value in (fields or {}).items() if value is not None}
-    named = kind or ("openai" if "base_url" in given else None)
-    if named is None and model is None:
-        named = read_choice(environ, "backend")
-    kind = None if named is None else ALIASES.get(named.lower(), named.lower())
-    if model is None:
-        own = {**read_backend_fields(environ, kind), **given} if kind else given
-        model = read_choice(environ, *([f"{kind}.model"] if kind else []), "model") or _default_model(kind, own)
+    named = _plain_kind(kind or ("openai" if "base_url" in given else None))
+    usual = _plain_kind(read_choice(environ, "backend"))
     card = _card(registry, model)
+    kind = named or (usual if card is None or usual in card.backends else None)
+    if model is None:
+        model = _usual_model(environ, kind, usual, given)
+        card = _card(registry, model)
     if kind is None:
         kind = _kind_for(card)
     section = {"kind": kind, **read_backend_fields(environ, kind), **given}
@@ -74,11 +73,21 @@ def choose_target(
     return Target(backend, model, card if cap_model is None else registry.card(cap_model))
 
 
-def _default_model(kind: str | None, fields: Mapping[str, Any]) -> str | None:
+def _plain_kind(name: str | None) -> str | None:
+    return None if name is None else ALIASES.get(name.lower(), name.lower())
+
+
+def _usual_model(
+    environ: Mapping[str, str], kind: str | None, usual: str | None, given: Mapping[str, Any]
+) -> str | None:
+    """Return the model where none is named: that of the environment, if it is meant for this backend."""
+    if kind == "procedural":
+        return PROCEDURAL_MODEL
+    fields = {**read_backend_fields(environ, kind), **given} if kind else given
     path = fields.get("model_path") or fields.get("diffusion_model")
-    if path is not None:
-        return str(path)
-    return {None: EMBEDDED_MODEL, "diffusers": EMBEDDED_MODEL, "procedural": PROCEDURAL_MODEL}.get(kind)
+    own = [f"{kind}.model"] if kind else []
+    found = read_choice(environ, *own, *(["model"] if usual in (None, kind) else []))
+    return found or (None if path is None else str(path)) or (EMBEDDED_MODEL if kind in (None, "diffusers") else None)
 
 
 def _card(registry: VisionModelCapabilitiesRegistry, model: str | None) -> ModelCard | None:

@@ -25,7 +25,7 @@ MAX_DRAWN_SEED = 2**31
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="What to generate.")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to generate.")] = None,
     task: Annotated[str | None, typer.Option(help="By default what the model does with what is given.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Id of a model card or hub repository, or the server's own.  [avbatch/shapes64]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -117,10 +117,30 @@ def test_stable_diffusion_cpp_is_configured_by_its_files() -> None:
     )
 
 
-def test_an_option_wins_over_its_variable() -> None:
-    environ = {"ABSTRACTVISION_BACKEND": "openai", "ABSTRACTVISION_MODEL_ID": "a", "ABSTRACTVISION_BASE_URL": LOCAL}
-    cards = VisionModelCapabilitiesRegistry()
+OPENAI = {"ABSTRACTVISION_BACKEND": "openai", "ABSTRACTVISION_MODEL_ID": "a", "ABSTRACTVISION_BASE_URL": LOCAL}
 
-    assert choose_target(cards, environ).model == "a"
-    by_option = choose_target(cards, environ, model="avbatch/procedural")
-    assert (by_option.model, by_option.backend.kind) == ("avbatch/procedural", "procedural")
+
+@pytest.mark.parametrize(
+    ("environ", "options", "kind", "model"),
+    [
+        ({}, {}, "diffusers", "avbatch/shapes64"),
+        ({}, {"model": "avbatch/procedural"}, "procedural", "avbatch/procedural"),
+        ({}, {"model": "some/repository"}, "diffusers", "some/repository"),
+        ({}, {"kind": "procedural"}, "procedural", "avbatch/procedural"),
+        ({}, {"fields": {"base_url": LOCAL}}, "openai", None),
+        ({}, {"fields": {"model_path": "weights"}}, "diffusers", "weights"),
+        ({"ABSTRACTVISION_MODEL_ID": "avbatch/procedural"}, {}, "procedural", "avbatch/procedural"),
+        (OPENAI, {}, "openai", "a"),
+        (OPENAI, {"model": "another"}, "openai", "another"),
+        (OPENAI, {"model": "avbatch/procedural"}, "procedural", "avbatch/procedural"),
+        (OPENAI, {"kind": "diffusers"}, "diffusers", "avbatch/shapes64"),
+        (OPENAI, {"kind": "procedural"}, "procedural", "avbatch/procedural"),
+        ({**OPENAI, "OPENAI_IMAGE_MODEL": "own"}, {}, "openai", "own"),
+    ],
+)
+def test_options_win_over_variables_and_the_model_s_card_says_the_rest(
+    environ: dict[str, str], options: dict[str, Any], kind: str, model: str | None
+) -> None:
+    target = choose_target(VisionModelCapabilitiesRegistry(), environ, **options)
+
+    assert (target.backend.kind, target.model) == (kind, model)
