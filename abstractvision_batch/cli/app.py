@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from abstractvision_batch import __version__
+from abstractvision_batch.cli.audit_command import audit
 from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.doctor_command import doctor
@@ -65,6 +66,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate,
     "plan": plan,
     "status": status,
+    "audit": audit,
     "generate": generate,
     "repl": repl,
     "init": init,

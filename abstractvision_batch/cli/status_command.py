@@ -14,9 +14,13 @@ from abstractvision_batch.cli.run_command import describe_failures
 if TYPE_CHECKING:
     from abstractvision_batch.run import Run
 
+RunArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A run's folder or URL, or the spec that wrote it.", show_default=False)
+]
+
 
 def status(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A run's folder or URL, or the spec that wrote it.")],
+    path: RunArgument,
     overrides: SetOption = None,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
@@ -26,7 +30,7 @@ def status(
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
 
-    folder, options = _locate_run(path, overrides or [], registry or [])
+    folder, options = locate_run(path, overrides or [], registry or [])
     run = open_run(folder, options)
     outcomes = read_outcomes(run.store)
     shards_done = run.plan.shards - len(run.missing_shards())
@@ -66,7 +70,7 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
     )
 
 
-def _locate_run(path: str, overrides: list[str], registry: list[str]) -> tuple[str, dict[str, Any]]:
+def locate_run(path: str, overrides: list[str], registry: list[str]) -> tuple[str, dict[str, Any]]:
     """The run's folder or URL, and the options of its storage."""
     if not (path.endswith((".yaml", ".yml")) and Path(path).is_file()):
         if overrides:

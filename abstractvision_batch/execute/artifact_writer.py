@@ -20,6 +20,7 @@ from abstractvision_batch.spec.model import OutputSpec
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.types import GeneratedAsset
 
+ARTIFACTS = "artifacts"
 FILE_EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -32,7 +33,7 @@ FILE_EXTENSIONS = {
 
 def artifact_folder(shard: int) -> str:
     """Folder of one shard's artifacts, relative to the run."""
-    return f"artifacts/{shard:05d}"
+    return f"{ARTIFACTS}/{shard:05d}"
 
 
 class ArtifactWriter:

@@ -122,7 +122,7 @@ def merge_manifest(store: Store, plan: PlanSummary) -> None:
     parts = list_parts(store)
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         path = Path(folder) / MANIFEST
-        tables = (read_shard_rows(store, shard, parts[shard]) for shard in parts)
+        tables = (read_shard_rows(store, shard, parts[shard]) for shard in parts if shard < plan.shards)
         written = _write_merged(path, tables, {PARTS_KEY: _parts_digest(parts)})
         if written != plan.requests:
             raise StorageError(

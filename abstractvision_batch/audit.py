@@ -1,0 +1,264 @@
+"""`avbatch audit`: proves that a run is whole, or says what is not; `--repair` mends what can be mended.
+
+    plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → Merkle root
+
+Whole means: every planned request has exactly one newest row; every file that a row names is there with its size and
+sha256; there is no other file; `manifest.parquet` is the parts. The root is over request id and sha256 of each request
+in the order of the plan, so two runs with one root have the same files.
+
+Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
+belongs to nothing, if that is older than a grace, since a retry may be going on; and it merges again. Artifacts of a
+shard that is not done yet are left alone: they are written again, or become orphans when it is done.
+
+Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abstractvision_batch.execute.artifact_writer import ARTIFACTS, artifact_folder
+from abstractvision_batch.execute.manifest import (
+    MANIFEST,
+    PART_NAME,
+    PARTS,
+    list_parts,
+    merge_manifest,
+    missing_shards,
+    part_name,
+    read_shard_rows,
+)
+from abstractvision_batch.execute.merkle import MerkleTree
+from abstractvision_batch.execute.shard_audit import Finding, ShardAudit, audit_shard, orphan
+from abstractvision_batch.plan.read import read_shard
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.report.run_report import write_report
+from abstractvision_batch.run import Run, open_run
+from abstractvision_batch.storage.local import TEMPORARY_PREFIX
+from abstractvision_batch.storage.store import Store
+
+#: Artifacts read at a time; each is in memory whole.
+READERS = 8
+#: Younger orphans are left alone, in seconds: they may be of a retry that has not committed yet.
+GRACE_S = 3600.0
+#: What running the spec again mends, once the parts of the shard are gone.
+REDONE = {
+    *("missing_row", "foreign_row", "duplicate_row", "damaged_part", "damaged_row"),
+    *("missing_file", "wrong_size", "wrong_hash"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found and what its repair did."""
+
+    path: str
+    requests: int
+    shards: int
+    shards_done: int
+    succeeded: int
+    failed: int
+    files: int
+    size_bytes: int
+    """Of the files that rows name."""
+    merkle_root: str | None
+    """None where the plan cannot be read."""
+    fast: bool
+    findings: tuple[Finding, ...]
+    removed: tuple[str, ...] = ()
+    """Orphans that the repair removed."""
+    forgotten: tuple[int, ...] = ()
+    """Shards whose parts the repair removed; running the spec again redoes them."""
+    merged: bool = False
+    """Whether the repair merged the manifest anew."""
+
+    @property
+    def remaining(self) -> tuple[Finding, ...]:
+        """Findings that are still true after the repair."""
+        removed = {*self.removed, *([MANIFEST] if self.merged else [])}
+        return tuple(finding for finding in self.findings if finding.name not in removed)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the run is whole now, else 1."""
+        return 1 if self.remaining else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        counts = Counter(finding.kind for finding in self.findings)
+        plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
+        plain |= {name: getattr(self, name) for name in ("failed", "files", "size_bytes", "merkle_root", "fast")}
+        return {
+            **plain,
+            "whole": self.exit_code == 0,
+            "findings_by_kind": dict(sorted(counts.items())),
+            "findings": [{"kind": f.kind, "name": f.name, "message": f.message} for f in self.findings],
+            "removed": list(self.removed),
+            "forgotten_shards": list(self.forgotten),
+            "merged": self.merged,
+            "exit_code": self.exit_code,
+        }
+
+
+def audit(
+    path: str | Path,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    fast: bool = False,
+    repair: bool = False,
+    grace_s: float = GRACE_S,
+) -> AuditReport:
+    """Check that a run is whole.
+
+    Args:
+        path: Folder or URL of the run.
+        storage_options: fsspec options of its store.
+        fast: Do not read artifacts: a file of the right size is right.
+        repair: Mend what can be mended.
+        grace_s: Age from which the repair removes what belongs to nothing.
+
+    Raises:
+        SpecError: there is no run.
+        StorageError: the store cannot be listed or read, or the repair cannot write.
+    """
+    run = open_run(path, storage_options)
+    report = check_run(run, fast=fast)
+    return repair_run(run, report, grace_s=grace_s) if repair and report.findings else report
+
+
+def check_run(run: Run, *, fast: bool) -> AuditReport:
+    """Look at everything, change nothing."""
+    store, plan = run.store, run.plan
+    parts = list_parts(store)
+    missing = missing_shards(plan, parts)
+    findings = list(_check_plan_files(store, plan))
+    readable = not findings
+    tree, succeeded, failed, files, size_bytes = MerkleTree(), 0, 0, 0, 0
+    with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
+        for shard in range(plan.shards):
+            planned = read_shard(store.open, plan, shard)["request_id"].to_pylist() if readable else None
+            if shard in missing:
+                found = ShardAudit([Finding("missing_shard", part_name(shard, 0), f"shard {shard} is not done", shard)])
+            else:
+                found = audit_shard(store, shard, parts[shard], planned, each=pool.map, fast=fast)
+            hashes = found.hashes()
+            for request_id in planned or ():
+                tree.add([request_id, *hashes.get(request_id, ())])
+            findings += found.findings
+            succeeded, failed = succeeded + found.succeeded, failed + found.failed
+            files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
+    findings += _find_leftovers(store, plan)
+    if not missing and not any(finding.kind in REDONE for finding in findings):
+        findings += _check_merged(store, (read_shard_rows(store, shard, parts[shard]) for shard in range(plan.shards)))
+    return AuditReport(
+        path=run.path,
+        requests=plan.requests,
+        shards=plan.shards,
+        shards_done=plan.shards - len(missing),
+        succeeded=succeeded,
+        failed=failed,
+        files=files,
+        size_bytes=size_bytes,
+        merkle_root=tree.root() if readable else None,
+        fast=fast,
+        findings=tuple(findings),
+    )
+
+
+def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
+    """Mend what was found, as far as it can be mended without generating."""
+    store, parts = run.store, list_parts(run.store)
+    before = datetime.now(UTC) - timedelta(seconds=grace_s)
+    removed = []
+    for finding in report.findings:
+        if finding.kind == "orphan" and finding.modified_at is not None and finding.modified_at <= before:
+            store.delete(finding.name)
+            removed.append(finding.name)
+    forgotten = sorted({f.shard for f in report.findings if f.kind in REDONE and f.shard is not None})
+    if forgotten:
+        store.delete(MANIFEST)
+    for shard in forgotten:
+        for attempt in parts[shard]:  # the first part first: a crash here leaves a shard that is to be done
+            store.delete(part_name(shard, attempt))
+    merged = not missing_shards(run.plan, list_parts(store)) and any(f.kind == "manifest" for f in report.findings)
+    if merged:
+        merge_manifest(store, run.plan)
+        write_report(store, run.record.data)
+    return replace(report, removed=tuple(removed), forgotten=tuple(forgotten), merged=merged)
+
+
+def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
+    for file in plan.files:
+        if not store.exists(file.name):
+            yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it anew)")
+            continue
+        digest = hashlib.sha256()
+        with store.open(file.name) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != file.sha256:
+            said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
+            yield Finding("plan_file", file.name, said)
+
+
+def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
+    """What lies outside the shards' folders and belongs to nothing: temporary files, foreign parts and artifacts."""
+    planned = {artifact_folder(shard) for shard in range(plan.shards)}
+    plan_folders = {file.name.rpartition("/")[0] for file in plan.files}
+    for folder in sorted({"", PARTS, ARTIFACTS, "report", *plan_folders}):
+        for file in store.scan(folder):
+            name = f"{folder}/{file.name}".lstrip("/")
+            if file.name.startswith(TEMPORARY_PREFIX):
+                yield orphan(name, "a temporary file that a crash left", file.modified_at)
+            elif folder == PARTS:
+                match = PART_NAME.match(file.name)
+                if match is None or int(match[1]) >= plan.shards:
+                    yield orphan(name, "no part of a shard of this plan", file.modified_at)
+            elif folder == ARTIFACTS:
+                yield orphan(name, "in no shard's folder", file.modified_at)
+    loose = {file.name for file in store.scan(ARTIFACTS)}
+    for name in store.list(ARTIFACTS):
+        folder = f"{ARTIFACTS}/{name}"
+        if folder not in planned and name not in loose:
+            for file in store.scan(folder):
+                yield orphan(f"{folder}/{file.name}", "in no shard's folder", file.modified_at)
+
+
+def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]:
+    """Whether the merged manifest has the rows of the parts, in their order."""
+    said = "is not merged of the parts that are there (run the spec again, or --repair)"
+    if not store.exists(MANIFEST):
+        yield Finding("manifest", MANIFEST, "is not there (run the spec again, or --repair)")
+        return
+    with store.open(MANIFEST) as stream:
+        try:
+            same = _same_rows(pq.ParquetFile(stream), tables)
+        except pa.ArrowInvalid as exc:
+            same, said = False, f"cannot be read: {exc} (--repair merges it anew)"
+    if not same:
+        yield Finding("manifest", MANIFEST, said)
+
+
+def _same_rows(merged: pq.ParquetFile, parts: Iterator[pa.Table]) -> bool:
+    batches, waiting = merged.iter_batches(), merged.schema_arrow.empty_table()
+    for part in parts:
+        while waiting.num_rows < part.num_rows:
+            batch = next(batches, None)
+            if batch is None:
+                return False
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        one, waiting = waiting.slice(0, part.num_rows), waiting.slice(part.num_rows)
+        # NaN, which a prompt dataset may hold, equals nothing but is written the same.
+        if not one.equals(part) and repr(one.to_pylist()) != repr(part.to_pylist()):
+            return False
+    return waiting.num_rows == 0 and next(batches, None) is None
