@@ -105,12 +105,10 @@ def find_key_variable(environ: Mapping[str, str], base_url: str) -> str | None:
     """Name the variable that holds the key of a server; a key that was meant for one server goes to no other."""
     from abstractvision_batch.backends.openai_compatible.config import is_official_url
 
-    own_server = environ.get(f"{_HTTP}BASE_URL") or base_url
-    if environ.get(f"{_HTTP}API_KEY") and own_server == base_url:
-        return f"{_HTTP}API_KEY"
-    if environ.get("OPENAI_API_KEY") and (is_official_url(base_url) or environ.get("OPENAI_BASE_URL") == base_url):
-        return "OPENAI_API_KEY"
-    return None
+    own, own_server = f"{_HTTP}API_KEY", environ.get(f"{_HTTP}BASE_URL")
+    for_openai = is_official_url(base_url) or environ.get("OPENAI_BASE_URL") == base_url
+    order = [(own, own_server == base_url), ("OPENAI_API_KEY", for_openai), (own, not own_server)]
+    return next((name for name, fits in order if fits and environ.get(name)), None)
 
 
 def variable_for(environ: Mapping[str, str], setting: str) -> Variable | None:

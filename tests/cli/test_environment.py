@@ -83,6 +83,8 @@ def test_a_wrong_value_is_an_error_that_names_its_variable(name: str, value: str
         ({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": LOCAL}, LOCAL, "OPENAI_API_KEY"),
         ({"ABSTRACTVISION_API_KEY": "k"}, LOCAL, "ABSTRACTVISION_API_KEY"),
         ({"ABSTRACTVISION_API_KEY": "k", "ABSTRACTVISION_BASE_URL": LOCAL}, OFFICIAL, None),
+        ({"ABSTRACTVISION_API_KEY": "k", "OPENAI_API_KEY": "k"}, LOCAL, "ABSTRACTVISION_API_KEY"),
+        ({"ABSTRACTVISION_API_KEY": "k", "OPENAI_API_KEY": "k"}, OFFICIAL, "OPENAI_API_KEY"),
         ({}, LOCAL, None),
     ],
 )
