@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev model model-adherence schema docs bench clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -10,10 +10,10 @@ help:  ## these verbs
 demo: setup  ## install, then run the main job on the embedded model: pictures, manifest, contact sheet
 	$(BIN)/avbatch run specs/demo.yaml
 
-test: setup-dev  ## install what the tests need, then run them
+test: setup-dev setup-sdcpp  ## install what the tests need (the first time it builds stable-diffusion.cpp), then run them
 	$(BIN)/python -m pytest
 
-test-all: setup-dev  ## the tests marked slow as well
+test-all: setup-dev setup-sdcpp  ## the tests marked slow as well
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: setup-dev  ## ruff and mypy (strict)
@@ -27,6 +27,7 @@ format: setup-dev  ## ruff, in place
 
 setup: .venv/.setup
 setup-dev: .venv/.setup-dev
+setup-sdcpp: .venv/.setup-sdcpp
 
 .venv/.setup: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -35,6 +36,10 @@ setup-dev: .venv/.setup-dev
 
 .venv/.setup-dev: .venv/.setup
 	$(PIP) -e ".[ray,diffusers,dev]"
+	touch $@
+
+.venv/.setup-sdcpp: .venv/.setup-dev scripts/build_sdcpp.sh
+	scripts/build_sdcpp.sh --install
 	touch $@
 
 model: setup-dev  ## train the embedded model from scratch (hours on a CPU, minutes on a GPU)

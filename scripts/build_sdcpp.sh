@@ -41,7 +41,17 @@ PYTHON_CODE
   tar -xzf "$archive" -C "$folder/source" --strip-components=1
 }
 
+require_compiler() {
+  command -v c++ >/dev/null || command -v g++ >/dev/null && return
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    apt-get update -qq >&2 && apt-get install -y -qq g++ >&2 && return
+  fi
+  echo "no C++ compiler (install g++ or clang, then run this again)" >&2
+  exit 1
+}
+
 compile() {
+  require_compiler
   if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then
     [ -x "$folder/tools/bin/ninja" ] || "$PYTHON" -m venv "$folder/tools"
     "$folder/tools/bin/python" -m pip --quiet --disable-pip-version-check install "cmake>=3.21,<5" ninja >&2
