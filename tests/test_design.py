@@ -38,6 +38,7 @@ HEAVY = {
     "peft": ("backends/huggingface_diffusers/",),
     "httpx": ("backends/openai_compatible/transport.py",),
     "av": ("media/video.py",),
+    "stable_diffusion_cpp": ("backends/stable_diffusion_cpp/binding_worker.py",),
     "prompt_toolkit": ("cli/repl/line_editor.py",),
 }
 #: What neither the package nor the command's help may load.
