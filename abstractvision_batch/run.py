@@ -36,6 +36,7 @@ from abstractvision_batch.execute.manifest import (
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
+from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
@@ -175,7 +176,9 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         plan = build_plan(loaded, Path(folder))
         if record is None:
             check_model(loaded)
-            record = build_record(loaded.spec, spec_path=loaded.path, card=loaded.card, plan=plan)
+            record = build_record(
+                loaded.spec, spec_path=loaded.path, base_dir=loaded.base_dir, card=loaded.card, plan=plan
+            )
             with _placed(loaded, "output", "path"):
                 record = write_record(store, record)
             _require_same_run(record, loaded, plan.prompts_digest)
@@ -223,7 +226,13 @@ def execute(
         return tracker, False
     store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
     check_model(loaded)
-    context = RunContext(
+    interrupts = run_on_executor(build_context(loaded, store, plan), missing, tracker)
+    return tracker, interrupts.draining and bool(missing_shards(plan, list_parts(store)))
+
+
+def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Retry | None = None) -> RunContext:
+    """What workers are told."""
+    return RunContext(
         url=store.url,
         spec=loaded.spec,
         backend=loaded.backend,
@@ -231,10 +240,15 @@ def execute(
         plan=plan,
         store_options=resolve_options(loaded.spec.output.storage_options, "output.storage_options"),
         prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
+        retry=retry,
     )
+
+
+def run_on_executor(context: RunContext, shards: Sequence[int], tracker: ProgressTracker) -> Interrupts:
+    """Run shards until they are done or an interrupt ends it early; the interrupts tell which."""
     with Interrupts() as interrupts:
-        run_shards(context, missing, interrupts=interrupts, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
-        return tracker, interrupts.draining and bool(missing_shards(plan, list_parts(store)))
+        run_shards(context, shards, interrupts=interrupts, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
+        return interrupts
 
 
 def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> RowCounts:

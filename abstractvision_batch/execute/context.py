@@ -10,6 +10,7 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.spec.model import BackendSpec, JobSpec
@@ -28,6 +29,8 @@ class RunContext:
     plan: PlanSummary
     store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    retry: Retry | None = None
+    """Run rows that failed again; by default shards are run whole."""
 
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""

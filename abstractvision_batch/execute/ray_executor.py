@@ -30,8 +30,8 @@ from abstractvision_batch.execute.placement import actor_options, number_of_acto
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
+from abstractvision_batch.execute.shard_rows import rows_to_run
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.plan.read import read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class _Worker:
 
     def run_rows(self, shard: int, indexes: tuple[int, ...]) -> dict[int, RowResult]:
         wanted = set(indexes)
-        rows = [row for row in self._loaded.read_rows(shard).to_pylist() if row["index"] in wanted]
+        rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
         return self._loaded.generate_rows(rows, cancelled=_is_cancelled)
 
     def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
@@ -284,7 +284,7 @@ class _Pool:
         self._on_rows(sum(succeeded for succeeded, _ in rows), sum(failed for _, failed in rows))
 
     def _batches_of(self, shard: int) -> list[tuple[int, ...]]:
-        table = read_shard(self._context.open_store().open, self._context.plan, shard)
+        table = rows_to_run(self._context.open_store(), self._context.plan, shard, self._context.retry).table
         batches: dict[int, list[int]] = {}
         for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
             batches.setdefault(batch, []).append(index)

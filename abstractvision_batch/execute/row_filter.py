@@ -37,6 +37,8 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 _KEYWORDS = frozenset(["AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "BETWEEN", "TRUE", "FALSE"])
 #: Parentheses and NOTs inside each other.
 MAX_DEPTH = 50
+#: Words, values and symbols; Arrow's own recursion ends the process at some ten thousand.
+MAX_TOKENS = 2000
 
 
 def parse_condition(text: str, schema: pa.Schema) -> pc.Expression:
@@ -78,6 +80,8 @@ class _Parser:
                 raise self._wrong(f"{text[at:].strip()[:20]!r} cannot be read")
             tokens.append((str(match.lastgroup), match[str(match.lastgroup)]))
             at = match.end()
+        if len(tokens) > MAX_TOKENS:
+            raise SpecError(f"the condition has {len(tokens):,} words and values, more than {MAX_TOKENS:,}")
         return tokens
 
     def _either(self) -> pc.Expression:

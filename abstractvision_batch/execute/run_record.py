@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from abstractvision_batch import __version__
@@ -54,12 +55,17 @@ class RunRecord:
         return JobSpec.model_validate(self.data["spec"])
 
     @property
+    def base_dir(self) -> Path:
+        """Where relative paths of the spec start, on the host that started the run."""
+        return Path(self.data.get("base_dir", "."))
+
+    @property
     def card(self) -> ModelCard:
         """The model's card as it was."""
         return ModelCard.from_json(self.data["card"])
 
 
-def build_record(spec: JobSpec, *, spec_path: str, card: ModelCard, plan: PlanSummary) -> RunRecord:
+def build_record(spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, plan: PlanSummary) -> RunRecord:
     """The record of a new run."""
     data = {
         "format": FORMAT,
@@ -69,6 +75,7 @@ def build_record(spec: JobSpec, *, spec_path: str, card: ModelCard, plan: PlanSu
         "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card),
         "fingerprint_version": FINGERPRINT_VERSION,
         "spec_path": spec_path,
+        "base_dir": str(base_dir.absolute()),
         "spec": spec.model_dump(mode="json"),
         "card": card.to_json(),
         "plan": plan.to_json(),
@@ -118,7 +125,7 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
     """
     if found.fingerprint == fingerprint(spec, prompts_digest=prompts_digest, card=card):
         return
-    differing = list(_differences(found, spec, prompts_digest)) or [f"the card of {card.id}"]
+    differing = list(differing_fields(found, spec, prompts_digest)) or [f"the card of {card.id}"]
     shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
     raise SpecError(
         f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
@@ -154,7 +161,8 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _differences(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:
+def differing_fields(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:
+    """What of a spec makes another run of it, for people."""
     there, here = spec_identity(found.spec), spec_identity(spec)
     for name in sorted({*there, *here}):
         if there.get(name) != here.get(name):

@@ -12,12 +12,10 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
-
-import pyarrow as pa
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, InvalidOutputError, OutOfMemoryError
@@ -27,7 +25,7 @@ from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.results import RowResult, build_part, failed_columns
-from abstractvision_batch.plan.read import read_shard
+from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
 Row = dict[str, Any]
@@ -62,15 +60,13 @@ class ShardRunner:
         self,
         shard: int,
         *,
-        attempt: int = 0,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> ShardSummary:
-        """Generate and commit a whole shard.
+        """Generate and commit a shard: all of it, or in a retry what failed of it.
 
         Args:
             shard: Number of the shard.
-            attempt: Which try at the shard this is; part of the manifest part's name.
             cancelled: Polled between denoising steps; true ends the shard without a part.
             on_rows: Called after each batch with the shard's (succeeded, failed) rows so far.
 
@@ -78,19 +74,18 @@ class ShardRunner:
             GenerationCancelledError: `cancelled` answered true; nothing was committed.
             StorageError: reading the plan or writing failed; nothing was committed.
         """
-        table = self.read_rows(shard)
-        results = self.generate_rows(table.to_pylist(), attempt=attempt, cancelled=cancelled, on_rows=on_rows)
-        return self.commit(table, results, shard=shard, attempt=attempt)
+        rows = self.read_rows(shard)
+        results = self.generate_rows(rows.table.to_pylist(), cancelled=cancelled, on_rows=on_rows)
+        return self.commit(rows, results, shard=shard)
 
-    def read_rows(self, shard: int) -> pa.Table:
-        """The shard's rows of the plan."""
-        return read_shard(self._store.open, self._context.plan, shard)
+    def read_rows(self, shard: int) -> ShardRows:
+        """The shard's rows that are to be run."""
+        return rows_to_run(self._store, self._context.plan, shard, self._context.retry)
 
     def generate_rows(
         self,
         rows: Sequence[Row],
         *,
-        attempt: int = 0,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> dict[int, RowResult]:
@@ -106,27 +101,29 @@ class ShardRunner:
             batch = list(group)
             outcomes = self._generate_batch(batch, cancelled)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
-            self._collect(pending, results, attempt)
+            self._collect(pending, results)
             pending = []
             for row, outcome in zip(batch, outcomes, strict=True):
                 if isinstance(outcome.item, GenerationError):
-                    results[row["index"]] = self._result(outcome, attempt, failed_columns(outcome.item))
+                    results[row["index"]] = self._result(outcome, failed_columns(outcome.item))
                 else:
                     assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
                     pending.append((row, outcome, self._writer.submit(row, assets)))
             generated += len(batch)
             failed += sum(isinstance(outcome.item, GenerationError) for outcome in outcomes)
             on_rows(generated - failed, failed)
-        self._collect(pending, results, attempt)
+        self._collect(pending, results)
         return results
 
-    def commit(
-        self, table: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int = 0
-    ) -> ShardSummary:
+    def commit(self, rows: ShardRows, results: Mapping[int, RowResult], *, shard: int) -> ShardSummary:
         """Write the manifest part: the last thing a shard does, and what makes it done."""
         self._store.sync_folder(artifact_folder(shard))
-        part = build_part(table, results, shard=shard, attempt=attempt)
-        committed = self._store.put_if_absent(part_name(shard, attempt), part)
+        results = {
+            index: replace(result, attempt=rows.attempt, attempts=rows.tries.get(index, 0) + result.attempts)
+            for index, result in results.items()
+        }
+        part = build_part(rows.table, results, shard=shard, attempt=rows.attempt)
+        committed = self._store.put_if_absent(part_name(shard, rows.attempt), part)
         succeeded = sum(result.succeeded for result in results.values())
         return ShardSummary(shard, succeeded, len(results) - succeeded, committed)
 
@@ -139,14 +136,13 @@ class ShardRunner:
         self,
         pending: Iterable[tuple[Row, BatchOutcome, Future[dict[str, Any]]]],
         results: dict[int, RowResult],
-        attempt: int,
     ) -> None:
         for row, outcome, future in pending:
             try:
                 columns = {"status": "ok", "reproducibility": _reproducibility(outcome), **future.result()}
             except InvalidOutputError as error:
                 columns = failed_columns(error)
-            results[row["index"]] = self._result(outcome, attempt, columns)
+            results[row["index"]] = self._result(outcome, columns)
 
     def _generate_batch(self, batch: Sequence[Row], cancelled: Callable[[], bool]) -> list[BatchOutcome]:
         """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""
@@ -167,7 +163,7 @@ class ShardRunner:
             started_at, clock = datetime.now(UTC), time.perf_counter()
             items, whole = self._forward([requests[position] for position in waiting], cancelled)
             latency_s = time.perf_counter() - clock
-            as_planned = whole and len(waiting) == len(batch)
+            as_planned = whole and len(waiting) == batch[0]["batch_size"]
             for position, item in zip(waiting, items, strict=True):
                 if isinstance(item, GenerationCancelledError):
                     raise item
@@ -187,11 +183,10 @@ class ShardRunner:
             return [*first, *second], False
         return items, True
 
-    def _result(self, outcome: BatchOutcome, attempt: int, columns: Mapping[str, Any]) -> RowResult:
+    def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
         return RowResult(
             **columns,
             attempts=outcome.attempts,
-            attempt=attempt,
             started_at=outcome.started_at,
             finished_at=outcome.started_at + timedelta(seconds=outcome.latency_s),
             latency_s=outcome.latency_s,

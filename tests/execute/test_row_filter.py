@@ -75,9 +75,16 @@ def test_a_condition_means_what_sql_means(condition: str) -> None:
         ("kind", "of its type"),
         ("n = 1; DROP TABLE rows", "cannot be read"),
         ("lower(kind) = 'busy'", "no column 'lower'"),
+        ("n IN (" + ", ".join(["1"] * 5000) + ")", "more than 2,000"),
         ("(" * 99 + "n = 1" + ")" * 99, "more than 50 levels"),
     ],
 )
 def test_what_is_no_condition_is_refused_by_what_is_wrong(condition: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         parse_condition(condition, ROWS.schema)
+
+
+def test_a_long_list_of_values_is_judged() -> None:
+    condition = parse_condition("n IN (" + ", ".join(str(number) for number in range(2, 950)) + ")", ROWS.schema)
+
+    assert ROWS.filter(condition)["n"].to_pylist() == [2, 3, 4, 6]

@@ -1,0 +1,59 @@
+"""Which rows of a shard to run: all of them, or in a retry those that failed, as the shard's next attempt.
+
+Parts never change, so driver and workers, which each ask for themselves, get the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from abstractvision_batch.execute.manifest import read_shard_rows
+from abstractvision_batch.execute.row_filter import parse_condition
+from abstractvision_batch.plan.read import read_shard
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What a retry runs again: rows that failed, of shards that are done."""
+
+    parts: Mapping[int, tuple[int, ...]]
+    """Attempts that left a part when the retry began, by shard."""
+    where: str | None = None
+    """A condition that the rows meet too (`row_filter`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRows:
+    """Rows of one shard that one attempt runs."""
+
+    table: pa.Table
+    """Rows of the plan."""
+    attempt: int = 0
+    tries: Mapping[int, int] = field(default_factory=dict)
+    """Tries of each request in earlier attempts, by plan index."""
+
+
+def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None) -> ShardRows:
+    """A shard's rows that are to be run.
+
+    Raises:
+        SpecError: the retry's condition is wrong.
+        StorageError: the plan or a part cannot be read.
+    """
+    planned = read_shard(store.open, plan, shard)
+    if retry is None:
+        return ShardRows(planned)
+    attempts = retry.parts[shard]
+    rows = read_shard_rows(store, shard, attempts)
+    condition = pc.field("status") == "failed"
+    if retry.where is not None:
+        condition = condition & parse_condition(retry.where, rows.schema)
+    failed = rows.filter(condition)
+    tries = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
+    return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries)
