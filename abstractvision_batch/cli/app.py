@@ -19,6 +19,7 @@ from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
 from abstractvision_batch.cli.provider_models_command import provider_models
 from abstractvision_batch.cli.repl_command import repl
+from abstractvision_batch.cli.retry_command import retry
 from abstractvision_batch.cli.run_command import run
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
@@ -66,6 +67,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate,
     "plan": plan,
     "status": status,
+    "retry": retry,
     "audit": audit,
     "generate": generate,
     "repl": repl,

@@ -1,0 +1,65 @@
+"""`retry`: run what failed of a run again."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.output import format_duration, plural, print_json, print_lines
+from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.status_command import RunArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from abstractvision_batch.run import RunResult
+    from abstractvision_batch.spec.load import LoadedSpec
+
+
+def retry(
+    path: RunArgument,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="SQL", help="Only failed rows that meet a condition, as \"error_kind = 'busy'\"."
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run failed rows of a run again, and no other. --set takes fields that change no pixel."""
+    from abstractvision_batch.retry import retry as retry_rows
+    from abstractvision_batch.spec.load import load_spec
+
+    run: str | LoadedSpec = path
+    if path.endswith((".yaml", ".yml")) and Path(path).is_file():
+        run = load_spec(path, overrides=overrides or (), registry_paths=registry or ())
+    with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
+        result = retry_rows(
+            run, where=where, overrides=overrides or (), registry_paths=registry or (), on_progress=on_progress
+        )
+    if as_json:
+        print_json({"ok": result.exit_code == 0, **result.to_json()})
+    elif not quiet:
+        print_lines(*_describe(result))
+    raise typer.Exit(result.exit_code)
+
+
+def _describe(result: RunResult) -> Iterator[str]:
+    if result.generated:
+        yield f"retried    {plural(result.generated, 'failed row')} in {format_duration(result.elapsed_s)}"
+    elif not result.interrupted:
+        yield "nothing to retry: no failed row is asked for"
+    left = result.requests - result.succeeded - result.failed
+    not_done = f", {left:,} not done yet (run the spec again)" if left else ""
+    yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{not_done}"
+    yield f"run        {result.path}"
+    if result.interrupted:
+        yield "interrupted: the same command goes on with what is still failed"

@@ -1,0 +1,147 @@
+"""`avbatch retry`: runs failed rows of a run again, as the next attempt of their shards.
+
+    run.json → the same spec, with overrides that change no pixel → failed rows → execute → merge → report
+
+Each shard with such rows leaves one more part, with those rows alone; the merge takes the newest row of each request,
+and `attempts` adds up. Rows that succeeded are never generated again. A retried row may leave its pinned batch and is
+marked `perceptual` then. Interrupted, the same command goes on with what is still failed.
+
+Not covered: shards that are not done yet; running the spec again does those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.manifest import MANIFEST, list_parts, missing_shards
+from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
+from abstractvision_batch.execute.run_record import RunRecord, differing_fields
+from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
+from abstractvision_batch.report.run_report import CONTACT_SHEET
+from abstractvision_batch.run import (
+    Run,
+    RunResult,
+    build_context,
+    check_model,
+    finish_run,
+    load,
+    open_run,
+    run_on_executor,
+)
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.identity import fingerprint
+from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
+
+
+def retry(
+    run: str | Path | LoadedSpec,
+    *,
+    where: str | None = None,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: ProgressListener | None = None,
+) -> RunResult:
+    """Run failed rows again.
+
+    Args:
+        run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
+        where: A condition of SQL that failed rows must meet to be run again: ``error_kind = 'busy'``.
+        overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
+        registry_paths: More folders of model cards.
+        storage_options: fsspec options of the run's store; by default those of its spec.
+        on_progress: Called with the counts whenever they change.
+
+    Raises:
+        SpecError: there is no run, the condition is wrong, or pixels would change.
+        DependencyError: a model or a package is missing.
+        StorageError: reading or writing failed; the same command again goes on.
+        ClusterError: Ray failed; the same command again goes on.
+    """
+    clock = time.monotonic()
+    opened = find_run(run, storage_options)
+    loaded = load_again(run, opened.record, overrides=overrides, registry_paths=registry_paths)
+    chosen = choose_rows(opened, where)
+    tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
+    interrupted = False
+    if chosen:
+        check_model(loaded)
+        parts = list_parts(opened.store)
+        again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
+        context = build_context(loaded, opened.store, opened.plan, again)
+        interrupts = run_on_executor(context, list(chosen), tracker)
+        interrupted = interrupts.draining and tracker.committed_rows < sum(chosen.values())
+    counts = finish_run(opened.store, opened.record, tracker)
+    return RunResult(
+        path=opened.path,
+        requests=opened.plan.requests,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        generated=tracker.committed_rows,
+        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
+        elapsed_s=time.monotonic() - clock,
+        by_error_kind=counts.by_error_kind,
+        interrupted=interrupted,
+        manifest_path=opened.store.url_of(MANIFEST) if opened.store.exists(MANIFEST) else None,
+        contact_sheet_path=opened.store.url_of(CONTACT_SHEET) if opened.store.exists(CONTACT_SHEET) else None,
+    )
+
+
+def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
+    """The run, by its place or by its spec.
+
+    Raises:
+        SpecError: it was not started.
+    """
+    if not isinstance(run, LoadedSpec):
+        return open_run(run, storage_options)
+    output = run.spec.output
+    return open_run(output.path, storage_options or resolve_options(output.storage_options, "output.storage_options"))
+
+
+def load_again(
+    run: str | Path | LoadedSpec,
+    record: RunRecord,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+) -> LoadedSpec:
+    """The spec to run with, checked to give the run's pixels.
+
+    Raises:
+        SpecError: it is wrong, or it would give other pixels.
+        DependencyError: what its backend or executor imports is not installed.
+    """
+    if isinstance(run, LoadedSpec):
+        loaded = load(run)
+    else:
+        data = record.data["spec"]
+        loaded = load(
+            spec_from_mapping(data, base_dir=record.base_dir, overrides=overrides, registry_paths=registry_paths)
+        )
+    # The prompts are in the plan already: their dataset is not read again.
+    digest = record.plan.prompts_digest
+    if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):
+        differing = list(differing_fields(record, loaded.spec, digest)) or [f"the card of {loaded.card.id}"]
+        raise SpecError(
+            f"{record.data['name']}: a retry gives the run's own pixels, and these fields would change them: "
+            f"{'; '.join(differing[:5])} (leave them as they are, or start a new run)"
+        )
+    return loaded
+
+
+def choose_rows(run: Run, where: str | None) -> dict[int, int]:
+    """How many rows to run again, by shard, of those that have any.
+
+    Raises:
+        SpecError: the condition is wrong.
+    """
+    parts = list_parts(run.store)
+    done = set(range(run.plan.shards)) - set(missing_shards(run.plan, parts))
+    again = Retry(parts={shard: tuple(parts[shard]) for shard in done}, where=where)
+    counts = {shard: rows_to_run(run.store, run.plan, shard, again).table.num_rows for shard in sorted(done)}
+    return {shard: rows for shard, rows in counts.items() if rows}
