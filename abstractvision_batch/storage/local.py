@@ -20,6 +20,8 @@ from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
 #: Readers of datasets skip names that start with a dot, and so does `list`.
 TEMPORARY_PREFIX = ".tmp-"
+#: What `link` fails with on file systems that have none.
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LocalStore:
@@ -51,6 +53,18 @@ class LocalStore:
         with self._temporary(name) as part:
             _copy_synced(path, part)
             return self._link(part, self.root / name)
+
+    def probe_conditional_put(self) -> bool | None:
+        name = f"{TEMPORARY_PREFIX}probe"
+        with self._temporary(name) as first, self._temporary(name) as second:
+            first.touch()
+            try:
+                os.link(first, second)
+            except OSError as exc:
+                if exc.errno in NO_HARD_LINKS:
+                    return False
+                raise
+        return True
 
     def check_writable(self) -> None:
         nearest = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
@@ -117,7 +131,7 @@ class LocalStore:
         except FileExistsError:
             return False
         except OSError as exc:
-            if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            if exc.errno not in NO_HARD_LINKS:
                 raise
             # A file system without hard links (FAT, some FUSE mounts): the check and the rename are two steps there.
             if target.exists():

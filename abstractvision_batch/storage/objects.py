@@ -1,6 +1,7 @@
 """A run folder on an object store, through fsspec, one request per write.
 
 ``open(..., "wb")`` is never used: when the body of its ``with`` raises, every driver commits what was written so far.
+Every call is tried again by `storage.retries` where its failure is passing, and fails with a StorageError of one line.
 """
 
 from __future__ import annotations
@@ -8,29 +9,44 @@ from __future__ import annotations
 import builtins
 import contextlib
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.object_reader import open_object
+from abstractvision_batch.storage.retries import Retries, put_if_absent
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
-#: What S3-compatible servers answer to a put whose name exists.
-LOST_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 #: Where drivers say when an object was written: s3fs, adlfs, gcsfs, memory.
 MODIFIED_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created")
+#: Bytes of a large object that are compared at a time.
+COMPARED_BYTES = 8 << 20
+PROBE_PREFIX = ".probe-"
+
+T = TypeVar("T")
 
 
 class ObjectStore:
-    """Names under one prefix of an fsspec file system."""
+    """Names under one prefix of an fsspec file system.
+
+    Args:
+        url: The folder, as given.
+        filesystem: An fsspec file system.
+        root: The folder, as the file system spells it.
+        retries: How often and how long to try.
+    """
 
     # fsspec's memory file system checks and writes in two steps; it lives in one process, so a lock makes them one.
     _memory_lock = threading.Lock()
 
-    def __init__(self, url: str, filesystem: Any, root: str) -> None:
+    def __init__(self, url: str, filesystem: Any, root: str, *, retries: Retries | None = None) -> None:
         self._url = url
         self._fs = filesystem
         self._root = root
+        self._retries = retries or Retries()
         self._create_lock = self._memory_lock if filesystem.protocol == "memory" else contextlib.nullcontext()
 
     @property
@@ -38,102 +54,158 @@ class ObjectStore:
         return self._url
 
     def put(self, name: str, data: bytes) -> None:
-        with self._errors(name):
-            self._fs.pipe_file(self._path(name), data)
+        self._call(name, lambda: self._fs.pipe_file(self._path(name), data), writing=True)
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        with self._errors(name), self._create_lock:
-            try:
-                self._fs.pipe_file(self._path(name), data, mode="create")
-            except FileExistsError:
-                return False
-            except OSError as exc:
-                if _lost(exc):
-                    return False
-                raise
-        return True
+        path = self._path(name)
+        return self._put_if_absent(
+            name,
+            lambda **mode: self._fs.pipe_file(path, data, **mode),
+            lambda: bytes(self._fs.cat_file(path)) == data,
+        )
 
     def put_file(self, name: str, path: Path) -> None:
-        with self._errors(name):
-            self._fs.put_file(str(path), self._path(name))
+        self._call(name, lambda: self._fs.put_file(str(path), self._path(name)), writing=True)
 
     def put_file_if_absent(self, name: str, path: Path) -> bool:
-        with self._errors(name), self._create_lock:
+        return self._put_if_absent(
+            name,
+            lambda **mode: self._fs.put_file(str(path), self._path(name), **mode),
+            lambda: self._equals_file(self._path(name), path),
+        )
+
+    def probe_conditional_put(self) -> bool | None:
+        path = self._path(f"{PROBE_PREFIX}{uuid.uuid4().hex}")
+
+        def probe() -> bool | None:
+            self._fs.pipe_file(path, b"first")
             try:
-                self._fs.put_file(str(path), self._path(name), mode="create")
-            except FileExistsError:
-                return False
-            except OSError as exc:
-                if _lost(exc):
-                    return False
+                self._fs.pipe_file(path, b"second", mode="create")
+            except Exception as exc:
+                if (failure := classify(exc)) in (Failure.EXISTS, Failure.UNSUPPORTED):
+                    return failure is Failure.EXISTS
                 raise
-        return True
+            return False
+
+        try:
+            return self._call("", probe, writing=True)
+        finally:
+            # Writing without deleting is a fair set of rights: the probe, which listings hide, stays.
+            with contextlib.suppress(StorageError):
+                self._call("", lambda: self._fs.rm_file(path), writing=True)
 
     def check_writable(self) -> None:
-        """Nothing shows without writing: the run's record, the first write, will tell."""
+        """List the folder, as resuming must: it shows a missing bucket and missing rights, and leaves no trace."""
+        self.list("")
 
     def sync_folder(self, name: str) -> None:
         """Nothing to do: an object store has no folders."""
 
     def read(self, name: str) -> bytes:
-        with self._errors(name):
-            data: bytes = self._fs.cat_file(self._path(name))
-            return data
+        return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name))))
 
     def open(self, name: str) -> BinaryIO:
-        with self._errors(name):
-            stream: BinaryIO = self._fs.open(self._path(name), "rb")
-            return stream
+        path = self._path(name)
+        size_bytes = int(self._call(name, lambda: self._fs.info(path))["size"])
+        return open_object(
+            size_bytes,
+            lambda start, end: self._call(name, lambda: bytes(self._fs.cat_file(path, start=start, end=end))),
+        )
 
     def exists(self, name: str) -> bool:
-        with self._errors(name):
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(self._path(name)))
+        return self._call(name, lambda: self._exists(self._path(name)))
 
     def list(self, folder: str) -> list[str]:
-        with self._errors(folder):
-            self._fs.invalidate_cache()
-            try:
-                found = self._fs.ls(self._path(folder), detail=False)
-            except FileNotFoundError:
-                return []
-        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+        names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in self._entries(folder))
+        return sorted(name for name in names if not name.startswith("."))
 
     def scan(self, folder: str) -> builtins.list[StoredFile]:
-        with self._errors(folder):
-            self._fs.invalidate_cache()
-            try:
-                entries = self._fs.ls(self._path(folder), detail=True)
-            except FileNotFoundError:
-                return []
-        files = [_stored_file(entry) for entry in entries if entry["type"] == "file"]
+        files = [_stored_file(entry) for entry in self._entries(folder) if entry["type"] == "file"]
         return sorted(files, key=lambda file: file.name)
 
     def delete(self, name: str) -> None:
-        with self._errors(name), contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(name))
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name))
+
+        self._call(name, delete)
 
     def url_of(self, name: str) -> str:
         return f"{self._url}/{name}"
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}".rstrip("/")
+
+    def _put_if_absent(self, name: str, put: Callable[..., object], holds_our_bytes: Callable[[], bool]) -> bool:
+        def create() -> None:
+            # A store that ignores the condition would replace what is there; looking first leaves it only the moment
+            # between the two requests. A name is put once in a run, so the request more costs nothing that shows.
+            with self._create_lock:
+                if self._exists(self._path(name)):
+                    raise FileExistsError(self._path(name))
+                try:
+                    put(mode="create")
+                except Exception as exc:
+                    if classify(exc) is not Failure.UNSUPPORTED:
+                        raise
+                    put()
+
+        with self._errors(name, writing=True):
+            return put_if_absent(create, holds_our_bytes=holds_our_bytes, retries=self._retries, what=self.url_of(name))
+
+    def _exists(self, path: str) -> bool:
+        # Not `fs.exists`: for many file systems any failure means no.
+        self._fs.invalidate_cache()
+        try:
+            self._fs.info(path)
+        except Exception as exc:
+            if classify(exc) is not Failure.MISSING:
+                raise
+            return False
+        return True
+
+    def _entries(self, folder: str) -> builtins.list[dict[str, Any]]:
+        path = self._path(folder)
+
+        def entries() -> builtins.list[dict[str, Any]]:
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.ls(path, detail=True)
+            except Exception as exc:
+                if classify(exc) is not Failure.MISSING:
+                    raise
+                return []
+            return [entry for entry in found if entry["name"].strip("/") != path.strip("/")]
+
+        return self._call(folder, entries)
+
+    def _equals_file(self, path: str, local: Path) -> bool:
+        size_bytes = local.stat().st_size
+        if int(self._fs.info(path)["size"]) != size_bytes:
+            return False
+        with local.open("rb") as file:
+            for start in range(0, size_bytes, COMPARED_BYTES):
+                ours = file.read(COMPARED_BYTES)
+                if bytes(self._fs.cat_file(path, start=start, end=start + len(ours))) != ours:
+                    return False
+        return True
+
+    def _call(self, name: str, action: Callable[[], T], *, writing: bool = False) -> T:
+        with self._errors(name, writing=writing):
+            return self._retries.call(action, what=self.url_of(name))
 
     @contextlib.contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
+    def _errors(self, name: str, *, writing: bool) -> Iterator[None]:
         try:
             yield
-        except OSError as exc:
-            raise StorageError(f"{self.url_of(name)}: {str(exc) or type(exc).__name__}") from exc
+        except Exception as exc:
+            if classify(exc) is None:
+                raise
+            where = self.url_of(name) if name else self._url
+            raise StorageError(f"{where}: {explain(exc, writing=writing)}") from exc
 
 
 def _stored_file(entry: dict[str, Any]) -> StoredFile:
     times = (as_time(entry.get(key)) for key in MODIFIED_KEYS)
     modified_at = next((time for time in times if time is not None), None)
     return StoredFile(entry["name"].rsplit("/", 1)[-1], int(entry["size"] or 0), modified_at)
-
-
-def _lost(exc: OSError) -> bool:
-    # Servers that leave <Condition> out of the 412 body reach us as OSError(EINVAL) around botocore's error.
-    response = getattr(exc.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code")) in LOST_CODES

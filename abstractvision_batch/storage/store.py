@@ -3,7 +3,7 @@
 `put_if_absent` is what makes a run exactly-once: of two writers of one name, one is told that it won. Names are
 relative, with ``/``. A reader never sees half an object: local files appear by link or rename, objects by one request.
 
-Not covered: retries of passing failures, and stores that ignore the condition of a conditional put.
+What each kind of store guarantees stands in docs/storage.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
+from abstractvision_batch.storage.client_options import client_options
+from abstractvision_batch.storage.failures import classify, explain
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.stored_file import StoredFile
@@ -52,6 +54,12 @@ class Store(Protocol):
 
     def put_file_if_absent(self, name: str, path: Path) -> bool:
         """Write a local file's content unless the name exists; whether this call wrote it."""
+
+    def probe_conditional_put(self) -> bool | None:
+        """Whether of two writers that race to `put_if_absent` one is surely told that it lost; None: not known.
+
+        Writes in the folder, and removes what it wrote.
+        """
 
     def check_writable(self) -> None:
         """Raise StorageError if it shows, without leaving a trace, that nothing can be written here."""
@@ -99,9 +107,14 @@ def open_store(url: str, options: Mapping[str, Any] | None = None) -> Store:
             f'{url}: {protocol}:// needs {module} (run: pip install "abstractvision_batch[{extra}]")'
         )
     try:
-        filesystem, root = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **(options or {})})
-    except (ValueError, ImportError, TypeError) as exc:
-        raise StorageError(f"{url}: cannot be opened: {exc}") from exc
+        filesystem, root = fsspec.core.url_to_fs(url, **client_options(protocol, options or {}))
+    except Exception as exc:
+        # Drivers connect lazily, but look for credentials and check their options here.
+        if not isinstance(exc, ImportError | TypeError) and classify(exc) is None:
+            raise
+        raise StorageError(f"{url}: cannot be opened: {explain(exc, writing=False)}") from exc
     if isinstance(filesystem, LocalFileSystem):
         return LocalStore(Path(root))
+    if module == "s3fs":
+        filesystem.retries = 1  # s3fs's own, over botocore's; see client_options
     return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"))

@@ -1,0 +1,87 @@
+"""Try again what failed for a passing reason: exponential backoff with full jitter, bounded in tries and in time.
+
+A put may report failure although it succeeded: the answer was lost, not the object. So a put-if-absent that is
+tried again and then meets an object looks whether it holds exactly its own bytes, and counts it as its own if so.
+
+Not covered: giving up in the middle of a try, which the drivers' own timeouts do.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from abstractvision_batch.storage.failures import Failure, classify
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often and how long to try. The functions are fields so that a test can do without waiting."""
+
+    tries: int = 6
+    first_wait_s: float = 0.5
+    """Longest first wait; doubled each time."""
+    max_wait_s: float = 20.0
+    total_s: float = 120.0
+    """No try starts later than this after the first."""
+    sleep: Callable[[float], object] = time.sleep
+    now: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    """Of [0, 1)."""
+
+    def call(self, action: Callable[[], T], *, what: str) -> T:
+        """The action's result; its last error if no try succeeded.
+
+        Args:
+            action: Safe to repeat.
+            what: For the log.
+        """
+        return self.call_numbered(lambda tried: action(), what=what)
+
+    def call_numbered(self, action: Callable[[int], T], *, what: str) -> T:
+        """As `call`, for an action that is told how many tries came before."""
+        end = self.now() + self.total_s
+        tried = 0
+        while True:
+            try:
+                return action(tried)
+            except Exception as exc:
+                tried += 1
+                # Full jitter: writers that were throttled together do not come back together.
+                wait_s = self.random() * min(self.max_wait_s, self.first_wait_s * 2 ** (tried - 1))
+                if classify(exc) is not Failure.TRANSIENT or tried >= self.tries or self.now() + wait_s >= end:
+                    raise
+                _logger.info("%s: %s; try %d of %d in %.1f s", what, exc, tried + 1, self.tries, wait_s)
+                self.sleep(wait_s)
+
+
+def put_if_absent(
+    put: Callable[[], object], *, holds_our_bytes: Callable[[], bool], retries: Retries, what: str
+) -> bool:
+    """Whether this call created the object.
+
+    Args:
+        put: Raises what `classify` calls `Failure.EXISTS` where there is an object.
+        holds_our_bytes: Whether the object that is there equals what was put; asked after a failed try only.
+        retries: How often and how long.
+        what: For the log.
+    """
+
+    def attempt(tried: int) -> bool:
+        try:
+            put()
+        except Exception as exc:
+            if classify(exc) is not Failure.EXISTS:
+                raise
+            return tried > 0 and holds_our_bytes()
+        return True
+
+    return retries.call_numbered(attempt, what=what)
