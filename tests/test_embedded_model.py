@@ -93,23 +93,22 @@ def test_most_held_out_prompts_come_out_right_in_every_part(evaluation: Evaluati
     figures, _ = measure_drawing(evaluation, HELD_OUT[:32])
 
     # By chance one image in 1296 would be right.
-    assert figures["right"] >= 0.75
-    assert min(figures["background"], figures["colour"], figures["one_object"]) >= 0.9
+    assert figures["right"] >= 0.9
 
 
 def test_image_to_image_changes_the_colour_and_keeps_what_the_prompt_leaves_open(evaluation: Evaluation) -> None:
     figures, _ = measure_recolouring(evaluation, HELD_OUT[:24])
 
     # Size and background are not in the prompt: without the image, one in six would have both right.
-    assert figures["colour"] >= 0.8
-    assert figures["right"] >= 0.5
+    assert figures["colour"] >= 0.85
+    assert figures["right"] >= 0.6
 
 
 def test_inpainting_draws_the_object_inside_the_mask_and_leaves_the_rest(evaluation: Evaluation) -> None:
     figures, _ = measure_inpainting(evaluation, HELD_OUT[:24])
 
-    assert figures["right"] >= 0.7
-    assert figures["change_outside"] <= 4.0
+    assert figures["right"] >= 0.9
+    assert figures["change_outside"] <= 3.0
 
 
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(evaluation: Evaluation) -> None:

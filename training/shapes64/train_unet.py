@@ -1,6 +1,6 @@
 """Trains the UNet: on one CUDA device, or on any number of CPU processes with one thread each.
 
-    python -m training.shapes64.train_unet --work DIR --samples 800000 --processes 2
+    python -m training.shapes64.train_unet --work DIR --samples 500000 --processes 2
 
 Every sample is a freshly drawn scene, its defined latent and the frozen text encoding of its prompt, so neither VAE
 half is needed here. The loss is the plain mean square of the predicted v over uniformly spread time steps. The learning
@@ -60,7 +60,7 @@ class UnetTraining:
 
     work: Path
     init: Path | None = None
-    samples: int = 800_000
+    samples: int = 500_000
     minutes: float = math.inf
     processes: int = 1
     batch: int = 32
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--init", type=Path)
-    parser.add_argument("--samples", type=int, default=800_000)
+    parser.add_argument("--samples", type=int, default=500_000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)

@@ -1,6 +1,6 @@
 """Trains the decoder half of the VAE: from the 16×16 thumbnail back to 64×64 pixels with sharp outlines.
 
-    python -m training.shapes64.train_vae --work DIR --samples 60000
+    python -m training.shapes64.train_vae --work DIR --samples 40000
 
 The input is the latent as it is defined, not as an encoder says (`encoder` writes one that agrees), with noise added,
 because what the UNet makes is never exact. The loss weighs the pixels along outlines more: they are few, and they
@@ -56,7 +56,7 @@ def train_vae(
     work: Path,
     *,
     init: Path | None = None,
-    samples: int = 60_000,
+    samples: int = 40_000,
     batch: int = 16,
     device: str = "cpu",
     threads: int = 1,
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--init", type=Path)
-    parser.add_argument("--samples", type=int, default=60_000)
+    parser.add_argument("--samples", type=int, default=40_000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
