@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.emulators import abfs_server, gs_server, s3_server  # noqa: F401  fixtures
 from tests.jobs import MakeJob
 
 # Before anything imports them: no telemetry, no network, and no GPU that some machine might have.
