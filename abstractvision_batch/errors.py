@@ -9,6 +9,8 @@
         OptionalDependencyMissingError  an extra is not installed                run the pip command         exit 3
       GenerationError                   one request failed                       a row in the manifest       exit 1
         BackendBusyError                rate limit, timeout, 5xx                 retried first
+          RequestTimeoutError           execution.request_timeout_s passed       retried first, alone
+        ShardTimeoutError               execution.shard_timeout_s passed         avbatch retry
         OutOfMemoryError                the batch did not fit                    split and retried
         PolicyError                     the prompt was refused                   never retried
         InvalidOutputError              black, NaN or undecodable output         never retried
@@ -92,6 +94,18 @@ class BackendBusyError(GenerationError):
 
     error_kind = "busy"
     retryable = True
+
+
+class RequestTimeoutError(BackendBusyError):
+    """The request took longer than the job allows it."""
+
+    error_kind = "timeout"
+
+
+class ShardTimeoutError(GenerationError):
+    """The request's shard took longer than the job allows it; the request may never have been tried."""
+
+    error_kind = "timeout"
 
 
 class OutOfMemoryError(GenerationError):

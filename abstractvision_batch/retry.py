@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import MANIFEST, list_parts, missing_shards
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_record import RunRecord, differing_fields
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.report.run_report import CONTACT_SHEET
 from abstractvision_batch.run import (
+    Ending,
     Run,
     RunResult,
     build_context,
@@ -67,14 +69,17 @@ def retry(
     loaded = load_again(run, opened.record, overrides=overrides, registry_paths=registry_paths)
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
-    interrupted = False
+    ending = Ending()
     if chosen:
         check_model(loaded)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
         context = build_context(loaded, opened.store, opened.plan, again)
-        interrupts = run_on_executor(context, list(chosen), tracker)
-        interrupted = interrupts.draining and tracker.committed_rows < sum(chosen.values())
+        others_failed = opened.counts().failed - sum(chosen.values())
+        limit = FailureLimit(loaded.spec.execution.max_failed, opened.plan.requests, others_failed)
+        ending = run_on_executor(context, list(chosen), tracker, limit)
+        if tracker.committed_rows == sum(chosen.values()):
+            ending = Ending()
     counts = finish_run(opened.store, opened.record, tracker)
     return RunResult(
         path=opened.path,
@@ -85,7 +90,8 @@ def retry(
         skipped=counts.succeeded + counts.failed - tracker.committed_rows,
         elapsed_s=time.monotonic() - clock,
         by_error_kind=counts.by_error_kind,
-        interrupted=interrupted,
+        interrupted=ending.interrupted,
+        stopped=ending.stopped,
         manifest_path=opened.store.url_of(MANIFEST) if opened.store.exists(MANIFEST) else None,
         contact_sheet_path=opened.store.url_of(CONTACT_SHEET) if opened.store.exists(CONTACT_SHEET) else None,
     )

@@ -24,6 +24,7 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import require_executor, run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
     RowCounts,
@@ -61,6 +62,8 @@ class RunResult:
     elapsed_s: float
     by_error_kind: dict[str, int]
     interrupted: bool
+    stopped: str | None
+    """Why the run stopped by itself, before all was done."""
     manifest_path: str | None
     contact_sheet_path: str | None
 
@@ -72,6 +75,14 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return {**asdict(self), "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ended an invocation before all was done; nothing by default."""
+
+    interrupted: bool = False
+    stopped: str | None = None
 
 
 def run(
@@ -99,7 +110,7 @@ def run(
     loaded = load(spec, overrides=overrides, registry_paths=registry_paths)
     store = open_output(loaded)
     record = start_run(loaded, store)
-    tracker, interrupted = execute(loaded, store, record.plan, on_progress)
+    tracker, ending = execute(loaded, store, record.plan, on_progress)
     counts = finish_run(store, record, tracker)
     return RunResult(
         path=store.url,
@@ -110,7 +121,8 @@ def run(
         skipped=counts.succeeded + counts.failed - tracker.committed_rows,
         elapsed_s=time.monotonic() - clock,
         by_error_kind=counts.by_error_kind,
-        interrupted=interrupted,
+        interrupted=ending.interrupted,
+        stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
         contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
     )
@@ -214,8 +226,8 @@ def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> Non
 
 def execute(
     loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
-) -> tuple[ProgressTracker, bool]:
-    """Run the shards that left no part; what was done, and whether an interrupt ended it early."""
+) -> tuple[ProgressTracker, Ending]:
+    """Run the shards that are not done; what was done, and what ended it early."""
     missing = missing_shards(plan, list_parts(store))
     done = plan.shards - len(missing)
     skipped = plan.requests - sum(count_shard_rows(store.open, plan, missing))
@@ -223,11 +235,15 @@ def execute(
         Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
     )
     if not missing:
-        return tracker, False
+        return tracker, Ending()
     store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
+    before = 0 if loaded.spec.execution.max_failed is None else count_rows(store).failed
+    limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before)
+    if limit.reached(0):
+        return tracker, Ending(stopped=limit.message(0))
     check_model(loaded)
-    interrupts = run_on_executor(build_context(loaded, store, plan), missing, tracker)
-    return tracker, interrupts.draining and bool(missing_shards(plan, list_parts(store)))
+    ending = run_on_executor(build_context(loaded, store, plan), missing, tracker, limit)
+    return tracker, ending if missing_shards(plan, list_parts(store)) else Ending()
 
 
 def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Retry | None = None) -> RunContext:
@@ -244,11 +260,20 @@ def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Re
     )
 
 
-def run_on_executor(context: RunContext, shards: Sequence[int], tracker: ProgressTracker) -> Interrupts:
-    """Run shards until they are done or an interrupt ends it early; the interrupts tell which."""
+def run_on_executor(
+    context: RunContext, shards: Sequence[int], tracker: ProgressTracker, limit: FailureLimit
+) -> Ending:
+    """Run shards until they are done, an interrupt ends it, or too many rows failed."""
     with Interrupts() as interrupts:
+
+        def stop_if_too_many_fail(now: Progress) -> None:
+            if limit.reached(now.failed):
+                interrupts.drain()
+
+        tracker.add_listener(stop_if_too_many_fail)
         run_shards(context, shards, interrupts=interrupts, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
-        return interrupts
+    failed = tracker.failed_rows
+    return Ending(interrupts.interrupted, limit.message(failed) if limit.reached(failed) else None)
 
 
 def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> RowCounts:

@@ -57,6 +57,8 @@ class ProceduralBackendConfig:
     """Regular expression; a request whose prompt matches fails."""
     crash_when: str | None = None
     """Regular expression; a request whose prompt matches ends this process, as a native crash would."""
+    hang_when: str | None = None
+    """Regular expression; a request whose prompt matches never ends and heeds no cancel, as native code may."""
 
 
 class ProceduralVisionBackend(VisionBackend):
@@ -66,6 +68,7 @@ class ProceduralVisionBackend(VisionBackend):
         self.config = config or ProceduralBackendConfig()
         self._fails = _compiled("fail_when", self.config.fail_when)
         self._crashes = _compiled("crash_when", self.config.crash_when)
+        self._hangs = _compiled("hang_when", self.config.hang_when)
         self._loaded = False
 
     @classmethod
@@ -229,6 +232,8 @@ class ProceduralVisionBackend(VisionBackend):
         prompt = request.prompt or ""
         if self._crashes is not None and self._crashes.search(prompt):
             os._exit(_CRASH_STATUS)
+        while self._hangs is not None and self._hangs.search(prompt):
+            time.sleep(_POLL_S)
         steps = request.steps or DEFAULT_STEPS
         ends = time.monotonic() + self.config.delay_s
         for step in range(1, steps + 1):

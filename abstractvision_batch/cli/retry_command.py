@@ -55,11 +55,13 @@ def retry(
 def _describe(result: RunResult) -> Iterator[str]:
     if result.generated:
         yield f"retried    {plural(result.generated, 'failed row')} in {format_duration(result.elapsed_s)}"
-    elif not result.interrupted:
+    elif not (result.interrupted or result.stopped):
         yield "nothing to retry: no failed row is asked for"
     left = result.requests - result.succeeded - result.failed
     not_done = f", {left:,} not done yet (run the spec again)" if left else ""
     yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{not_done}"
     yield f"run        {result.path}"
+    if result.stopped:
+        yield result.stopped
     if result.interrupted:
         yield "interrupted: the same command goes on with what is still failed"

@@ -58,7 +58,7 @@ def run(
 
 def _summarise(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...]) -> Iterator[str]:
     """What was done and where it is, on one screen."""
-    if result.generated == 0 and not result.interrupted:
+    if result.generated == 0 and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
     yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
     if spec.description:
@@ -80,6 +80,8 @@ def _summarise(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, .
         yield f"pictures   {result.contact_sheet_path}"
     if result.manifest_path:
         yield f"reading    {result.path}/README.md shows how, with pandas, DuckDB and datasets"
+    if result.stopped:
+        yield result.stopped
     if result.interrupted:
         yield "interrupted: run the same command again to resume"
 

@@ -28,17 +28,27 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
+        self._stopping = False
         self._previous: dict[int, Any] = {}
 
     @property
     def draining(self) -> bool:
         """Whether no new shard may start."""
+        return self._stopping or self.count >= 1
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person or the system asked for the end."""
         return self.count >= 1
 
     @property
     def cancelled(self) -> bool:
         """Whether running generation should end."""
         return self.count >= 2
+
+    def drain(self) -> None:
+        """Let running shards finish and commit, and start no other."""
+        self._stopping = True
 
     def arm(self) -> None:
         """Take the signals, also from a library that has put its own handlers in place since."""

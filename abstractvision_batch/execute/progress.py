@@ -43,13 +43,22 @@ class ProgressTracker:
     def __init__(self, start: Progress, listener: ProgressListener | None) -> None:
         self._now = start
         self._committed = (0, 0)
-        self._listener = listener
+        self._listeners = [] if listener is None else [listener]
         self._tell(start)
+
+    @property
+    def failed_rows(self) -> int:
+        """Rows that failed in this invocation."""
+        return self._now.failed
 
     @property
     def committed_rows(self) -> int:
         """Rows of shards that this invocation committed."""
         return sum(self._committed)
+
+    def add_listener(self, listener: ProgressListener) -> None:
+        """Tell one more from now on."""
+        self._listeners.append(listener)
 
     def on_rows(self, succeeded: int, failed: int) -> None:
         """Take the rows of shards that are not committed yet."""
@@ -75,5 +84,5 @@ class ProgressTracker:
 
     def _tell(self, now: Progress) -> None:
         self._now = now
-        if self._listener is not None:
-            self._listener(now)
+        for listener in self._listeners:
+            listener(now)

@@ -21,6 +21,7 @@ from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, InvalidOutputError, OutOfMemoryError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
 from abstractvision_batch.execute.context import RunContext, worker_name
+from abstractvision_batch.execute.limits import TimeLimits
 from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
@@ -94,12 +95,13 @@ class ShardRunner:
         Returns:
             Result by plan index, one for every row.
         """
+        limits = TimeLimits(self._context.spec.execution, cancelled)
         results: dict[int, RowResult] = {}
         generated = failed = 0
         pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
         for _, group in groupby(rows, key=lambda row: row["batch_id"]):
             batch = list(group)
-            outcomes = self._generate_batch(batch, cancelled)
+            outcomes = self._generate_batch(batch, limits)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
             pending = []
@@ -144,7 +146,7 @@ class ShardRunner:
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, columns)
 
-    def _generate_batch(self, batch: Sequence[Row], cancelled: Callable[[], bool]) -> list[BatchOutcome]:
+    def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits) -> list[BatchOutcome]:
         """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""
         max_attempts = self._context.spec.execution.max_attempts
         outcomes: dict[int, BatchOutcome] = {}
@@ -156,32 +158,47 @@ class ShardRunner:
                 outcomes[position] = BatchOutcome(error, 1, True, datetime.now(UTC), 0.0)
         waiting = list(requests)
         for attempt in range(1, max_attempts + 1):
-            if not waiting:
+            if not waiting or limits.shard_over:
                 break
             if attempt > 1:
-                _wait_before_retry(attempt, cancelled)
+                _wait_before_retry(attempt, limits.cancelled)
             started_at, clock = datetime.now(UTC), time.perf_counter()
-            items, whole = self._forward([requests[position] for position in waiting], cancelled)
+            items = self._forward([requests[position] for position in waiting], limits)
             latency_s = time.perf_counter() - clock
-            as_planned = whole and len(waiting) == batch[0]["batch_size"]
-            for position, item in zip(waiting, items, strict=True):
+            whole = len(waiting) == batch[0]["batch_size"]
+            for position, (item, together) in zip(waiting, items, strict=True):
                 if isinstance(item, GenerationCancelledError):
                     raise item
-                outcomes[position] = BatchOutcome(item, attempt, as_planned, started_at, latency_s)
+                outcomes[position] = BatchOutcome(item, attempt, together and whole, started_at, latency_s)
             waiting = [position for position in waiting if _retryable(outcomes[position].item)]
+        for position in set(requests) - set(outcomes):
+            outcomes[position] = BatchOutcome(limits.timeout(), 0, True, datetime.now(UTC), 0.0)
         return [outcomes[position] for position in range(len(batch))]
 
-    def _forward(
-        self, requests: Sequence[VisionRequest], cancelled: Callable[[], bool]
-    ) -> tuple[list[BatchItem], bool]:
-        """One item per request, and whether they shared the forward pass that was planned; halves what does not fit."""
-        items = self._backend.generate_batch(requests, cancelled=cancelled)
+    def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits) -> list[tuple[BatchItem, bool]]:
+        """One item per request, and whether it came of one forward pass with all of `requests`.
+
+        What does not fit in memory is halved. What is not done in time is run alone: its neighbour may be what hangs.
+        """
+        try:
+            with limits.forward(len(requests)) as cancelled:
+                items = self._backend.generate_batch(requests, cancelled=cancelled)
+        except GenerationCancelledError as error:
+            items = [error] * len(requests)
+        late = cancelled() and not limits.cancelled()
         if len(requests) > 1 and any(isinstance(item, OutOfMemoryError) for item in items):
             half = len(requests) // 2
-            first, _ = self._forward(requests[:half], cancelled)
-            second, _ = self._forward(requests[half:], cancelled)
-            return [*first, *second], False
-        return items, True
+            parts = [*self._forward(requests[:half], limits), *self._forward(requests[half:], limits)]
+            return [(item, False) for item, _ in parts]
+        found: list[tuple[BatchItem, bool]] = []
+        for request, item in zip(requests, items, strict=True):
+            if not (late and isinstance(item, GenerationCancelledError)):
+                found.append((item, True))
+            elif len(requests) == 1 or limits.shard_over:
+                found.append((limits.timeout(), True))
+            else:
+                found.extend((lone, False) for lone, _ in self._forward([request], limits))
+        return found
 
     def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
         return RowResult(

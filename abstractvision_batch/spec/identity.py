@@ -143,6 +143,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.procedural.load_s",
     "backend.procedural.fail_when",
     "backend.procedural.crash_when",
+    "backend.procedural.hang_when",
     "backend.sdcpp.mode",  # the modes give the same pixels
     "backend.sdcpp.offload_to_cpu",
     "backend.sdcpp.clip_on_cpu",
@@ -165,6 +166,9 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.cpus_per_actor",
     "execution.address",
     "execution.max_attempts",
+    "execution.max_failed",
+    "execution.request_timeout_s",
+    "execution.shard_timeout_s",
     "execution.writer_threads",
 )
 

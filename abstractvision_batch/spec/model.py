@@ -218,6 +218,8 @@ class ProceduralBackendSpec(StrictModel):
     """Regular expression; a request whose prompt matches fails."""
     crash_when: RegularExpression | None = None
     """Regular expression; a request whose prompt matches ends its worker process."""
+    hang_when: RegularExpression | None = None
+    """Regular expression; a request whose prompt matches never ends, and cannot be cancelled."""
 
 
 class LoraFileSpec(StrictModel):
@@ -390,6 +392,12 @@ class ExecutionSpec(StrictModel):
     """Ray address; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
+    max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Failed rows, as a count or as a share of all requests, beyond which the run stops; raised, it goes on."""
+    request_timeout_s: Annotated[Number, Field(gt=0, le=604_800)] | None = None
+    """For one request's generation; a batch has the time of all its requests. What hangs is a failed row."""
+    shard_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
+    """For one shard's generation; requests that are not done by then are failed rows."""
     writer_threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads of a worker that encode and store while the next batch generates."""
 
