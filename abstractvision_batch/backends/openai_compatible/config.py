@@ -93,8 +93,10 @@ class OpenAICompatibleBackendConfig:
     @property
     def tasks(self) -> list[Task]:
         """What this configuration reaches."""
-        by_job = self.video_mode == "videos_api"
         tasks: list[Task] = ["text_to_image", "image_to_image"]
+        if self.shape == "sd_server":  # its videos are behind its own API alone
+            return tasks
+        by_job = self.video_mode == "videos_api"
         if by_job or self.text_to_video_path:
             tasks.append("text_to_video")
         if by_job or self.image_to_video_path:

@@ -90,6 +90,8 @@ def error_of(payload: Any) -> tuple[str | None, frozenset[str]]:
     if not isinstance(payload, dict):
         return None, frozenset()
     found = payload.get("error") or payload.get("detail") or payload.get("message")
+    if isinstance(found, str) and isinstance(payload.get("message"), str) and payload["message"] != found:
+        found = f"{found}: {payload['message']}"  # sd-server: the kind, then what happened
     if not isinstance(found, dict):
         return (None if found is None else found if isinstance(found, str) else json.dumps(found)), frozenset()
     inner = found.get("innererror")

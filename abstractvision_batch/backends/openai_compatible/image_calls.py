@@ -7,13 +7,13 @@ Not covered: videos (`video_calls`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, Shape
 from abstractvision_batch.backends.openai_compatible.form import Call
 from abstractvision_batch.backends.openai_compatible.input_images import read_images, read_mask
+from abstractvision_batch.backends.openai_compatible.sd_server import PLACES, prompt_with_arguments
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.types import ImageEditRequest, ImageGenerationRequest, VisionRequest
 
@@ -35,7 +35,8 @@ def image_generation_call(
     size = size_of(request, config)
     extra, images = checked_extra(request, several=several)
     own, not_sent = extension_fields(request, config)
-    fields: dict[str, Any] = {"prompt": prompt_of(request, config), "n": images, **model_field(config)}
+    prompt, extra = prompt_and_extra(request, extra, config)
+    fields: dict[str, Any] = {"prompt": prompt, "n": images, **model_field(config)}
     if config.family == "dall-e" or config.shape == "extended":
         fields["response_format"] = "b64_json"
     if size is not None:
@@ -69,7 +70,8 @@ def image_edit_call(request: ImageEditRequest, config: OpenAICompatibleBackendCo
     )
     if request.mask is not None:
         uploads.append(read_mask(request.mask, image))
-    fields: dict[str, Any] = {"prompt": prompt_of(request, config), **model_field(config)}
+    prompt, extra = prompt_and_extra(request, extra, config)
+    fields: dict[str, Any] = {"prompt": prompt, **model_field(config)}
     if images > 1:
         fields["n"] = images
     if size is not None:
@@ -101,23 +103,17 @@ def extension_fields(
     given = {name: getattr(request, name) for name in EXTENSIONS if getattr(request, name, None) is not None}
     if config.shape == "extended":
         return {config.field_names.get(name, name): value for name, value in given.items()}, ()
-    in_prompt = _SD_SERVER if config.shape == "sd_server" else {}
+    in_prompt = PLACES if config.shape == "sd_server" else {}
     return {}, tuple(name for name in given if name not in in_prompt)
 
 
-def prompt_of(request: VisionRequest, config: OpenAICompatibleBackendConfig) -> str:
-    """The prompt; for sd-server with its parameters, which it reads from there and nowhere else."""
-    prompt = request.prompt or ""
-    if config.shape != "sd_server":
-        return prompt
-    arguments: dict[str, Any] = {}
-    for name, path in _SD_SERVER.items():
-        if (value := getattr(request, name, None)) is not None:
-            place = arguments
-            for key in path[:-1]:
-                place = place.setdefault(key, {})
-            place[path[-1]] = value
-    return f"{prompt}<sd_cpp_extra_args>{json.dumps(arguments)}</sd_cpp_extra_args>" if arguments else prompt
+def prompt_and_extra(
+    request: VisionRequest, extra: dict[str, Any], config: OpenAICompatibleBackendConfig
+) -> tuple[str, dict[str, Any]]:
+    """The prompt and further fields; sd-server's parameters are in the prompt, which it reads them from alone."""
+    if config.shape == "sd_server":
+        return prompt_with_arguments(request, extra)
+    return request.prompt or "", extra
 
 
 def size_of(request: VisionRequest, config: OpenAICompatibleBackendConfig) -> str | None:
@@ -167,13 +163,3 @@ def seed_of(request: VisionRequest, fields: Mapping[str, Any], shape: Shape) -> 
         return request.seed
     seed = fields.get("seed")
     return seed if isinstance(seed, int) else None
-
-
-#: Where sd-server's JSON in the prompt has each parameter.
-_SD_SERVER: dict[str, tuple[str, ...]] = {
-    "negative_prompt": ("negative_prompt",),
-    "seed": ("seed",),
-    "strength": ("strength",),
-    "steps": ("sample_params", "sample_steps"),
-    "guidance_scale": ("sample_params", "guidance", "txt_cfg"),
-}

@@ -15,7 +15,6 @@ from abstractvision_batch.backends.openai_compatible.image_calls import (
     checked_extra,
     extension_fields,
     model_field,
-    prompt_of,
     seed_of,
     size_of,
 )
@@ -48,7 +47,7 @@ def _job_call(
     """A form always, as the official client sends it."""
     size = size_of(request, config)
     own, not_sent = extension_fields(request, config)
-    fields: dict[str, Any] = {"prompt": prompt_of(request, config), **model_field(config)}
+    fields: dict[str, Any] = {"prompt": request.prompt or "", **model_field(config)}
     if size is not None:
         fields["size"] = size
         if config.shape == "extended":
