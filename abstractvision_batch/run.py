@@ -188,10 +188,15 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         plan = build_plan(loaded, Path(folder))
         if record is None:
             check_model(loaded)
-            record = build_record(
-                loaded.spec, spec_path=loaded.path, base_dir=loaded.base_dir, card=loaded.card, plan=plan
-            )
             with _placed(loaded, "output", "path"):
+                record = build_record(
+                    loaded.spec,
+                    spec_path=loaded.path,
+                    base_dir=loaded.base_dir,
+                    card=loaded.card,
+                    plan=plan,
+                    conditional_put=store.probe_conditional_put(),
+                )
                 record = write_record(store, record)
             _require_same_run(record, loaded, plan.prompts_digest)
         if plan.files != record.plan.files:

@@ -75,8 +75,6 @@ def gs_server() -> Iterator[StoreServer]:
     server.start()
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        # Else gcsfs asks over gRPC what kind of bucket it is, for 60 s an operation.
-        environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         store_server = StoreServer("gs", {"token": "anon"})
         store_server.make_bucket()
         yield store_server

@@ -65,7 +65,15 @@ class RunRecord:
         return ModelCard.from_json(self.data["card"])
 
 
-def build_record(spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, plan: PlanSummary) -> RunRecord:
+def build_record(
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    plan: PlanSummary,
+    conditional_put: bool | None,
+) -> RunRecord:
     """The record of a new run."""
     data = {
         "format": FORMAT,
@@ -79,6 +87,7 @@ def build_record(spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCa
         "spec": spec.model_dump(mode="json"),
         "card": card.to_json(),
         "plan": plan.to_json(),
+        "conditional_put": conditional_put,
         "environment": describe_environment(),
     }
     return RunRecord(data)
