@@ -18,10 +18,13 @@ from typing import Any
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.limits import FailureLimit
-from abstractvision_batch.execute.manifest import MANIFEST, list_parts, missing_shards
+from abstractvision_batch.execute.manifest import MANIFEST, count_failed, list_parts, missing_shards
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
+from abstractvision_batch.execute.row_filter import parse_condition
 from abstractvision_batch.execute.run_record import RunRecord, differing_fields
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
+from abstractvision_batch.plan.columns import manifest_schema
+from abstractvision_batch.plan.read import read_schema
 from abstractvision_batch.report.run_report import CONTACT_SHEET
 from abstractvision_batch.run import (
     Ending,
@@ -147,7 +150,11 @@ def choose_rows(run: Run, where: str | None) -> dict[int, int]:
         SpecError: the condition is wrong.
     """
     parts = list_parts(run.store)
-    done = set(range(run.plan.shards)) - set(missing_shards(run.plan, parts))
-    again = Retry(parts={shard: tuple(parts[shard]) for shard in done}, where=where)
-    counts = {shard: rows_to_run(run.store, run.plan, shard, again).table.num_rows for shard in sorted(done)}
-    return {shard: rows for shard, rows in counts.items() if rows}
+    missing = set(missing_shards(run.plan, parts))
+    failed = {shard: rows for shard, rows in count_failed(run.store).items() if shard not in missing}
+    if where is None:
+        return failed
+    parse_condition(where, manifest_schema(read_schema(run.store.open, run.plan)))  # wrong also where nothing failed
+    again = Retry(parts={shard: tuple(parts[shard]) for shard in failed}, where=where)
+    chosen = {shard: rows_to_run(run.store, run.plan, shard, again).table.num_rows for shard in failed}
+    return {shard: rows for shard, rows in chosen.items() if rows}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
@@ -95,10 +96,18 @@ def count_rows(store: Store) -> RowCounts:
     """Count outcomes over the merged manifest where it is up to date, else over the parts."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    for table in _status_tables(store):
+    for table in _tables(store, ["status", "error_kind"]):
         statuses.update(_value_counts(table["status"]))
         kinds.update(_value_counts(table["error_kind"]))
     return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())))
+
+
+def count_failed(store: Store) -> dict[int, int]:
+    """Failed rows of each shard that has any, in order."""
+    counts: Counter[int] = Counter()
+    for table in _tables(store, ["shard", "status"]):
+        counts.update(_value_counts(table.filter(pc.field("status") == "failed")["shard"]))
+    return dict(sorted(counts.items()))
 
 
 def is_merged(store: Store) -> bool:
@@ -158,16 +167,16 @@ def _parts_digest(parts: dict[int, list[int]]) -> bytes:
     return hashlib.sha256(names.encode()).hexdigest().encode()
 
 
-def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+def _value_counts(column: pa.ChunkedArray) -> dict[Any, int]:
     counts = {one["values"].as_py(): one["counts"].as_py() for one in column.value_counts()}
     return {value: count for value, count in counts.items() if value is not None}
 
 
-def _status_tables(store: Store) -> Iterator[pa.Table]:
-    columns = ["status", "error_kind"]
+def _tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Rows of the merged manifest if it is up to date, else of the parts."""
     if not is_merged(store):
         yield from iter_rows(store, columns)
         return
     with store.open(MANIFEST) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=columns):
+        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
             yield pa.Table.from_batches([batch])
