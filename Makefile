@@ -46,7 +46,7 @@ model: setup-dev  ## train the embedded model from scratch (hours on a CPU, minu
 	$(BIN)/python -m training.shapes64.train
 
 model-adherence: setup  ## how often the embedded model draws what held-out prompts say
-	$(BIN)/python -m training.shapes64.evaluate
+	$(BIN)/python -m training.shapes64.evaluate --model abstractvision_batch/models/shapes64
 
 schema: setup  ## rewrite avbatch.schema.json from the spec's models
 	$(BIN)/python -m abstractvision_batch.spec.schema

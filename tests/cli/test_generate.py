@@ -60,7 +60,7 @@ def generate_json(*args: str) -> dict[str, Any]:
 
 @pytest.mark.model
 def test_the_embedded_model_draws_without_any_option(tmp_path: Path) -> None:
-    """With its card's guidance of 2.5: at the pipeline's own 7.5 the picture breaks."""
+    """With its card's guidance of 2.5, not the pipeline's own 7.5."""
     answer = generate_json("a large red circle on a white background", "--seed", "7", "--steps", "8")
 
     (output,) = answer["outputs"]

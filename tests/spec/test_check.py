@@ -55,11 +55,11 @@ def test_a_backend_that_does_not_run_the_model_is_named_with_those_that_do() -> 
 
 def test_params_and_every_value_of_matrix_and_zip_are_checked_by_the_card() -> None:
     assert _problems_of(
-        params={"guidance_scale": 9.5, "fps": 8},
+        params={"guidance_scale": 12.5, "fps": 8},
         matrix={"steps": [20, 101], "width": [64, 65]},
         zip={"height": [64, 128]},
     ) == (
-        "params.guidance_scale: 9.5 is above the maximum 7 (allowed: 0 to 7; nearest: 7; registry/avbatch.yaml)",
+        "params.guidance_scale: 12.5 is above the maximum 10 (allowed: 0 to 10; nearest: 10; registry/avbatch.yaml)",
         "params.fps: this model's card has no parameter fps for text_to_image (it has: prompt, seed, negative_prompt, "
         "width, height, steps, guidance_scale; registry/avbatch.yaml)",
         "matrix.steps[1]: 101 is above the maximum 100 (allowed: 1 to 100; nearest: 100; registry/avbatch.yaml)",
