@@ -30,6 +30,10 @@ def run(
     registry: RegistryOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    new_run: Annotated[
+        bool,
+        typer.Option("--new-run", help="If output.path holds another run, go beside it, to output.path-2 or so on."),
+    ] = False,
 ) -> None:
     """Run a job. The same command again resumes it, and does nothing once it is complete."""
     from abstractvision_batch.spec.env import resolve_options
@@ -37,10 +41,13 @@ def run(
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
     # Only now what a wrong spec need not wait for.
+    from abstractvision_batch.new_output import choose_output
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
     from abstractvision_batch.run import run as run_job
 
+    if new_run:
+        loaded = choose_output(loaded)
     # What a library prints on the way is no result.
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = run_job(loaded, on_progress=on_progress)

@@ -138,7 +138,7 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
     shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
     raise SpecError(
         f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
-        f"{found.data['created_at']} ({shown}) (choose another output.path, or remove that folder)"
+        f"{found.data['created_at']} ({shown}) (choose another output.path, or --new-run)"
     )
 
 

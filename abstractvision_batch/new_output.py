@@ -1,0 +1,34 @@
+"""`avbatch run --new-run`: where a run goes whose output holds another one.
+
+The other run stays as it is; the new one goes beside it, as `<output.path>-2`, or the next number that is free. Running
+the same command again finds the folder that it chose, because that holds the same run by then, and resumes there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.plan.build import prompts_digest
+from abstractvision_batch.run import open_output
+from abstractvision_batch.spec.identity import fingerprint
+from abstractvision_batch.spec.load import LoadedSpec
+
+
+def choose_output(loaded: LoadedSpec) -> LoadedSpec:
+    """The spec with the first output, by number, that holds no run or this one.
+
+    Raises:
+        SpecError: nothing can be written there.
+        StorageError: the outputs cannot be read.
+    """
+    own = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded), card=loaded.card)
+    path = loaded.spec.output.path.rstrip("/")
+    for number in count(1):
+        output = loaded.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
+        candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
+        record = read_record(open_output(candidate))
+        if record is None or record.fingerprint == own:
+            return candidate
+    raise AssertionError("unreachable")
