@@ -44,7 +44,6 @@ from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, open_run
-from abstractvision_batch.storage.local import TEMPORARY_PREFIX
 from abstractvision_batch.storage.store import Store
 
 #: Artifacts read at a time; each is in memory whole.
@@ -218,7 +217,7 @@ def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
     for folder in sorted({"", PARTS, ARTIFACTS, "report", *plan_folders}):
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
-            if file.name.startswith(TEMPORARY_PREFIX):
+            if file.name.startswith("."):  # what a write or a probe of the store has in hand
                 yield orphan(name, "a temporary file that a crash left", file.modified_at)
             elif folder == PARTS:
                 match = PART_NAME.match(file.name)

@@ -20,6 +20,7 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.merkle import MerkleTree
 from abstractvision_batch.run import run
 from abstractvision_batch.storage.store import open_store
+from tests.emulators import StoreServer
 from tests.jobs import MakeJob
 
 
@@ -128,6 +129,7 @@ def test_what_belongs_to_nothing_is_found_and_removed_once_it_is_old_enough(
     whole = audit(folder)
     names = (
         ".tmp-1",
+        ".probe-1",
         "artifacts/00001/.tmp-2",
         "artifacts/00001/zzz.png",
         "artifacts/00009/far.png",
@@ -252,23 +254,29 @@ def test_files_of_further_views_are_checked_too(make_job: MakeJob, tmp_path: Pat
     assert audit(folder) == whole
 
 
-def test_a_run_in_another_storage_is_audited_and_repaired_the_same(job: dict[str, Any]) -> None:
-    url = f"memory://{uuid.uuid4().hex}/run"
-    run({**job, "output": {"path": url}})
-    whole = audit(url)
-    store = open_store(url)
+@pytest.mark.parametrize("kind", ["memory", "s3", "gs", "abfs"])
+def test_a_run_in_any_store_is_audited_and_repaired_the_same(
+    job: dict[str, Any], request: pytest.FixtureRequest, kind: str
+) -> None:
+    server = StoreServer("memory") if kind == "memory" else request.getfixturevalue(f"{kind}_server")
+    url, options = server.new_url(), server.options
+    job = {**job, "output": {"path": url, "storage_options": options}}
+    run(job)
+    whole = audit(url, options)
+    assert (whole.findings, whole.files) == ((), 6)
+    store = open_store(url, options)
     store.delete(f"artifacts/00001/{store.list('artifacts/00001')[0]}")
-    store.put("artifacts/00002/zzz.png", b"left over")
+    for name in (".probe-left", "artifacts/00002/zzz.png"):
+        store.put(name, b"left over")
 
-    report = audit(url, repair=True, grace_s=0)
-    run({**job, "output": {"path": url}})
+    too_young = audit(url, options, repair=True, fast=True)
+    report = audit(url, options, repair=True, grace_s=-60)  # clocks may differ by a second
+    run(job)
 
-    assert (_kinds(report), report.removed, report.forgotten) == (
-        ["missing_file", "orphan"],
-        ("artifacts/00002/zzz.png",),
-        (1,),
-    )
-    assert audit(url) == whole
+    assert sorted(_kinds(too_young)) == ["missing_file", "orphan", "orphan"]
+    assert (too_young.removed, too_young.forgotten) == ((), (1,))
+    assert sorted(report.removed) == [".probe-left", "artifacts/00002/zzz.png"]
+    assert audit(url, options) == whole
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
