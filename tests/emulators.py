@@ -1,20 +1,22 @@
 """Object stores that run on this machine, started by the first test that asks and stopped with the session.
 
-S3 is moto's server and Google's is gcp-storage-emulator, both in threads of this process; Azure is Azurite, a Node
-program that npm installs once into the user's cache. Each listens on 127.0.0.1 and a free port, and the drivers find it
-through environment variables, as they find the real ones.
+S3 is moto's server in a thread of this process, Google's is gcp-storage-emulator, Azure is Azurite, a Node program that
+npm installs once into the user's cache. Each listens on 127.0.0.1 and a free port, and the drivers find it through
+environment variables, as they find the real ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,16 +71,22 @@ def s3_server() -> Iterator[StoreServer]:
 @pytest.fixture(scope="session")
 def gs_server() -> Iterator[StoreServer]:
     """A Google Cloud Storage that ignores `ifGenerationMatch`: two writers of one name are both told that they won."""
-    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    pytest.importorskip("gcp_storage_emulator")
     port = _free_port()
-    server = emulator.create_server("127.0.0.1", port, in_memory=True)
-    server.start()
-    with pytest.MonkeyPatch.context() as environment:
+    command = [
+        sys.executable,
+        "-m",
+        "gcp_storage_emulator",
+        "start",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        "--in-memory",
+    ]
+    with _started(command, port), pytest.MonkeyPatch.context() as environment:
         environment.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
         store_server = StoreServer("gs", {"token": "anon"})
         store_server.make_bucket()
         yield store_server
-    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -86,22 +94,16 @@ def abfs_server() -> Iterator[StoreServer]:
     """An Azure Blob Storage."""
     port = _free_port()
     command = [_azurite(), "--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
-    process = subprocess.Popen([*command, "--blobHost", "127.0.0.1", "--blobPort", str(port)])
-    try:
-        _wait_for_port(port, process)
-        with pytest.MonkeyPatch.context() as environment:
-            endpoint = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
-            environment.setenv(
-                "AZURE_STORAGE_CONNECTION_STRING",
-                f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};"
-                f"BlobEndpoint={endpoint};",
-            )
-            store_server = StoreServer("abfs")
-            store_server.make_bucket()
-            yield store_server
-    finally:
-        process.terminate()
-        process.wait(10)
+    command += ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    with _started(command, port), pytest.MonkeyPatch.context() as environment:
+        environment.setenv(
+            "AZURE_STORAGE_CONNECTION_STRING",
+            f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/{AZURITE_ACCOUNT};",
+        )
+        store_server = StoreServer("abfs")
+        store_server.make_bucket()
+        yield store_server
 
 
 def _azurite() -> str:
@@ -131,14 +133,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+@contextlib.contextmanager
+def _started(command: Sequence[str], port: int) -> Iterator[None]:
+    """A program that listens on the port; ended when the block is left."""
+    # Its log is dropped: clients that hang up early are tracebacks there.
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while True:
-        assert process.poll() is None, "the emulator ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the emulator does not answer"
+    try:
+        while not _listens(port):
+            assert process.poll() is None, f"{command[0]} ended"
+            assert time.monotonic() < deadline, f"{command[0]} does not answer"
             time.sleep(0.1)
-        else:
-            return
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

@@ -138,11 +138,7 @@ class ObjectStore:
 
     def _put_if_absent(self, name: str, put: Callable[..., object], holds_our_bytes: Callable[[], bool]) -> bool:
         def create() -> None:
-            # A store that ignores the condition would replace what is there; looking first leaves it only the moment
-            # between the two requests. A name is put once in a run, so the request more costs nothing that shows.
             with self._create_lock:
-                if self._exists(self._path(name)):
-                    raise FileExistsError(self._path(name))
                 try:
                     put(mode="create")
                 except Exception as exc:
@@ -150,8 +146,20 @@ class ObjectStore:
                         raise
                     put()
 
+        def is_ours() -> bool:
+            try:
+                return holds_our_bytes()
+            except FileNotFoundError:  # made by another and gone again
+                return False
+
         with self._errors(name, writing=True):
-            return put_if_absent(create, holds_our_bytes=holds_our_bytes, retries=self._retries, what=self.url_of(name))
+            return put_if_absent(
+                create,
+                exists=lambda: self._exists(self._path(name)),
+                holds_our_bytes=is_ours,
+                retries=self._retries,
+                what=self.url_of(name),
+            )
 
     def _exists(self, path: str) -> bool:
         # Not `fs.exists`: for many file systems any failure means no.

@@ -1,7 +1,8 @@
 """Try again what failed for a passing reason: exponential backoff with full jitter, bounded in tries and in time.
 
-A put may report failure although it succeeded: the answer was lost, not the object. So a put-if-absent that is
-tried again and then meets an object looks whether it holds exactly its own bytes, and counts it as its own if so.
+A put may report failure although it succeeded: the answer was lost, not the object. So a put-if-absent that meets an
+object which was not there when it looked compares the bytes, and counts the object as its own if they are equal. Two
+writers that put equal bytes in the same moment may both be told that they won; there is one object, and it is right.
 
 Not covered: giving up in the middle of a try, which the drivers' own timeouts do.
 """
@@ -64,24 +65,35 @@ class Retries:
 
 
 def put_if_absent(
-    put: Callable[[], object], *, holds_our_bytes: Callable[[], bool], retries: Retries, what: str
+    put: Callable[[], object],
+    *,
+    exists: Callable[[], bool],
+    holds_our_bytes: Callable[[], bool],
+    retries: Retries,
+    what: str,
 ) -> bool:
     """Whether this call created the object.
 
     Args:
         put: Raises what `classify` calls `Failure.EXISTS` where there is an object.
-        holds_our_bytes: Whether the object that is there equals what was put; asked after a failed try only.
+        exists: Asked before each try. A store that ignores the condition of `put` would replace what is there; asking
+            leaves it only the moment between the two requests.
+        holds_our_bytes: Whether the object equals what was put; asked where a put of ours may have made it.
         retries: How often and how long.
         what: For the log.
     """
 
     def attempt(tried: int) -> bool:
+        if exists():
+            return tried > 0 and holds_our_bytes()
         try:
             put()
         except Exception as exc:
             if classify(exc) is not Failure.EXISTS:
                 raise
-            return tried > 0 and holds_our_bytes()
+            # It appeared since we asked. HTTP clients send a PUT again by themselves when a kept connection turns out
+            # closed (aiohttp, below s3fs, adlfs and gcsfs), so the first of two PUTs of ours may have made it.
+            return holds_our_bytes()
         return True
 
     return retries.call_numbered(attempt, what=what)

@@ -22,6 +22,7 @@ from abstractvision_batch.storage.client_options import client_options
 from abstractvision_batch.storage.failures import classify, explain
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.objects import ObjectStore
+from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.stored_file import StoredFile
 
 #: Protocol → (module that must be importable, extra of this package that installs it).
@@ -89,12 +90,13 @@ class Store(Protocol):
         """What a person or another program opens."""
 
 
-def open_store(url: str, options: Mapping[str, Any] | None = None) -> Store:
+def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: Retries | None = None) -> Store:
     """The store at a path or URL.
 
     Args:
         url: A local path, or any fsspec URL (``s3://bucket/runs/a``, ``memory://a``).
         options: fsspec options with secrets resolved.
+        retries: How often and how long an object store's requests are tried.
 
     Raises:
         OptionalDependencyMissingError: the protocol's driver is not installed.
@@ -117,4 +119,4 @@ def open_store(url: str, options: Mapping[str, Any] | None = None) -> Store:
         return LocalStore(Path(root))
     if module == "s3fs":
         filesystem.retries = 1  # s3fs's own, over botocore's; see client_options
-    return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"))
+    return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"), retries=retries)

@@ -191,6 +191,14 @@ def test_a_put_that_reported_failure_but_succeeded_counts_as_ours(kind: str, tmp
         assert store.put_file_if_absent("a", tmp_path / "file") is True
 
 
+def test_a_put_that_the_client_sent_twice_by_itself_counts_as_ours() -> None:
+    """The first PUT makes the object and its answer is lost; the second one, which we never see, meets it."""
+    store, filesystem = faulty_store()
+    filesystem.faults = [Fault("pipe_file", _s3("PreconditionFailed", 412), done_first=True)]
+
+    assert store.put_if_absent("a", b"ours") is True
+
+
 def test_a_put_that_failed_while_another_writer_won_is_lost() -> None:
     store, filesystem = faulty_store()
     filesystem.faults = [Fault("pipe_file", RESET, also=lambda: filesystem._put("/bucket/run/a", b"theirs", "create"))]
@@ -224,7 +232,7 @@ def test_a_put_that_collides_with_another_is_put_again(other_wins: bool) -> None
 @pytest.mark.parametrize("error", [_s3("PreconditionFailed", 412), FileExistsError()])
 def test_a_race_that_the_server_decides_is_lost_without_another_try(error: Exception) -> None:
     store, filesystem = faulty_store()
-    filesystem.faults = [Fault("pipe_file", error)]
+    filesystem.faults = [Fault("pipe_file", error, also=lambda: filesystem._put("/bucket/run/a", b"theirs", "create"))]
 
     assert store.put_if_absent("a", b"ours") is False
     assert filesystem.calls.count("pipe_file") == 1

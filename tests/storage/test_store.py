@@ -71,8 +71,6 @@ def test_a_missing_name_is_a_storage_error_that_names_it(store: Store) -> None:
 
 
 def test_of_many_racing_writers_exactly_one_wins(store: Store) -> None:
-    if store.url.startswith("gs:"):
-        pytest.skip("gcp-storage-emulator ignores ifGenerationMatch; Google's own does not")
     for round_number in range(5):
         wins: list[int] = []
         barrier = threading.Barrier(8)
@@ -93,8 +91,9 @@ def test_of_many_racing_writers_exactly_one_wins(store: Store) -> None:
         for thread in threads:
             thread.join()
 
-        assert len(wins) == 1
-        assert store.read(f"part-{round_number}") == str(wins[0]).encode()
+        if not store.url.startswith("gs:"):  # gcp-storage-emulator ignores ifGenerationMatch; Google's own does not
+            assert len(wins) == 1
+        assert store.read(f"part-{round_number}") in [str(winner).encode() for winner in wins]
 
 
 def test_no_temporary_file_is_left_or_listed(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""A real S3 client against a server that throttles, breaks and hangs up: what no stand-in of the client can show."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.retries import Retries
+from abstractvision_batch.storage.store import Store, open_store
+from tests.emulators import StoreServer
+
+THROTTLED = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+
+
+@dataclass
+class FaultyS3:
+    """Moto behind a door: what stands in `faults` happens to the next requests of its method, in order."""
+
+    app: Callable[..., Iterable[bytes]]
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        self.requests.append(method)
+        fault = next((fault for fault in self.faults if fault[0] == method), None)
+        if fault is None:
+            return self.app(environ, start_response)
+        self.faults.remove(fault)
+        match fault[1]:
+            case "throttle":
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                start_response("503 Slow Down", [("Content-Type", "application/xml")])
+                return [THROTTLED]
+            case "done, then hang up":
+                list(self.app(environ, lambda *answer: None))
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        start_response("500 Nobody reads this", [])
+        return []
+
+
+@pytest.fixture
+def faulty_s3(s3_server: StoreServer) -> Iterator[tuple[Store, FaultyS3]]:
+    """A store of its own, and its server's faults."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    door = FaultyS3(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, door, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+    yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("fault", ["throttle", "hang up"])
+def test_reads_and_writes_pass_through_throttling_and_resets(faulty_s3: tuple[Store, FaultyS3], fault: str) -> None:
+    store, door = faulty_s3
+    door.faults = [("PUT", fault), ("PUT", fault), ("GET", fault)]
+
+    store.put("a", b"abc")
+
+    assert store.read("a") == b"abc"
+    assert (door.faults, door.requests.count("PUT"), door.requests.count("GET")) == ([], 3, 2)
+
+
+def test_a_put_if_absent_whose_answer_is_lost_is_still_ours(faulty_s3: tuple[Store, FaultyS3]) -> None:
+    store, door = faulty_s3
+    door.faults = [("PUT", "done, then hang up")]
+
+    assert store.put_if_absent("a", b"ours") is True
+
+    assert store.read("a") == b"ours"
+    assert store.put_if_absent("a", b"ours") is False
+
+
+def test_reading_a_stream_goes_on_after_a_reset(faulty_s3: tuple[Store, FaultyS3]) -> None:
+    store, door = faulty_s3
+    store.put("a", bytes(range(256)) * 4096)
+    with store.open("a") as stream:
+        assert stream.read(2) == b"\x00\x01"
+        door.faults = [("GET", "hang up")]
+        stream.seek(700_001)
+        assert stream.read(1) == bytes([700_001 % 256])
+        assert door.faults == []
+
+
+def test_a_server_that_always_throttles_is_a_storage_error_after_six_requests(
+    faulty_s3: tuple[Store, FaultyS3],
+) -> None:
+    """Six and not sixty: the client's own retries are off."""
+    store, door = faulty_s3
+    door.faults = [("PUT", "throttle")] * 40
+
+    with pytest.raises(StorageError, match="Reduce your request rate"):
+        store.put("a", b"1")
+
+    assert door.requests == ["PUT"] * 6
+
+
+def test_a_large_file_goes_up_in_parts_and_only_once(
+    s3_server: StoreServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("large") / "file"
+    with path.open("wb") as file:
+        file.truncate(101 << 20)  # s3fs puts less than 100 MiB in one request
+    store = open_store(s3_server.new_url())
+
+    assert store.put_file_if_absent("a", path) is True
+    assert store.put_file_if_absent("a", path) is False
+
+    assert store.scan("")[0].size_bytes == 101 << 20
