@@ -1,7 +1,7 @@
 """Wan in the shape of 1.3 billion parameters, which stable-diffusion.cpp fixes, in files of 28 MB: tensors share bytes.
 
-In the large ones every matrix is the start of one pool of random numbers, every bias zeros, every norm ones. The library
-copies what it reads, so a model takes 3 GB of memory all the same. Tried with 0.4.7; Python's safetensors refuses them.
+In the large ones every matrix is the start of one pool of random numbers, every bias zeros, every norm ones. What reads
+them copies them, so a model takes 3 GB of memory all the same. Tried with 0.4.7; Python's safetensors refuses them.
 """
 
 from __future__ import annotations
