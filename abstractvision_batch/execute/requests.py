@@ -8,7 +8,9 @@ from typing import Any
 
 import fsspec
 
-from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.errors import GenerationError, StorageError
+from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
@@ -70,11 +72,20 @@ class InputImages:
     def __call__(self, url: str) -> bytes:
         if url not in self._cache:
             try:
-                with fsspec.open(url, "rb", **self._options) as stream:
-                    data = stream.read()
-            except OSError as exc:
-                raise GenerationError(f"{url}: the input image cannot be read: {exc.strerror or exc}") from exc
+                data = Retries().call(lambda: self._read(url), what=url)
+            except Exception as exc:
+                match classify(exc):
+                    case None:
+                        raise
+                    case Failure.TRANSIENT:  # the store is down, not the row wrong
+                        raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
+                raise GenerationError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
             while len(self._cache) >= self._keep:
                 del self._cache[next(iter(self._cache))]
             self._cache[url] = data
         return self._cache[url]
+
+    def _read(self, url: str) -> bytes:
+        with fsspec.open(url, "rb", **self._options) as stream:
+            data: bytes = stream.read()
+            return data
