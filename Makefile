@@ -35,7 +35,7 @@ setup-sdcpp: .venv/.setup-sdcpp
 	touch $@
 
 .venv/.setup-dev: .venv/.setup
-	$(PIP) -e ".[ray,diffusers,dev]"
+	$(PIP) -e ".[ray,diffusers,openai,s3,gcs,azure,repl,dev]"
 	touch $@
 
 .venv/.setup-sdcpp: .venv/.setup-dev scripts/build_sdcpp.sh
