@@ -215,7 +215,7 @@ def test_on_ray_a_run_of_which_too_much_fails_stops(make_job: MakeJob, tmp_path:
     job = make_job(backend={"kind": "procedural", "fail_when": ".", "delay_s": 0.1}, execution=execution)
 
     stopped = run(job)
-    resumed = run({**job, "backend": {"kind": "procedural"}, "execution": {**execution, "max_failed": None}})
+    resumed = run({**job, "backend": {"kind": "procedural"}, "execution": SMALL})
 
     assert stopped.stopped is not None
     assert 4 <= stopped.failed < 20
