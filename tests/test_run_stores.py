@@ -193,3 +193,24 @@ def test_secrets_of_the_store_come_from_the_environment_and_stay_out_of_the_reco
     assert result.succeeded == 20
     assert json.loads(record)["spec"]["output"]["storage_options"] == {"connection_string": {"env": "MY_STORE"}}
     assert connection.encode() not in record
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_of_a_cluster_write_to_the_store_with_the_drivers_secrets(
+    s3_server: StoreServer, make_job: MakeJob, tmp_path: Path
+) -> None:
+    """They have none of their own: Ray may have been started long before, elsewhere."""
+    options = {
+        "endpoint_url": os.environ["AWS_ENDPOINT_URL_S3"],
+        "key": {"env": "AWS_ACCESS_KEY_ID"},
+        "secret": {"env": "AWS_SECRET_ACCESS_KEY"},
+    }
+    execution = {"batch_size": 2, "shard_size": 4, "executor": "ray"}
+    job = make_job(output={"path": s3_server.new_url(), "storage_options": options}, execution=execution)
+
+    result = run(job)
+
+    run(make_job())
+    assert result.succeeded == 20
+    assert _rows(open_run(result.path)) == _rows(open_run(tmp_path / "run"))
