@@ -4,7 +4,8 @@
 
 Each shard with such rows leaves one more part, with those rows alone; the merge takes the newest row of each request,
 and `attempts` adds up. Rows that succeeded are never generated again. A retried row may leave its pinned batch and is
-marked `perceptual` then. Interrupted, the same command goes on with what is still failed.
+marked `perceptual` then. `max_failed` is of the retried rows. Interrupted, the same command goes on with what is still
+failed.
 
 Not covered: shards that are not done yet; running the spec again does those.
 """
@@ -78,8 +79,7 @@ def retry(
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
         context = build_context(loaded, opened.store, opened.plan, again)
-        others_failed = opened.counts().failed - sum(chosen.values())
-        limit = FailureLimit(loaded.spec.execution.max_failed, opened.plan.requests, others_failed)
+        limit = FailureLimit(loaded.spec.execution.max_failed, sum(chosen.values()))
         ending = run_on_executor(context, list(chosen), tracker, limit)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()

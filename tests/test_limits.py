@@ -152,15 +152,16 @@ def test_a_run_that_reaches_its_limit_with_the_last_shard_is_complete(make_job: 
     assert len(_rows(result.path)) == 20
 
 
-def test_a_retry_stops_too_and_counts_what_it_does_not_retry(make_job: MakeJob, tmp_path: Path) -> None:
-    failing = {"kind": "procedural", "fail_when": "fox|cat|dog"}
-    run(make_job(backend=failing))
+def test_a_retry_stops_when_too_much_of_what_it_retries_fails_again(make_job: MakeJob, tmp_path: Path) -> None:
+    """12 of 20 failed, in shards of 4; the limit says nothing of those that are not retried."""
+    run(make_job(backend={"kind": "procedural", "fail_when": "fox|cat|dog"}))
 
-    stopped = retry(tmp_path / "run", where="prompt <> 'a dog'", overrides=["execution.max_failed=5"])
-    healed = retry(tmp_path / "run", overrides=["execution.max_failed=5", "backend.fail_when=null"])
+    stopped = retry(tmp_path / "run", where="prompt <> 'a dog'", overrides=["execution.max_failed=0.25"])
+    healed = retry(tmp_path / "run", overrides=["execution.max_failed=1", "backend.fail_when=null"])
 
     assert (stopped.generated, stopped.failed) == (4, 12)
     assert stopped.stopped is not None
+    assert "4 of 8 requests failed" in stopped.stopped
     assert (healed.stopped, healed.failed) == (None, 0)
 
 
