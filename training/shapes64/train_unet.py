@@ -29,7 +29,7 @@ from diffusers import UNet2DConditionModel
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.shapes64.architecture import build_scheduler, build_unet, encode_prompts, latents_of
@@ -117,6 +117,12 @@ def diffusion_loss(
     return functional.mse_loss(predicted, signal * noise - spread * latents)
 
 
+def blend_weights(average: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+    """The moving average of one weight after another step; short at first, or it would remember the random start."""
+    decay = min(EMA_DECAY, (int(count) + 1) / (int(count) + 10))
+    return torch.lerp(current, average, decay)
+
+
 def average_gradients(parameters: list[torch.nn.Parameter], processes: int) -> None:
     """Replace each gradient by its mean over the processes and clip the whole to norm 1."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -147,8 +153,7 @@ def run_process(rank: int, options: UnetTraining, meeting: str) -> None:
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
     device = torch.device(options.device)
     unet = _first_weights(options).train().to(device)
-    keep = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
-    average = AveragedModel(unet, multi_avg_fn=keep)
+    average = AveragedModel(unet, avg_fn=blend_weights)
     optimizer = torch.optim.AdamW(unet.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True)
     parameters = list(unet.parameters())
     step, before = 0, 0.0
