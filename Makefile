@@ -29,12 +29,12 @@ setup: .venv/.setup
 setup-dev: .venv/.setup-dev
 setup-sdcpp: .venv/.setup-sdcpp
 
-.venv/.setup: pyproject.toml constraints.txt
+.venv/.setup: pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -e ".[ray,diffusers]"
 	touch $@
 
-.venv/.setup-dev: .venv/.setup
+.venv/.setup-dev: .venv/.setup Makefile
 	$(PIP) -e ".[ray,diffusers,openai,s3,gcs,azure,repl,dev]"
 	touch $@
 
