@@ -28,7 +28,7 @@ from abstractvision_batch.cli.status_command import status
 EXIT_CODES = """\b
 Exit codes:
   0    every request succeeded
-  1    the run finished and some rows failed
+  1    the run finished and some rows failed, or an audit found something
   2    the spec or the command line is wrong; nothing was started
   3    a dependency, a model or a server is missing
   4    storage or cluster failure; running again resumes
