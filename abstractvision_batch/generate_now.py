@@ -19,8 +19,9 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.spec.backend_sections import BackendSpec, OpenAIBackendSpec
+from abstractvision_batch.spec.fields import StrictModel
 from abstractvision_batch.spec.messages import explain
-from abstractvision_batch.spec.model import BackendSpec, OpenAIBackendSpec, StrictModel
 from abstractvision_batch.spec.positions import format_path
 from abstractvision_batch.spec.suggestions import foreign_name_of
 from abstractvision_batch.types import TASK_OF_REQUEST, Task

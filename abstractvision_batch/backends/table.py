@@ -20,7 +20,7 @@ from abstractvision_batch.types import TASKS, Task
 
 if TYPE_CHECKING:
     from abstractvision_batch.registry.cards import ModelCard
-    from abstractvision_batch.spec.model import BackendSpec
+    from abstractvision_batch.spec.backend_sections import BackendSpec
 
 ENTRY_POINT_GROUP = "abstractvision_batch.backends"
 

@@ -28,7 +28,7 @@ from abstractvision_batch.cli.output import format_size
 from abstractvision_batch.errors import AbstractVisionError
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.model import ProceduralBackendSpec
+from abstractvision_batch.spec.backend_sections import ProceduralBackendSpec
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
 
 #: Extra → the modules that it installs.

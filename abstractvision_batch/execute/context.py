@@ -13,7 +13,8 @@ from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.cards import ModelCard
-from abstractvision_batch.spec.model import BackendSpec, JobSpec
+from abstractvision_batch.spec.backend_sections import BackendSpec
+from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.store import Store, open_store
 
 

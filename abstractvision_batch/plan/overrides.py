@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param
-from abstractvision_batch.spec.model import MAX_SEED, Params
+from abstractvision_batch.spec.fields import MAX_SEED
+from abstractvision_batch.spec.model import Params
 
 _FLOATS = frozenset({"guidance_scale", "strength"})
 _EXACT_FLOAT = 2**53

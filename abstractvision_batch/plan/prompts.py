@@ -12,8 +12,8 @@ from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.readers import PromptFile
 from abstractvision_batch.plan.template import RowError
+from abstractvision_batch.spec.fields import MAX_SEED
 from abstractvision_batch.spec.load import LoadedSpec
-from abstractvision_batch.spec.model import MAX_SEED
 
 
 class Prompt(NamedTuple):

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param, check_params
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.messages import explain
-from abstractvision_batch.spec.model import JobSpec, OpenAIBackendSpec, Params
+from abstractvision_batch.spec.model import JobSpec, Params
 from abstractvision_batch.spec.positions import FieldPath, show
 from abstractvision_batch.spec.suggestions import did_you_mean, foreign_name_of
 

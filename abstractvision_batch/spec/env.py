@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.spec.model import FromEnv
+from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.positions import FieldPath, show
 
 #: The only fields in which `${NAME}` is replaced; a list's elements count as the field.

@@ -22,7 +22,8 @@ from pydantic import BaseModel
 
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
-from abstractvision_batch.spec.model import FromEnv, JobSpec
+from abstractvision_batch.spec.fields import FromEnv
+from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.type_words import is_model, members, unwrap
 
 FINGERPRINT_VERSION = 1

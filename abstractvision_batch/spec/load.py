@@ -19,10 +19,11 @@ from pydantic import ValidationError
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.cards import ModelCard, load_cards
+from abstractvision_batch.spec.backend_sections import BackendSpec, DiffusersBackendSpec, SdcppBackendSpec
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
 from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
-from abstractvision_batch.spec.model import BackendSpec, DiffusersBackendSpec, JobSpec, SdcppBackendSpec
+from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.spec.yaml_reader import (

@@ -10,7 +10,7 @@ import annotated_types
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
-from abstractvision_batch.spec.model import FromEnv
+from abstractvision_batch.spec.fields import FromEnv
 
 NoneType = type(None)
 

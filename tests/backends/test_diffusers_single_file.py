@@ -20,7 +20,7 @@ from abstractvision_batch.backends.huggingface_diffusers.config import config_fr
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.model import DiffusersBackendSpec
+from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.types import ImageEditRequest, VisionRequest
 from tests.backends.original_names import checkpoint_of
 from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request

@@ -20,7 +20,7 @@ from abstractvision_batch.errors import (
     OptionalDependencyMissingError,
 )
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.model import (
+from abstractvision_batch.spec.backend_sections import (
     BackendSpec,
     DiffusersBackendSpec,
     LoraSpec,

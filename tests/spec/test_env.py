@@ -9,9 +9,9 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, resolve_options, resolve_secret
+from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.identity import leaf_fields
 from abstractvision_batch.spec.load import spec_from_mapping
-from abstractvision_batch.spec.model import FromEnv
 
 GOOD: dict[str, Any] = {
     "name": "demo",

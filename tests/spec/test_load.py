@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.spec.load import load_spec, spec_from_mapping
-from abstractvision_batch.spec.model import DiffusersBackendSpec
 
 GOOD: dict[str, Any] = {
     "name": "demo",

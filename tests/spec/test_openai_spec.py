@@ -9,8 +9,8 @@ import pytest
 
 from abstractvision_batch.backends.openai_compatible.config import config_from_fields
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.load import spec_from_mapping
-from abstractvision_batch.spec.model import OpenAIBackendSpec
 
 LOCAL = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1"}
 

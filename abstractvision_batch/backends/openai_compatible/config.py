@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.env import resolve_secret
-from abstractvision_batch.spec.model import FromEnv
+from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.types import Task
 
 #: `openai`: the fields of the official API and no others. `extended`: also seed, steps and so on, as local servers take
