@@ -60,7 +60,8 @@ async def persist(
                             value = await send()
                         except BackendBusyError as error:
                             if getattr(error, "overloaded", False):
-                                slot.overloaded(pause_s=min(_asked(error), MAX_RETRY_AFTER_S))
+                                # Others have no deadline before their turn, so this pause has to have one.
+                                slot.overloaded(pause_s=min(_asked(error), MAX_RETRY_AFTER_S, timeout_s))
                             raise
                         slot.succeeded()
                         return value
