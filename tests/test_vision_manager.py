@@ -433,7 +433,7 @@ def test_fault_parameters_beyond_the_card_are_refused_all_at_once(backend: Recor
     manager = VisionManager(backend, model_id="avbatch/shapes64")
 
     with pytest.raises(InvalidRequestError) as caught:
-        manager.generate_image("a fox", width=128, steps=9999, guidance_scale=7.5)
+        manager.generate_image("a fox", width=128, steps=9999, guidance_scale=75)
 
     assert [line.split(": ")[1] for line in caught.value.problems] == ["width", "steps", "guidance_scale"]
     assert "registry/" in str(caught.value)
