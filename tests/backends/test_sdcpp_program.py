@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 import time
@@ -18,6 +19,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp import (
     StableDiffusionCppBackendConfig,
     StableDiffusionCppVisionBackend,
 )
+from abstractvision_batch.backends.stable_diffusion_cpp import program as program_module
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import prepare_generation
 from abstractvision_batch.errors import (
@@ -257,6 +259,26 @@ def test_the_mode_is_chosen_by_what_is_there(program: FakeProgram, monkeypatch: 
         backend = StableDiffusionCppVisionBackend(StableDiffusionCppBackendConfig(mode=mode))
         with pytest.raises(OptionalDependencyMissingError, match=r"no program sd-(cli|server)"):
             _ = backend.mode
+
+
+def test_fault_a_missing_program_is_an_error_where_the_older_library_fetched_and_ran_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the newest release from the network, on by default, without a checksum."""
+    connections: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: connections.append(arguments))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: connections.append(arguments))
+    monkeypatch.setattr(program_module, "PACKAGE", "a_package_nobody_has")
+    monkeypatch.setenv("PATH", "")
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(safetensors({"model.diffusion_model.input_blocks.0.0.weight": (1,)}))
+    backend = StableDiffusionCppVisionBackend(StableDiffusionCppBackendConfig(model=str(model)))
+
+    for call in (backend.check_ready, backend.preload):
+        with pytest.raises(OptionalDependencyMissingError, match="not installed"):
+            call()
+
+    assert connections == []
 
 
 @pytest.mark.parametrize(
