@@ -249,7 +249,7 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
 
 
 def _same_rows(merged: pq.ParquetFile, parts: Iterator[pa.Table]) -> bool:
-    batches, waiting = merged.iter_batches(), merged.schema_arrow.empty_table()
+    batches, waiting = merged.iter_batches(use_threads=False), merged.schema_arrow.empty_table()
     for part in parts:
         while waiting.num_rows < part.num_rows:
             batch = next(batches, None)

@@ -322,7 +322,7 @@ class Run:
         """Every row that has a result: the merged manifest, or the parts so far."""
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
-                return pq.read_table(stream)
+                return pq.ParquetFile(stream).read(use_threads=False)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])
 
     def read_artifact(self, file_name: str) -> bytes:

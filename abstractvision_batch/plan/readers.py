@@ -219,7 +219,7 @@ class PromptFile:
         table = self._open_parquet(stream)
         line = 0
         try:
-            for batch in table.iter_batches(_PARQUET_BATCH_ROWS):
+            for batch in table.iter_batches(_PARQUET_BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     line += 1
                     yield line, row

@@ -70,7 +70,11 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
             end = start + file.metadata.row_group(group).num_rows
             inside = [position - start for position in positions if start <= position < end]
             if inside:
-                tables.append(file.read_row_group(group, columns=columns and list(columns)).take(pa.array(inside)))
+                tables.append(
+                    file.read_row_group(group, columns=columns and list(columns), use_threads=False).take(
+                        pa.array(inside)
+                    )
+                )
             start = end
         return pa.concat_tables(tables) if tables else file.schema_arrow.empty_table()
 
@@ -83,7 +87,7 @@ def read_outcomes(store: Store) -> Outcomes:
 
 def _iter_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
     with store.open(MANIFEST) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
+        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns), use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
