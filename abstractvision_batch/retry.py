@@ -19,20 +19,20 @@ from typing import Any
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.limits import FailureLimit
-from abstractvision_batch.execute.manifest import MANIFEST, count_failed, list_parts, missing_shards
+from abstractvision_batch.execute.manifest import count_failed, list_parts, missing_shards
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_filter import parse_condition
 from abstractvision_batch.execute.run_record import RunRecord, differing_fields
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.plan.columns import manifest_schema
 from abstractvision_batch.plan.read import read_schema
-from abstractvision_batch.report.run_report import CONTACT_SHEET
 from abstractvision_batch.run import (
     Ending,
     Run,
     RunResult,
     build_context,
     check_model,
+    describe_result,
     finish_run,
     load,
     open_run,
@@ -84,20 +84,7 @@ def retry(
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()
     counts = finish_run(opened.store, opened.record, tracker)
-    return RunResult(
-        path=opened.path,
-        requests=opened.plan.requests,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        generated=tracker.committed_rows,
-        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
-        elapsed_s=time.monotonic() - clock,
-        by_error_kind=counts.by_error_kind,
-        interrupted=ending.interrupted,
-        stopped=ending.stopped,
-        manifest_path=opened.store.url_of(MANIFEST) if opened.store.exists(MANIFEST) else None,
-        contact_sheet_path=opened.store.url_of(CONTACT_SHEET) if opened.store.exists(CONTACT_SHEET) else None,
-    )
+    return describe_result(opened.store, opened.record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 
 def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:

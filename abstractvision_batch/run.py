@@ -112,20 +112,7 @@ def run(
     record = start_run(loaded, store)
     tracker, ending = execute(loaded, store, record.plan, on_progress)
     counts = finish_run(store, record, tracker)
-    return RunResult(
-        path=store.url,
-        requests=record.plan.requests,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        generated=tracker.committed_rows,
-        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
-        elapsed_s=time.monotonic() - clock,
-        by_error_kind=counts.by_error_kind,
-        interrupted=ending.interrupted,
-        stopped=ending.stopped,
-        manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
-        contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
-    )
+    return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 
 def load(
@@ -291,6 +278,26 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
         tracker.on_phase("report")
         write_report(store, record.data)
     return count_rows(store)
+
+
+def describe_result(
+    store: Store, record: RunRecord, tracker: ProgressTracker, ending: Ending, counts: RowCounts, *, elapsed_s: float
+) -> RunResult:
+    """How the run stands, and what this invocation did of it."""
+    return RunResult(
+        path=store.url,
+        requests=record.plan.requests,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        generated=tracker.committed_rows,
+        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
+        elapsed_s=elapsed_s,
+        by_error_kind=counts.by_error_kind,
+        interrupted=ending.interrupted,
+        stopped=ending.stopped,
+        manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
+        contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
