@@ -40,6 +40,7 @@ from abstractvision_batch.execute.manifest import (
 )
 from abstractvision_batch.execute.merkle import MerkleTree
 from abstractvision_batch.execute.shard_audit import Finding, ShardAudit, audit_shard, orphan
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import write_report
@@ -241,7 +242,7 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
         return
     with store.open(MANIFEST) as stream:
         try:
-            same = _same_rows(pq.ParquetFile(stream), tables)
+            same = _same_rows(open_parquet(stream), tables)
         except pa.ArrowInvalid as exc:
             same, said = False, f"cannot be read: {exc} (--repair merges it anew)"
     if not same:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from abstractvision_batch.backends.table import create_backend, require_extra
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
@@ -38,6 +37,7 @@ from abstractvision_batch.execute.manifest import (
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
 from abstractvision_batch.execute.shard_rows import Retry
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
@@ -329,7 +329,7 @@ class Run:
         """Every row that has a result: the merged manifest, or the parts so far."""
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
-                return pq.ParquetFile(stream).read(use_threads=False)
+                return open_parquet(stream).read(use_threads=False)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])
 
     def read_artifact(self, file_name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ NAME = PACKAGE.name
 #: Lowest first; a module imports from its own row and lower ones. The longest matching prefix decides.
 LAYERS = (
     ("errors",),
-    ("types", "artifacts", "media"),
+    ("types", "artifacts", "media", "parquet"),
     ("spec", "registry", "model_capabilities"),
     ("plan",),
     ("backends", "storage", "vision_manager"),
@@ -101,6 +102,14 @@ def test_a_heavy_package_is_imported_in_its_own_place_only(package: str) -> None
         if any(name.split(".")[0] == package for name in _imports(path)):
             relative = path.relative_to(PACKAGE).as_posix()
             assert relative.startswith(HEAVY[package]), f"{relative} imports {package}"
+
+
+def test_parquet_is_opened_in_one_place_so_that_no_thread_of_arrow_outlives_a_reader() -> None:
+    """A thread that lets go of a Python buffer at the interpreter's end aborts the process, once in a few dozen."""
+    direct = re.compile(r"\b(ParquetFile|ParquetDataset|read_table|open_csv)\(|pyarrow\.dataset")
+    found = [path.relative_to(PACKAGE).as_posix() for path in _modules() if direct.search(path.read_text("utf-8"))]
+
+    assert found == ["parquet.py"]
 
 
 @pytest.mark.parametrize("code", [f"import {NAME}", f"from {NAME}.cli import main; main(['--help'])"])

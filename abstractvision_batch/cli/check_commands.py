@@ -132,12 +132,14 @@ def _write_plan(folder: Path, summary: PlanSummary, output: Path) -> None:
     """The whole plan as one file, however many files it has in a run; a row group stays a shard."""
     import pyarrow.parquet as pq
 
+    from abstractvision_batch.parquet import open_parquet
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, pq.read_schema(folder / summary.files[0].name), compression="zstd") as writer:
             for file in summary.files:
-                source = pq.ParquetFile(folder / file.name)
+                source = open_parquet(folder / file.name)
                 for group in range(source.metadata.num_row_groups):
-                    writer.write_table(source.read_row_group(group))
+                    writer.write_table(source.read_row_group(group, use_threads=False))
     except OSError as error:
         raise SpecError(f"{output}: cannot be written: {error.strerror or error}") from error

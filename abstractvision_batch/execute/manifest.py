@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.storage.store import Store
 
@@ -65,7 +66,7 @@ def read_part(store: Store, shard: int, attempt: int, columns: Sequence[str] | N
     name = part_name(shard, attempt)
     with store.open(name) as stream:
         try:
-            return pq.ParquetFile(stream).read(columns=list(columns) if columns else None, use_threads=False)
+            return open_parquet(stream).read(columns=list(columns) if columns else None, use_threads=False)
         except pa.ArrowInvalid as exc:
             raise StorageError(
                 f"{store.url_of(name)}: {exc} (the part is damaged: delete it and run again, which redoes its shard)"
@@ -178,5 +179,5 @@ def _tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
         yield from iter_rows(store, columns)
         return
     with store.open(MANIFEST) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns), use_threads=False):
+        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
             yield pa.Table.from_batches([batch])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.summary import PlanSummary
 
 
@@ -24,9 +25,7 @@ def read_shard(open_file: Callable[[str], BinaryIO], summary: PlanSummary, shard
     file = summary.file_of(shard)
     with open_file(file.name) as stream:
         try:
-            # Arrow's threads would let go of the stream, a Python object, at any later time: at the interpreter's end
-            # that aborts the process. A shard is small; threads gain nothing.
-            return pq.ParquetFile(stream).read_row_group(shard - file.first_shard, use_threads=False)
+            return open_parquet(stream).read_row_group(shard - file.first_shard, use_threads=False)
         except (pa.ArrowInvalid, IndexError) as error:
             raise StorageError(
                 f"{file.name}: shard {shard} cannot be read: {error} (the plan's file is damaged)"

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.sources import SourceFile
 
@@ -228,7 +229,7 @@ class PromptFile:
 
     def _open_parquet(self, stream: BinaryIO) -> pq.ParquetFile:
         try:
-            file = pq.ParquetFile(stream)
+            file = open_parquet(stream)
             str(file.schema_arrow)  # decodes every name, so that a damaged one is found here
             return file
         except (pa.ArrowException, OSError, ValueError) as error:

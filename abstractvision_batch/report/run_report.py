@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_rows
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
@@ -64,7 +64,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
 def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of the merged manifest, holding one row group at a time."""
     with store.open(MANIFEST) as stream:
-        file = pq.ParquetFile(stream)
+        file = open_parquet(stream)
         tables, start = [], 0
         for group in range(file.metadata.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
@@ -87,7 +87,7 @@ def read_outcomes(store: Store) -> Outcomes:
 
 def _iter_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
     with store.open(MANIFEST) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=list(columns), use_threads=False):
+        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
             yield pa.Table.from_batches([batch])
 
 
