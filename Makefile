@@ -2,6 +2,8 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Files, not tests, are shared out: a file's tests often share a Ray cluster or an emulator.
+TWO_WORKERS := -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 help:  ## these verbs
@@ -11,7 +13,7 @@ demo: setup  ## install, then run the main job on the embedded model: pictures, 
 	$(BIN)/avbatch run specs/demo.yaml
 
 test: setup-dev setup-sdcpp  ## install what the tests need (the first time it builds stable-diffusion.cpp), then run them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_WORKERS)
 
 test-all: setup-dev setup-sdcpp  ## the tests marked slow as well
 	$(BIN)/python -m pytest -m "slow or not slow"
