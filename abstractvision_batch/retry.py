@@ -17,15 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import count_failed, list_parts, missing_shards
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_filter import parse_condition
-from abstractvision_batch.execute.run_record import RunRecord, differing_fields
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.plan.columns import manifest_schema
 from abstractvision_batch.plan.read import read_schema
+from abstractvision_batch.recorded_run import find_run, load_recorded
 from abstractvision_batch.run import (
     Ending,
     Run,
@@ -34,13 +33,9 @@ from abstractvision_batch.run import (
     check_model,
     describe_result,
     finish_run,
-    load,
-    open_run,
     run_on_executor,
 )
-from abstractvision_batch.spec.env import resolve_options
-from abstractvision_batch.spec.identity import fingerprint
-from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
+from abstractvision_batch.spec.load import LoadedSpec
 
 
 def retry(
@@ -48,7 +43,6 @@ def retry(
     *,
     where: str | None = None,
     overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
     storage_options: Mapping[str, Any] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
@@ -58,7 +52,6 @@ def retry(
         run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
         where: A condition of SQL that failed rows must meet to be run again: ``error_kind = 'busy'``.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
-        registry_paths: More folders of model cards.
         storage_options: fsspec options of the run's store; by default those of its spec.
         on_progress: Called with the counts whenever they change.
 
@@ -70,7 +63,7 @@ def retry(
     """
     clock = time.monotonic()
     opened = find_run(run, storage_options)
-    loaded = load_again(run, opened.record, overrides=overrides, registry_paths=registry_paths)
+    loaded = load_recorded(run, opened.record, verb="a retry", overrides=overrides)
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()
@@ -85,49 +78,6 @@ def retry(
             ending = Ending()
     counts = finish_run(opened.store, opened.record, tracker)
     return describe_result(opened.store, opened.record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
-
-
-def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
-    """The run, by its place or by its spec.
-
-    Raises:
-        SpecError: it was not started.
-    """
-    if not isinstance(run, LoadedSpec):
-        return open_run(run, storage_options)
-    output = run.spec.output
-    return open_run(output.path, storage_options or resolve_options(output.storage_options, "output.storage_options"))
-
-
-def load_again(
-    run: str | Path | LoadedSpec,
-    record: RunRecord,
-    *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-) -> LoadedSpec:
-    """The spec to run with, checked to give the run's pixels.
-
-    Raises:
-        SpecError: it is wrong, or it would give other pixels.
-        DependencyError: what its backend or executor imports is not installed.
-    """
-    if isinstance(run, LoadedSpec):
-        loaded = load(run)
-    else:
-        data = record.data["spec"]
-        loaded = load(
-            spec_from_mapping(data, base_dir=record.base_dir, overrides=overrides, registry_paths=registry_paths)
-        )
-    # The prompts are in the plan already: their dataset is not read again.
-    digest = record.plan.prompts_digest
-    if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):
-        differing = list(differing_fields(record, loaded.spec, digest)) or [f"the card of {loaded.card.id}"]
-        raise SpecError(
-            f"{record.data['name']}: a retry gives the run's own pixels, and these fields would change them: "
-            f"{'; '.join(differing[:5])} (leave them as they are, or start a new run)"
-        )
-    return loaded
 
 
 def choose_rows(run: Run, where: str | None) -> dict[int, int]:

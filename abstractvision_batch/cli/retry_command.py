@@ -42,9 +42,7 @@ def retry(
     if path.endswith((".yaml", ".yml")) and Path(path).is_file():
         run = load_spec(path, overrides=overrides or (), registry_paths=registry or ())
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
-        result = retry_rows(
-            run, where=where, overrides=overrides or (), registry_paths=registry or (), on_progress=on_progress
-        )
+        result = retry_rows(run, where=where, overrides=overrides or (), on_progress=on_progress)
     if as_json:
         print_json({"ok": result.exit_code == 0, **result.to_json()})
     elif not quiet:

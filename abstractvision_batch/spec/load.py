@@ -123,8 +123,16 @@ def spec_from_mapping(
     base_dir: str | Path = ".",
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
+    card: ModelCard | None = None,
 ) -> LoadedSpec:
     """Checks a spec given as a mapping, as the Python API does; problems are placed at `<spec>`.
+
+    Args:
+        data: the spec's fields.
+        base_dir: where its relative paths start.
+        overrides: `dotted.key=value` each, applied in order before anything is checked.
+        registry_paths: more card files or folders; they win over the spec's own.
+        card: the model's card, in place of any registry: that of a run, as it was.
 
     Raises:
         SpecError: anything is wrong.
@@ -137,7 +145,7 @@ def spec_from_mapping(
     positions = Positions("<spec>", None, places)
     lines += [positions.problem(path, said) for path, said in problems]
     broken = frozenset(path for path, _ in problems)
-    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken)
+    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken, card)
 
 
 def _check_all(
@@ -147,6 +155,7 @@ def _check_all(
     registry_paths: Sequence[str | Path],
     lines: list[str],
     broken: frozenset[FieldPath],
+    own_card: ModelCard | None = None,
 ) -> LoadedSpec:
     """`lines` are problems found before; `broken` the fields they are about, which are not complained about again."""
     broken = frozenset(path for path in broken if not positions.is_overridden(path))
@@ -156,7 +165,10 @@ def _check_all(
     card: ModelCard | None = None
     if spec is not None:
         ignore = frozenset(wrong)
-        cards = _load_cards(spec, base_dir, registry_paths, problems)
+        if own_card is not None:
+            cards: dict[str, ModelCard] | None = {own_card.id: own_card}
+        else:
+            cards = _load_cards(spec, base_dir, registry_paths, problems)
         if cards is not None:
             if spec.model not in cards and any(path[0] == "registry" for path in ignore):
                 ignore |= {("model",)}  # its card may be where registry.paths was meant to say

@@ -1,0 +1,64 @@
+"""A run that was started, taken up again with what it recorded: its spec, its card, its plan.
+
+`retry`, `rerun` and `verify` give the run's own pixels, so they start here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.run_record import RunRecord, differing_fields
+from abstractvision_batch.run import Run, load, open_run
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.identity import fingerprint
+from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
+
+
+def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
+    """The run, by its place or by its spec.
+
+    Raises:
+        SpecError: it was not started.
+    """
+    if not isinstance(run, LoadedSpec):
+        return open_run(run, storage_options)
+    output = run.spec.output
+    return open_run(output.path, storage_options or resolve_options(output.storage_options, "output.storage_options"))
+
+
+def load_recorded(
+    run: str | Path | LoadedSpec,
+    record: RunRecord,
+    *,
+    verb: str,
+    overrides: Sequence[str] = (),
+) -> LoadedSpec:
+    """The spec to run with, checked to give the run's pixels.
+
+    Args:
+        run: The spec that wrote the run, which then says how; or its place, whose `run.json` says, card included.
+        record: The run.
+        verb: What the error message calls this, as ``a retry``.
+        overrides: ``dotted.key=value`` strings for fields that change no pixel.
+
+    Raises:
+        SpecError: it is wrong, or it would give other pixels.
+        DependencyError: what its backend or executor imports is not installed.
+    """
+    if isinstance(run, LoadedSpec):
+        loaded = load(run)
+    else:
+        data = record.data["spec"]
+        loaded = load(spec_from_mapping(data, base_dir=record.base_dir, overrides=overrides, card=record.card))
+    # The prompts are in the plan already: their dataset is not read again.
+    digest = record.plan.prompts_digest
+    if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):
+        differing = list(differing_fields(record, loaded.spec, digest)) or [f"the card of {loaded.card.id}"]
+        raise SpecError(
+            f"{record.data['name']}: {verb} gives the run's own pixels, and these fields would change them: "
+            f"{'; '.join(differing[:5])} (leave them as they are, or start a new run)"
+        )
+    return loaded
