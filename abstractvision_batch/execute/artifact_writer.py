@@ -12,23 +12,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from abstractvision_batch.errors import InvalidOutputError
-from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
-from abstractvision_batch.media.probe import probe, sniff_mime_type
-from abstractvision_batch.media.video import video_pixel_sha256
+from abstractvision_batch.execute.encoding import FILE_EXTENSIONS, encode_asset
 from abstractvision_batch.spec.model import OutputSpec
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.types import GeneratedAsset
 
 ARTIFACTS = "artifacts"
-FILE_EXTENSIONS = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/webp": ".webp",
-    "image/gif": ".gif",
-    "video/mp4": ".mp4",
-    "video/webm": ".webm",
-}
 
 
 def artifact_folder(shard: int) -> str:
@@ -63,33 +52,12 @@ class ArtifactWriter:
         return {**written[0], "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
 
     def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int) -> dict[str, Any]:
-        if asset.media_type == "video":
-            columns, data = _measure_video(asset)
-        else:
-            columns, data = self._encode_image(asset)
+        columns, data = encode_asset(asset, self._output)
         sha256 = hashlib.sha256(data).hexdigest()
         label = row["request_id"] if view == 0 else f"{row['request_id']}-v{view}"
         name = f"{artifact_folder(row['shard'])}/{label}-{sha256[:12]}{FILE_EXTENSIONS[columns['content_type']]}"
         self._store.put(name, data)
         return {**columns, "file_name": name, "size_bytes": len(data), "sha256": sha256}
-
-    def _encode_image(self, asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:
-        image = decode_image(asset.data, name="the generated image")
-        wanted = MIME_TYPES[self._output.image_format]
-        data = asset.data
-        if sniff_mime_type(data) != wanted:
-            data = encode_image(image, self._output.image_format, jpeg_quality=self._output.jpeg_quality)
-            if wanted == "image/jpeg":
-                image = decode_image(data)  # JPEG loses pixels: the hash is of what the file holds
-        columns = {
-            "content_type": wanted,
-            "pixel_sha256": pixel_sha256(image),
-            "media_width": image.width,
-            "media_height": image.height,
-            "media_frames": 1,
-            "duration_s": None,
-        }
-        return columns, data
 
 
 def _views_metadata(assets: Sequence[GeneratedAsset], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,19 +77,3 @@ def _views_metadata(assets: Sequence[GeneratedAsset], written: Sequence[Mapping[
         for asset, one in zip(assets, written, strict=True)
     ]
     return {**shared, "views": views}
-
-
-def _measure_video(asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:
-    mime_type = sniff_mime_type(asset.data)
-    if mime_type not in FILE_EXTENSIONS:
-        raise InvalidOutputError(f"the generated video is {mime_type or 'of no known type'}, not MP4 or WebM")
-    info = probe(asset.data, mime_type)
-    columns = {
-        "content_type": mime_type,
-        "pixel_sha256": video_pixel_sha256(asset.data),
-        "media_width": info.width,
-        "media_height": info.height,
-        "media_frames": info.frames,
-        "duration_s": info.duration_s,
-    }
-    return columns, asset.data
