@@ -8,14 +8,17 @@
       DependencyError                   a model, server or program is missing    run the command it names    exit 3
         OptionalDependencyMissingError  an extra is not installed                run the pip command         exit 3
       GenerationError                   one request failed                       a row in the manifest       exit 1
-        BackendBusyError                rate limit, timeout, 5xx                 retried first
-          RequestTimeoutError           execution.request_timeout_s passed       retried first, alone
-        ShardTimeoutError               execution.shard_timeout_s passed         avbatch retry
-        OutOfMemoryError                the batch did not fit                    split and retried
-        PolicyError                     the prompt was refused                   never retried
-        InvalidOutputError              black, NaN or undecodable output         never retried
-        GenerationCancelledError        the caller asked for the end             resume
-        WorkerCrashedError              the request ended its worker process     isolated and recorded
+                                        (error_class)
+        BackendBusyError                transient: rate limit, server error      tried again, with backoff
+          RequestTimeoutError           transient: request_timeout_s passed      tried again, alone
+        ShardTimeoutError               transient: shard_timeout_s passed        avbatch retry
+        InputUnavailableError           transient: an input's host fails         tried again, then avbatch retry
+        GenerationCancelledError        transient: the caller asked for the end  resume
+        OutOfMemoryError                resource: the batch did not fit          split
+        PolicyError                     policy: the prompt was refused           never tried again
+        InputImageError                 permanent: an input image is no use      never tried again
+        InvalidOutputError              permanent: black, NaN or undecodable     never tried again
+        WorkerCrashedError              permanent: it ended its worker process   isolated and recorded
       StorageError                      reading or writing a store failed        run again: resumes          exit 4
       ClusterError                      Ray could not be reached or died         run again: resumes          exit 4
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
@@ -25,6 +28,10 @@ pickling between Ray processes. A message reads ``where: what happened (what wou
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+ErrorClass = Literal["transient", "permanent", "resource", "policy"]
 
 
 class AbstractVisionError(Exception):
@@ -82,18 +89,24 @@ class OptionalDependencyMissingError(DependencyError):
 class GenerationError(AbstractVisionError):
     """One request failed. In a batch it becomes a row of the manifest and never reaches its neighbours.
 
-    ``error_kind`` is what the manifest's column of that name says.
+    ``error_kind`` and ``error_class`` are what the manifest's columns of these names say. The class decides what
+    follows: transient is tried again with backoff, resource is split, permanent and policy would fail the same way.
     """
 
     error_kind = "generation"
-    retryable = False
+    error_class: ErrorClass = "permanent"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed when it is tried again."""
+        return self.error_class == "transient"
 
 
 class BackendBusyError(GenerationError):
     """Rate limit, timeout, connection reset or server error: worth another attempt."""
 
     error_kind = "busy"
-    retryable = True
+    error_class = "transient"
 
 
 class RequestTimeoutError(BackendBusyError):
@@ -106,30 +119,47 @@ class ShardTimeoutError(GenerationError):
     """The request's shard took longer than the job allows it; the request may never have been tried."""
 
     error_kind = "timeout"
+    error_class = "transient"
 
 
-class OutOfMemoryError(GenerationError):
-    """The forward pass did not fit in memory; a smaller batch may."""
+class InputUnavailableError(GenerationError):
+    """The host of an input image failed, however often it was asked; the request was never sent."""
 
-    error_kind = "out_of_memory"
-
-
-class PolicyError(GenerationError):
-    """The backend refused the prompt or the image."""
-
-    error_kind = "policy"
-
-
-class InvalidOutputError(GenerationError):
-    """The backend answered with black, NaN or undecodable output."""
-
-    error_kind = "invalid_output"
+    error_kind = "input"
+    error_class = "transient"
 
 
 class GenerationCancelledError(GenerationError):
     """The caller asked for the end while this request was running."""
 
     error_kind = "cancelled"
+    error_class = "transient"
+
+
+class OutOfMemoryError(GenerationError):
+    """The forward pass did not fit in memory; a smaller batch may."""
+
+    error_kind = "out_of_memory"
+    error_class = "resource"
+
+
+class PolicyError(GenerationError):
+    """The backend refused the prompt or the image."""
+
+    error_kind = "policy"
+    error_class = "policy"
+
+
+class InputImageError(GenerationError):
+    """An input image or mask is missing, unreadable or no image."""
+
+    error_kind = "input"
+
+
+class InvalidOutputError(GenerationError):
+    """The backend answered with black, NaN or undecodable output."""
+
+    error_kind = "invalid_output"
 
 
 class WorkerCrashedError(GenerationError):

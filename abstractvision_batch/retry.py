@@ -7,6 +7,9 @@ and `attempts` adds up. Rows that succeeded are never generated again. A retried
 marked `perceptual` then. `max_failed` is of the retried rows. Interrupted, the same command goes on with what is still
 failed.
 
+Without a condition every failed row is run again, permanent failures and refused prompts too: whoever asks has mended
+something. ``error_class = 'transient'`` picks those that only time mends.
+
 Not covered: shards that are not done yet; running the spec again does those.
 """
 
@@ -50,7 +53,7 @@ def retry(
 
     Args:
         run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
-        where: A condition of SQL that failed rows must meet to be run again: ``error_kind = 'busy'``.
+        where: A condition of SQL that failed rows must meet to be run again: ``error_class = 'transient'``.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
         storage_options: fsspec options of the run's store; by default those of its spec.
         on_progress: Called with the counts whenever they change.

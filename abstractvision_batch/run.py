@@ -61,6 +61,7 @@ class RunResult:
     """Rows that were done before."""
     elapsed_s: float
     by_error_kind: dict[str, int]
+    by_error_class: dict[str, int]
     interrupted: bool
     stopped: str | None
     """Why the run stopped by itself, before all was done."""
@@ -293,6 +294,7 @@ def describe_result(
         skipped=counts.succeeded + counts.failed - tracker.committed_rows,
         elapsed_s=elapsed_s,
         by_error_kind=counts.by_error_kind,
+        by_error_class=counts.by_error_class,
         interrupted=ending.interrupted,
         stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,

@@ -26,7 +26,9 @@ def retry(
     where: Annotated[
         str | None,
         typer.Option(
-            "--where", metavar="SQL", help="Only failed rows that meet a condition, as \"error_kind = 'busy'\"."
+            "--where",
+            metavar="SQL",
+            help="Only failed rows that meet a condition, as \"error_class = 'transient'\"; by default all of them.",
         ),
     ] = None,
     overrides: SetOption = None,

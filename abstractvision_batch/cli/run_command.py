@@ -96,7 +96,7 @@ def _summarise(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, .
 def describe_failures(failures: tuple[FailureGroup, ...]) -> Iterator[str]:
     """Kinds of failure with an example each, the most frequent first."""
     for group in failures[:SHOWN_FAILURES]:
-        yield f"  {group.rows:,} × {group.error_kind}, for example {group.request_id}:"
+        yield f"  {group.rows:,} × {group.error_kind} ({group.error_class}), for example {group.request_id}:"
         yield f"    {one_line(group.error_message, width=160)}"
         yield f"    prompt: {one_line(group.prompt, width=100)}"
     if len(failures) > SHOWN_FAILURES:

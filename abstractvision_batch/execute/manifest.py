@@ -40,6 +40,7 @@ class RowCounts:
     succeeded: int
     failed: int
     by_error_kind: dict[str, int]
+    by_error_class: dict[str, int]
 
 
 def list_parts(store: Store) -> dict[int, list[int]]:
@@ -97,10 +98,12 @@ def count_rows(store: Store) -> RowCounts:
     """Count outcomes over the merged manifest where it is up to date, else over the parts."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    for table in _tables(store, ["status", "error_kind"]):
+    classes: Counter[str] = Counter()
+    for table in _tables(store, ["status", "error_kind", "error_class"]):
         statuses.update(_value_counts(table["status"]))
         kinds.update(_value_counts(table["error_kind"]))
-    return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())))
+        classes.update(_value_counts(table["error_class"]))
+    return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())), dict(sorted(classes.items())))
 
 
 def count_failed(store: Store) -> dict[int, int]:

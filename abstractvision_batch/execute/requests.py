@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from abstractvision_batch.errors import GenerationError, StorageError
+from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
 from abstractvision_batch.storage.failures import Failure, classify, explain
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.types import (
@@ -21,13 +21,18 @@ from abstractvision_batch.types import (
 )
 
 LoadBytes = Callable[[str], bytes]
+#: Each image's own host, which may never come back; a store is one for all, and without it no row can be done.
+WEB = ("http://", "https://")
 
 
 def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionRequest:
     """The request that a plan row describes.
 
     Raises:
-        GenerationError: an input image cannot be read any more.
+        InputImageError: an input image cannot be read any more.
+        InputUnavailableError: the web server of an input image fails.
+        StorageError: the object store of an input image fails.
+        GenerationError: the plan has what no request can say.
     """
     extra = json.loads(row["params_json"] or "{}")
     image = load_bytes(row["input_image"]) if row["input_image"] else None
@@ -77,9 +82,11 @@ class InputImages:
                 match classify(exc):
                     case None:
                         raise
+                    case Failure.TRANSIENT if url.startswith(WEB):
+                        raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
                     case Failure.TRANSIENT:  # the store is down, not the row wrong
                         raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
-                raise GenerationError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
+                raise InputImageError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
             while len(self._cache) >= self._keep:
                 del self._cache[next(iter(self._cache))]
             self._cache[url] = data

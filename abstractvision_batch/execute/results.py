@@ -27,6 +27,7 @@ class RowResult:
 
     status: str
     error_kind: str | None = None
+    error_class: str | None = None
     error_message: str | None = None
     attempts: int = 1
     attempt: int = 0
@@ -58,6 +59,7 @@ def failed_columns(error: GenerationError) -> dict[str, Any]:
     return {
         "status": "failed",
         "error_kind": error.error_kind,
+        "error_class": error.error_class,
         "error_message": " ".join(str(error).split())[:MAX_ERROR_CHARACTERS],
     }
 

@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
-from abstractvision_batch.errors import GenerationCancelledError, GenerationError, InvalidOutputError, OutOfMemoryError
+from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
 from abstractvision_batch.execute.context import RunContext, worker_name
 from abstractvision_batch.execute.limits import TimeLimits
@@ -142,7 +142,7 @@ class ShardRunner:
         for row, outcome, future in pending:
             try:
                 columns = {"status": "ok", "reproducibility": _reproducibility(outcome), **future.result()}
-            except InvalidOutputError as error:
+            except GenerationError as error:  # the backend's bytes are no image or video
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, columns)
 
@@ -170,7 +170,7 @@ class ShardRunner:
                 if isinstance(item, GenerationCancelledError):
                     raise item
                 outcomes[position] = BatchOutcome(item, attempt, together and whole, started_at, latency_s)
-            waiting = [position for position in waiting if _retryable(outcomes[position].item)]
+            waiting = [position for position in waiting if _class_of(outcomes[position].item) == "transient"]
         for position in set(requests) - set(outcomes):
             outcomes[position] = BatchOutcome(limits.timeout(), 0, True, datetime.now(UTC), 0.0)
         return [outcomes[position] for position in range(len(batch))]
@@ -186,7 +186,7 @@ class ShardRunner:
         except GenerationCancelledError as error:
             items = [error] * len(requests)
         late = cancelled() and not limits.cancelled()
-        if len(requests) > 1 and any(isinstance(item, OutOfMemoryError) for item in items):
+        if len(requests) > 1 and any(_class_of(item) == "resource" for item in items):
             half = len(requests) // 2
             parts = [*self._forward(requests[:half], limits), *self._forward(requests[half:], limits)]
             return [(item, False) for item, _ in parts]
@@ -216,8 +216,8 @@ class ShardRunner:
         return None if device is None else str(device)
 
 
-def _retryable(item: BatchItem) -> bool:
-    return isinstance(item, GenerationError) and item.retryable
+def _class_of(item: BatchItem) -> ErrorClass | None:
+    return item.error_class if isinstance(item, GenerationError) else None
 
 
 def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> None:

@@ -43,6 +43,7 @@ RESULT_SCHEMA = pa.schema(
     [
         ("status", pa.string()),
         ("error_kind", pa.string()),
+        ("error_class", pa.string()),
         ("error_message", pa.string()),
         ("attempts", pa.int64()),
         ("attempt", pa.int64()),

@@ -90,14 +90,15 @@ def _failures(outcomes: Outcomes) -> str:
     if not outcomes.failures:
         return ""
     rows = "\n".join(
-        f"| `{group.error_kind}` | {group.rows:,} | {_cell(group.error_message)} |" for group in outcomes.failures
+        f"| `{group.error_kind}` | {group.error_class} | {group.rows:,} | {_cell(group.error_message)} |"
+        for group in outcomes.failures
     )
     return f"""## Failed requests
 
 A failed request is a row like any other, with `status` = `failed`.
 
-| error_kind | rows | for example |
-|---|---|---|
+| error_kind | error_class | rows | for example |
+|---|---|---|---|
 {rows}
 """
 

@@ -14,6 +14,7 @@ SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("status", pa.string()),
         ("error_kind", pa.string()),
+        ("error_class", pa.string()),
         ("error_message", pa.string()),
         ("size_bytes", pa.int64()),
     ]

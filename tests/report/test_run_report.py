@@ -66,7 +66,7 @@ def test_the_readme_counts_the_whole_manifest_not_the_sample(folder: Path) -> No
     text = (folder / "README.md").read_text(encoding="utf-8")
 
     assert "| succeeded | 116 |" in text
-    assert "| `generation` | 4 |" in text
+    assert "| `generation` | permanent | 4 |" in text
     assert "![some of the pictures](report/contact-sheet.png)" in text
     assert (folder / "report/contact-sheet.png").is_file()
 
