@@ -27,7 +27,18 @@ LAYERS = (
     ("plan",),
     ("backends", "storage", "vision_manager"),
     ("execute", "report"),
-    ("run", "recorded_run", "audit", "retry", "rerun", "verify", "new_output", "generate_now", "integrations"),
+    (
+        "run",
+        "recorded_run",
+        "audit",
+        "retry",
+        "pixel_comparison",
+        "rerun",
+        "verify",
+        "new_output",
+        "generate_now",
+        "integrations",
+    ),
     ("cli", "__main__"),
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.

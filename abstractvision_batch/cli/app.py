@@ -19,10 +19,12 @@ from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
 from abstractvision_batch.cli.provider_models_command import provider_models
 from abstractvision_batch.cli.repl_command import repl
+from abstractvision_batch.cli.rerun_command import rerun
 from abstractvision_batch.cli.retry_command import retry
 from abstractvision_batch.cli.run_command import run
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
+from abstractvision_batch.cli.verify_command import verify
 
 # \b keeps the lines as they are.
 EXIT_CODES = """\b
@@ -69,6 +71,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": status,
     "retry": retry,
     "audit": audit,
+    "rerun": rerun,
+    "verify": verify,
     "generate": generate,
     "repl": repl,
     "init": init,

@@ -38,6 +38,7 @@ EXTRAS = {
     "sdcpp": ("stable_diffusion_cpp",),
     "openai": ("httpx",),
     "repl": ("prompt_toolkit",),
+    "compare": ("skimage", "imagehash"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),

@@ -59,11 +59,11 @@ def run(
         shown = [asdict(group) for group in failures]
         print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
     elif not quiet:
-        print_lines(*_summarise(loaded.spec, result, failures))
+        print_lines(*summarise_run(loaded.spec, result, failures))
     raise typer.Exit(result.exit_code)
 
 
-def _summarise(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...]) -> Iterator[str]:
+def summarise_run(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...]) -> Iterator[str]:
     """What was done and where it is, on one screen."""
     if result.generated == 0 and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"

@@ -9,7 +9,7 @@ Not covered: which artifacts belong together (`diff`, `verify`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Literal
@@ -96,23 +96,18 @@ def compare_pixels(there: Rgb, here: Rgb) -> Comparison:
     )
 
 
-def summarise(comparisons: Mapping[str, Comparison]) -> dict[str, int]:
-    """How many of each verdict."""
-    counts = dict.fromkeys(("identical", "close", "different"), 0)
-    for comparison in comparisons.values():
-        counts[comparison.verdict] += 1
-    return counts
+def worst(comparisons: Iterable[Comparison]) -> Comparison:
+    """The one of the greatest difference; IDENTICAL where there are none."""
+    return max(comparisons, key=_rank, default=IDENTICAL)
 
 
 def _compare_frames(there: Iterator[Rgb], here: Iterator[Rgb]) -> Comparison:
-    worst = IDENTICAL
+    found = IDENTICAL
     for number, (one, other) in enumerate(zip_longest(there, here)):
         if one is None or other is None:
             return Comparison("different", note=f"one video ends after {number} frames")
-        found = compare_pixels(one, other)
-        if _rank(found) > _rank(worst):
-            worst = found
-    return worst
+        found = worst((found, compare_pixels(one, other)))
+    return found
 
 
 def _rank(comparison: Comparison) -> tuple[int, float]:

@@ -1,0 +1,44 @@
+"""`rerun`: execute the plan of a run again."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, SetOption
+from abstractvision_batch.cli.output import print_json, print_lines
+from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.run_command import summarise_run
+from abstractvision_batch.cli.status_command import RunArgument, locate_run
+
+
+def rerun(
+    path: RunArgument,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="Folder or URL of the new run.", show_default=False)
+    ],
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Execute the frozen plan of a run again, elsewhere; the same command again resumes.
+
+    --set takes fields that change no pixel.
+    """
+    from abstractvision_batch.rerun import rerun as execute_again
+    from abstractvision_batch.run import open_run
+
+    folder, options = locate_run(path, [], [])
+    with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
+        result = execute_again(
+            folder, output, overrides=overrides or (), storage_options=options, on_progress=on_progress
+        )
+    if as_json:
+        print_json({"ok": result.exit_code == 0, **result.to_json()})
+    elif not quiet:
+        print_lines(*summarise_run(open_run(folder, options).record.spec, result, ()))
+        print_lines(f"compare    avbatch diff {folder} {output}")
+    raise typer.Exit(result.exit_code)

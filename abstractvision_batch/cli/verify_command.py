@@ -1,0 +1,115 @@
+"""`verify`: generate rows of a run again and compare, with one line for each that does not match."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, SetOption
+from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
+from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.status_command import RunArgument, locate_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from abstractvision_batch.media.compare import Comparison
+    from abstractvision_batch.verify import RowVerdict, VerifyReport
+
+#: Rows that are printed; `--json` has all of them.
+SHOWN_ROWS = 20
+
+
+def verify(
+    path: RunArgument,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", min=1, metavar="N", help="How many rows, spread over what the requests differ in (8)."
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every row.")] = False,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="A row by its request id, with the batch that it was in; repeatable."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="PATH", help="Keep what is generated in this folder or URL."),
+    ] = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Generate rows of a run again, in a temporary place, and compare the pixels. Exits with 1 if they do not match.
+
+    --set takes fields that change no pixel, as execution.executor=inline.
+    """
+    if sum((sample is not None, everything, bool(ids))) > 1:
+        raise typer.BadParameter("one of --sample, --all and --id", param_hint="--sample")
+    from abstractvision_batch.verify import DEFAULT_SAMPLE
+    from abstractvision_batch.verify import verify as verify_rows
+
+    folder, options = locate_run(path, [], [])
+    with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
+        report = verify_rows(
+            folder,
+            sample=None if everything else sample or DEFAULT_SAMPLE,
+            ids=ids or (),
+            output=output,
+            overrides=overrides or (),
+            storage_options=options,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json({"ok": report.exit_code == 0, **report.to_json()})
+    elif not quiet:
+        print_lines(*_describe(report))
+        if output is not None:
+            print_lines(f"kept       {output} (avbatch diff {folder} {output})")
+    raise typer.Exit(report.exit_code)
+
+
+def _describe(report: VerifyReport) -> Iterator[str]:
+    wrong = [row for row in report.rows if row.verdict in ("mismatch", "failed")]
+    for row in wrong[:SHOWN_ROWS]:
+        yield f"{row.request_id}: {row.verdict} ({row.reproducibility}): {_reason(row)}"
+        yield f"    prompt: {one_line(row.prompt, width=100)}"
+    if len(wrong) > SHOWN_ROWS:
+        yield f"and {len(wrong) - SHOWN_ROWS:,} more (--json has them all)"
+    if wrong:
+        yield ""
+    yield f"run        {report.path}"
+    yield f"generated  {plural(len(report.rows), 'row')} again, of {report.succeeded:,} that can be verified"
+    if report.rows:
+        share = f"{100 * report.identical / len(report.rows):.4g} %"
+        yield f"identical  {report.identical:,} of {len(report.rows):,}, {share}"
+        yield f"match      {report.count('match'):,}; mismatch {len(wrong):,}"
+    if report.interrupted:
+        yield "interrupted: not all rows were generated again"
+    elif report.rows:
+        rows = plural(len(report.rows), "row")
+        yield "verified" if report.exit_code == 0 else f"not verified: {len(wrong):,} of {rows} differ"
+
+
+def _reason(row: RowVerdict) -> str:
+    return row.note or "nothing to compare" if row.comparison is None else describe_comparison(row.comparison)
+
+
+def describe_comparison(found: Comparison) -> str:
+    """The figures of a comparison, on one line."""
+    if found.note is not None:
+        return found.note
+    if found.verdict == "identical":
+        return "identical"
+    figures = [f"{found.verdict}", f"PSNR {found.psnr_db:.1f} dB", f"largest difference {found.max_difference}"]
+    if found.ssim is not None:
+        figures.insert(2, f"SSIM {found.ssim:.4f}")
+    if found.changed_pixels is not None:
+        figures.append(f"{100 * found.changed_pixels:.3g} % of the pixels")
+    if found.phash_distance is not None:
+        figures.append(f"pHash {found.phash_distance} of 64 bits")
+    return ", ".join(figures)

@@ -1,0 +1,134 @@
+"""`avbatch rerun`: executes the frozen plan of a run again, with what the run recorded, into another output.
+
+    run.json → its spec and card → its plan files, byte for byte → execute → merge → report
+
+Nothing is planned anew: prompt files may have changed or gone. Interrupted, the same command resumes.
+
+Not covered: whether the pixels are the same (`diff`; `verify` does both for a sample).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
+from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, write_record
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.recorded_run import load_recorded
+from abstractvision_batch.run import (
+    Ending,
+    Run,
+    RunResult,
+    check_model,
+    describe_result,
+    execute,
+    finish_run,
+    open_output,
+    open_run,
+)
+from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.store import Store
+
+
+def rerun(
+    run: str | Path,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: ProgressListener | None = None,
+) -> RunResult:
+    """Execute a run's plan again.
+
+    Args:
+        run: Folder or URL of the run.
+        output: Folder or URL of the new one.
+        overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
+        storage_options: fsspec options of the store of `run`; those of `output` are the spec's, or overridden.
+        on_progress: Called with the counts whenever they change.
+
+    Raises:
+        SpecError: there is no run, an override would change pixels, or the output holds another run.
+        DependencyError: a model or a package is missing.
+        StorageError: reading or writing failed; the same command resumes.
+        ClusterError: Ray failed; the same command resumes.
+    """
+    clock = time.monotonic()
+    source = open_run(run, storage_options)
+    loaded = load_recorded(run, source.record, verb="a rerun", overrides=[*redirect(source, output), *overrides])
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        copy_plan(source, Path(folder))
+        store, record, tracker, ending = execute_plan(source, loaded, source.plan, Path(folder), on_progress)
+    counts = finish_run(store, record, tracker)
+    return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
+
+
+def redirect(source: Run, output: str | Path) -> list[str]:
+    """Overrides that send a run's spec to another output; options of a store go with it only to one of its kind."""
+    moved = [f"output.path={json.dumps(str(output))}"]
+    if _protocol(source.record.spec.output.path) != _protocol(str(output)):
+        moved.append("output.storage_options={}")
+    return moved
+
+
+def copy_plan(source: Run, folder: Path) -> None:
+    """Copy the files of a run's plan into a local folder."""
+    for file in source.plan.files:
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.store.read(file.name))
+
+
+def execute_plan(
+    source: Run, loaded: LoadedSpec, plan: PlanSummary, folder: Path, on_progress: ProgressListener | None
+) -> tuple[Store, RunRecord, ProgressTracker, Ending]:
+    """Execute a plan that was planned before, the whole of a run's or a part, in the output of `loaded`.
+
+    Args:
+        source: The run that it is of.
+        loaded: Its spec, with the new output.
+        plan: The plan; its files are in `folder`.
+        folder: A local folder.
+        on_progress: Called with the counts whenever they change.
+
+    Raises:
+        SpecError: the output holds another run.
+    """
+    store = open_output(loaded)
+    record = read_record(store)
+    if record is None:
+        check_model(loaded)
+        record = write_record(store, _new_record(source, loaded, plan, store.probe_conditional_put()))
+    if record.plan.files != plan.files or record.data.get("rerun_of", {}).get("run_id") != source.record.data["run_id"]:
+        raise SpecError(
+            f"{store.url}: holds another run, {record.data['name']} of {record.data['created_at']} "
+            "(choose another output)"
+        )
+    for file in plan.files:
+        store.put_file_if_absent(file.name, folder / file.name)
+    tracker, ending = execute(loaded, store, plan, on_progress)
+    return store, record, tracker, ending
+
+
+def _protocol(url: str) -> str:
+    return url.split("://", 1)[0] if "://" in url else "file"
+
+
+def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:
+    record = build_record(
+        loaded.spec,
+        spec_path=str(source.record.data["spec_path"]),
+        base_dir=loaded.base_dir,
+        card=loaded.card,
+        plan=plan,
+        conditional_put=conditional_put,
+    )
+    origin = {"path": source.path, "run_id": source.record.data["run_id"]}
+    return replace(record, data={**record.data, "rerun_of": origin})
