@@ -21,6 +21,7 @@ from abstractvision_batch.types import (
     ImageToVideoRequest,
     MultiAngleRequest,
     ProviderModelInfo,
+    Task,
     VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
@@ -129,7 +130,11 @@ class VisionBackend(ABC):
         return ()
 
     def environment(self) -> dict[str, Any]:
-        """Describe what the pixels depend on beside the request (device, dtype, versions), as plain JSON values."""
+        """Describe what the pixels depend on beside the request, as plain JSON values; complete once it is preloaded.
+
+        `device` and `device_name` go into every row of a job; the rest (dtype, threads, switches, the native library)
+        into the description of its worker.
+        """
         return {}
 
     def check_ready(self) -> None:  # noqa: B027 - a hook, not a duty
@@ -139,8 +144,8 @@ class VisionBackend(ABC):
             DependencyError: a model, a program or a key is missing.
         """
 
-    def preload(self) -> None:  # noqa: B027 - a hook, not a duty
-        """Load what the first request would load. May be called more than once."""
+    def preload(self, task: Task | None = None) -> None:  # noqa: B027 - a hook, not a duty
+        """Load what the first request would load, a request of `task` if it is given. May be called more than once."""
 
     def unload(self) -> None:  # noqa: B027 - a hook, not a duty
         """Free what was loaded; the next request loads it again. May be called more than once."""

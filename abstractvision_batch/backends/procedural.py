@@ -7,7 +7,6 @@ prompt, seed, steps and guidance at a glance and depend on nothing else, so the 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from PIL import Image
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.drawing import Picture, Plane, draw
+from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
 from abstractvision_batch.media.images import Rgb, decode_image, encode_image, raw_rgb, to_rgb_array
 from abstractvision_batch.media.video import encode_video
@@ -30,6 +30,7 @@ from abstractvision_batch.types import (
     ImageGenerationRequest,
     ImageToVideoRequest,
     MultiAngleRequest,
+    Task,
     VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
@@ -141,10 +142,15 @@ class ProceduralVisionBackend(VisionBackend):
         return VisionBackendCapabilities(supported_tasks=list(TASKS), supports_mask=True)
 
     def environment(self) -> dict[str, Any]:
-        """Describe the host; the pixels depend on none of it."""
-        return {"device": "cpu", "dtype": "float32", "versions": {"numpy": np.__version__}, "host": platform.machine()}
+        """Describe the processor; the pixels depend on it no more than NumPy's arithmetic does."""
+        return {
+            "device": "cpu",
+            "device_name": processor_name(),
+            "dtype": "float32",
+            "versions": {"numpy": np.__version__},
+        }
 
-    def preload(self) -> None:
+    def preload(self, task: Task | None = None) -> None:
         """Wait as long as loading takes, once."""
         if not self._loaded:
             time.sleep(self.config.load_s)

@@ -65,9 +65,9 @@ class _Worker:
         self._runner: ShardRunner | None = None
 
     def load(self) -> None:
-        backend = self._context.create_backend()
-        backend.preload()
-        self._runner = ShardRunner(self._context, backend)
+        runner = ShardRunner(self._context, self._context.create_backend())
+        runner.load()
+        self._runner = runner
 
     def run_shard(self, shard: int) -> ShardSummary:
         return self._loaded.run_shard(shard, cancelled=_is_cancelled, on_rows=self._note(shard))

@@ -46,6 +46,8 @@ class RowResult:
     latency_s: float | None = None
     worker: str | None = None
     device: str | None = None
+    device_name: str | None = None
+    environment_id: str | None = None
     metadata_json: str | None = None
 
     @property

@@ -7,20 +7,15 @@ planned it; secrets stay names of environment variables.
 from __future__ import annotations
 
 import json
-import platform
-import socket
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch import __version__
 from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.execute.environment import describe_driver
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
@@ -29,8 +24,6 @@ from abstractvision_batch.storage.store import Store
 
 RECORD = "run.json"
 FORMAT = 1
-#: Packages whose version can change pixels or the plan's bytes.
-RECORDED_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "pillow", "pyarrow", "ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ def build_record(
         "card": card.to_json(),
         "plan": plan.to_json(),
         "conditional_put": conditional_put,
-        "environment": describe_environment(),
+        "environment": describe_driver(),
     }
     return RunRecord(data)
 
@@ -140,34 +133,6 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
         f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
         f"{found.data['created_at']} ({shown}) (choose another output.path, or --new-run)"
     )
-
-
-def describe_environment() -> dict[str, Any]:
-    """The software and the host that planned the run, as JSON."""
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "avbatch": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "argv": sys.argv[:1],
-        "packages": versions,
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the working tree that the run was started from; None outside of one."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def differing_fields(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:

@@ -21,6 +21,8 @@ from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
 from abstractvision_batch.execute.context import RunContext, worker_name
+from abstractvision_batch.execute.environment import describe_worker
+from abstractvision_batch.execute.environment_files import WorkerEnvironment, put_environment
 from abstractvision_batch.execute.limits import TimeLimits
 from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
@@ -56,6 +58,19 @@ class ShardRunner:
         self._load_bytes = InputImages(context.prompt_options)
         self._writer = ArtifactWriter(self._store, context.spec.output, threads=context.spec.execution.writer_threads)
         self._worker = worker_name()
+        self._environment: WorkerEnvironment | None = None
+
+    def load(self) -> None:
+        """Load the model, and record what this worker is. Done by the first shard if nobody did; then does nothing.
+
+        Raises:
+            DependencyError: the model or a package is missing.
+            StorageError: the record cannot be written.
+        """
+        if self._environment is not None:
+            return
+        self._backend.preload(self._context.spec.task)
+        self._environment = put_environment(self._store, describe_worker(self._backend))
 
     def run_shard(
         self,
@@ -95,6 +110,7 @@ class ShardRunner:
         Returns:
             Result by plan index, one for every row.
         """
+        self.load()
         limits = TimeLimits(self._context.spec.execution, cancelled)
         results: dict[int, RowResult] = {}
         generated = failed = 0
@@ -201,6 +217,7 @@ class ShardRunner:
         return found
 
     def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
+        assert self._environment is not None  # nothing is generated before it is loaded
         return RowResult(
             **columns,
             attempts=outcome.attempts,
@@ -208,12 +225,10 @@ class ShardRunner:
             finished_at=outcome.started_at + timedelta(seconds=outcome.latency_s),
             latency_s=outcome.latency_s,
             worker=self._worker,
-            device=self._device(),
+            device=self._environment.device,
+            device_name=self._environment.device_name,
+            environment_id=self._environment.id,
         )
-
-    def _device(self) -> str | None:
-        device = self._backend.environment().get("device")
-        return None if device is None else str(device)
 
 
 def _class_of(item: BatchItem) -> ErrorClass | None:

@@ -62,6 +62,8 @@ RESULT_SCHEMA = pa.schema(
         ("latency_s", pa.float64()),
         ("worker", pa.string()),
         ("device", pa.string()),
+        ("device_name", pa.string()),
+        ("environment_id", pa.string()),
         ("metadata_json", pa.string()),
     ]
 )

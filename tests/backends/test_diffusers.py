@@ -325,6 +325,26 @@ def test_threads_are_set_when_the_model_is_loaded(tiny_sd: Path) -> None:
 
         assert torch.get_num_threads() == 1
         assert backend.environment()["threads"] == 1
+        assert backend.environment()["switches"]["torch_threads"] == 1
+
+
+def test_the_environment_names_the_switches_that_choose_kernels(tiny_sd: Path) -> None:
+    import torch
+
+    with make_backend(tiny_sd) as backend:
+        before = backend.environment()
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = True
+        try:
+            after = backend.environment()
+        finally:
+            torch.use_deterministic_algorithms(False)
+            torch.backends.cudnn.benchmark = False
+
+    changed = {name for name, value in after["switches"].items() if value != before["switches"][name]}
+    assert changed == {"deterministic_algorithms", "cudnn_benchmark"}
+    assert before["cpu_capability"]
+    assert before["device_name"]
 
 
 def test_unload_frees_the_weights(tiny_sd: Path) -> None:

@@ -52,6 +52,16 @@ def digest(item: BatchItem) -> str:
     return pixel_sha256(decode_image(item.data))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_environment_tells_builds_of_the_library_apart(mode: str, sdcpp_models: Path) -> None:
+    with StableDiffusionCppVisionBackend(config_for(mode, sdcpp_models)) as backend:
+        environment = backend.environment()
+
+    assert environment["library"].startswith("libstable-diffusion")
+    assert len(environment["library_sha256"]) == 64
+    assert environment["device_name"]
+
+
 @pytest.fixture(scope="module")
 def backends(sdcpp_models: Path) -> Iterator[dict[str, StableDiffusionCppVisionBackend]]:
     """One backend per mode, kept for the module."""

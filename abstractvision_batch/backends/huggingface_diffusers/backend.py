@@ -7,7 +7,6 @@ Not covered: what a request becomes (`prepare`, `views`), the pass itself (`forw
 
 from __future__ import annotations
 
-import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +39,7 @@ from abstractvision_batch.types import (
     ImageGenerationRequest,
     ImageToVideoRequest,
     MultiAngleRequest,
+    Task,
     VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
@@ -154,20 +154,22 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         return VisionBackendCapabilities(supported_tasks=tasks, supports_mask="inpaint" in kinds)
 
     def environment(self) -> dict[str, Any]:
-        """Describe device, dtype, threads and versions: the pixels depend on each."""
-        import torch
-
+        """Describe device, dtype, threads, switches and versions: the pixels depend on each."""
         from abstractvision_batch.backends.huggingface_diffusers.loading import resolve_device, resolve_dtype
+        from abstractvision_batch.backends.huggingface_diffusers.torch_state import (
+            describe_device,
+            describe_libraries,
+            describe_switches,
+        )
 
         device = resolve_device(self.config.device)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         return {
             "device": str(device),
-            "device_name": name or platform.machine(),
+            **describe_device(device),
             "dtype": str(resolve_dtype(self.config, device)).removeprefix("torch."),
             "threads": self.config.threads,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cuda": torch.version.cuda,
+            **describe_libraries(),
+            "switches": describe_switches(),
             "versions": dict(_versions()),
         }
 
@@ -191,10 +193,10 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         for lora in (*self.config.loras, *([LoraAdapter(turning)] if turning else [])):
             find_lora(lora, self.config)
 
-    def preload(self) -> None:
-        """Load the model's weights; where each task has its own, the first request says which."""
-        if not self.config.repo_ids:
-            self._loaded()
+    def preload(self, task: Task | None = None) -> None:
+        """Load the model's weights; where each task has its own, those of `task`, and without it none."""
+        if task is not None or not self.config.repo_ids:
+            self._loaded(task)
 
     def unload(self) -> None:
         """Free the model's weights; the next request loads them again."""

@@ -22,6 +22,7 @@ from abstractvision_batch.types import (
     ImageToVideoRequest,
     MultiAngleRequest,
     ProviderModelInfo,
+    Task,
     VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
@@ -128,7 +129,7 @@ class OpenAICompatibleVisionBackend(VisionBackend):
             "versions": {"httpx": HTTP_VERSION},
         }
 
-    def preload(self) -> None:
+    def preload(self, task: Task | None = None) -> None:
         """Ask the server for its models, to find out now that it is missing or refuses the key.
 
         Raises:

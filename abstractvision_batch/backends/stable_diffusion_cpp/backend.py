@@ -6,13 +6,14 @@ Not covered: what a request becomes (`prepare`), how it is run (`cli_runner`, `s
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.file_hashes import hash_file
+from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.config import (
@@ -28,7 +29,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     video_tasks,
 )
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation, SdcppRequest, prepare_generation
-from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, package_version
+from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, find_library, package_version
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
 from abstractvision_batch.errors import (
@@ -48,6 +49,7 @@ from abstractvision_batch.types import (
     ImageGenerationRequest,
     ImageToVideoRequest,
     MultiAngleRequest,
+    Task,
     VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
@@ -158,12 +160,13 @@ class StableDiffusionCppVisionBackend(VisionBackend):
         """Describe the program, its random numbers and this machine."""
         return {
             "device": "stable-diffusion.cpp",  # the build decides, and its log says
-            "device_name": platform.processor() or platform.machine(),
+            "device_name": processor_name(),
             "dtype": self.config.weight_type or "as in the file",
             "rng": self.config.rng,
             "threads": self.config.n_threads or default_threads(),
             "versions": {"stable-diffusion-cpp-python": package_version()},
             **self._ready_runner().describe(),
+            **self._library(),
         }
 
     def check_ready(self) -> None:
@@ -171,7 +174,7 @@ class StableDiffusionCppVisionBackend(VisionBackend):
         self._checked_files()
         self._ready_runner()
 
-    def preload(self) -> None:
+    def preload(self, task: Task | None = None) -> None:
         """Load the model where the mode keeps it loaded."""
         self._checked_files()
         self._ready_runner().load()
@@ -199,6 +202,11 @@ class StableDiffusionCppVisionBackend(VisionBackend):
             config = replace(self.config, n_threads=self.config.n_threads or default_threads())
             self._runner = _RUNNERS[self.mode](config, self._lora_folder())
         return self._runner
+
+    def _library(self) -> dict[str, Any]:
+        """The native library's name and digest: the package's version says nothing of how it was built."""
+        path = find_library(None if self.mode == "python" else str(self._ready_runner().describe()["program"]))
+        return {} if path is None else {"library": path.name, "library_sha256": hash_file(path)}
 
     def _lora_folder(self) -> LoraFolder:
         if self._loras is None:

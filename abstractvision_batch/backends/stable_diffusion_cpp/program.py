@@ -20,6 +20,7 @@ from abstractvision_batch.errors import DependencyError, OptionalDependencyMissi
 PACKAGE = "stable_diffusion_cpp"
 INSTALL = 'pip install "abstractvision_batch[sdcpp]"'
 _PROBE_TIMEOUT_S = 30
+_LIBRARIES = ("libstable-diffusion.so", "libstable-diffusion.dylib", "stable-diffusion.dll")
 # A line of help begins with the names of one option: `  -m, --model <string>   path to full model`.
 _HELP_LINE = re.compile(r"^\s{1,8}(-{1,2}[A-Za-z][\w-]*)(?:,\s+(-{1,2}[A-Za-z][\w-]*))?(?=\s|$)", re.MULTILINE)
 
@@ -97,6 +98,19 @@ def package_version() -> str | None:
         return version("stable-diffusion-cpp-python")
     except PackageNotFoundError:
         return None
+
+
+def find_library(program: str | None) -> Path | None:
+    """Return the shared library that a program runs, or the Python package for None; None if it is in the program."""
+    if program is not None:
+        folders = [Path(program).resolve().parent, Path(program).resolve().parent.parent / "lib"]
+    elif override := os.environ.get("STABLE_DIFFUSION_CPP_LIB"):
+        return Path(override)
+    else:
+        found = find_spec(PACKAGE)
+        folders = [] if found is None or found.origin is None else [Path(found.origin).parent / "lib"]
+    libraries = (path for folder in folders for name in _LIBRARIES if (path := folder / name).is_file())
+    return next(libraries, None)
 
 
 @cache

@@ -1,0 +1,101 @@
+"""SHA-256 of files, kept in the user's cache folder: weights are gigabytes, and every run and worker asks for them.
+
+A kept hash belongs to a path with its inode, size and times of change, so a file that was replaced or edited is hashed
+anew. Each is a small file that appears by a rename, so any number of processes may write them at once. Without a
+folder to write to, files are hashed each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+#: Smaller files are hashed in less time than it takes to look their hash up.
+KEPT_FROM_BYTES = 32 << 20
+#: A file changed later than this, in seconds, may change again within one tick of its clock: its hash is not kept.
+SETTLED_S = 2.0
+#: Hashing releases the GIL; more would only wait for the disk.
+_THREADS = 4
+
+
+def hash_files(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file, 64 hex digits.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="file-hashes") as pool:
+        return list(pool.map(hash_file, paths))
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of one file, 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    path = path.resolve()
+    status = path.stat()
+    if status.st_size < KEPT_FROM_BYTES:
+        return _hash(path)
+    entry = _entry(path, status)
+    kept = _read(entry)
+    if kept is not None:
+        return kept
+    digest = _hash(path)
+    now = path.stat()
+    unchanged = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+    if unchanged and time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_S:
+        _keep(entry, digest)
+    return digest
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _entry(path: Path, status: os.stat_result) -> Path | None:
+    """Where the hash of this state of the file is kept; None where there is no cache folder."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        return None
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    key = hashlib.sha256("\0".join([str(path), *map(str, state)]).encode(errors="surrogateescape")).hexdigest()
+    return root / "avbatch" / "file-hashes" / key
+
+
+def _read(entry: Path | None) -> str | None:
+    if entry is None:
+        return None
+    try:
+        text = entry.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if len(text) == 64 else None  # a power cut may leave an empty file
+
+
+def _keep(entry: Path | None, digest: str) -> None:
+    if entry is None:
+        return
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=entry.parent, prefix=".tmp-")
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as stream:
+                stream.write(digest)
+            Path(name).replace(entry)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
