@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError
 from abstractvision_batch.types import (
     GeneratedAsset,
@@ -142,6 +143,14 @@ class VisionBackend(ABC):
 
         Raises:
             DependencyError: a model, a program or a key is missing.
+        """
+
+    def share_limit(self, exchange: Exchange, worker: str) -> None:  # noqa: B027 - a hook, not a duty
+        """Share the limit of requests in flight at a server with other workers; call it before the first request.
+
+        Args:
+            exchange: The way to the limit.
+            worker: This worker's name there.
         """
 
     def preload(self, task: Task | None = None) -> None:  # noqa: B027 - a hook, not a duty

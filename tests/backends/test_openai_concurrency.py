@@ -8,70 +8,11 @@ import time
 
 import pytest
 
-from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
-from abstractvision_batch.backends.openai_compatible import retries
+from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend, control_law
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
+from abstractvision_batch.errors import BackendBusyError
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
 from tests.backends.openai_server import OpenAIServer, running_server
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_one_refusal_halves_the_limit_and_those_of_the_same_moment_do_not_again() -> None:
-    async def run() -> list[float]:
-        clock = Clock()
-        limit = AdaptiveLimit(16, clock=clock)
-        seen = []
-        async with limit.slot() as first, limit.slot() as second:
-            clock.now += 1
-            first.overloaded()
-            clock.now += 1
-            second.overloaded()
-            seen.append(limit.current)
-        clock.now += 1
-        async with limit.slot() as later:
-            later.overloaded()
-            seen.append(limit.current)
-        return seen
-
-    assert asyncio.run(run()) == [8, 4]
-
-
-def test_a_round_of_successes_raises_the_limit_by_about_one_up_to_the_maximum() -> None:
-    async def run() -> tuple[float, float]:
-        limit = AdaptiveLimit(6)
-        limit.current = 4.0
-        for _ in range(4):
-            async with limit.slot() as slot:
-                slot.succeeded()
-        after_a_round = limit.current
-        for _ in range(100):
-            async with limit.slot() as slot:
-                slot.succeeded()
-        return after_a_round, limit.current
-
-    after_a_round, at_last = asyncio.run(run())
-    assert 4.9 < after_a_round <= 5
-    assert at_last == 6
-
-
-def test_the_limit_never_falls_below_one() -> None:
-    async def run() -> float:
-        clock = Clock()
-        limit = AdaptiveLimit(4, clock=clock)
-        for _ in range(10):
-            clock.now += 1
-            async with limit.slot() as slot:
-                slot.overloaded()
-        return limit.current
-
-    assert asyncio.run(run()) == 1
 
 
 def test_turns_go_in_order_but_the_refused_go_first() -> None:
@@ -98,7 +39,7 @@ def test_a_pause_holds_everyone_and_ends() -> None:
     async def run() -> float:
         limit = AdaptiveLimit(4)
         async with limit.slot() as slot:
-            slot.overloaded(pause_s=0.1)
+            slot.refused(BackendBusyError("slow down"), pause_s=0.1)
         started = time.monotonic()
         async with limit.slot():
             return time.monotonic() - started
@@ -148,7 +89,7 @@ def test_as_many_requests_are_in_flight_as_allowed_and_never_more() -> None:
 
 
 def test_a_limit_that_moves_is_followed_and_no_request_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_S", 0.02)
+    monkeypatch.setattr(control_law, "FIRST_PAUSE_S", 0.02)
     with running_server(delay_s=0.02, capacity=2, retry_after="0.02") as server, backend_of(server, 16) as backend:
         narrow = backend.generate_batch(requests(20))
         refused_while_narrow = len(server.posts) - 20
@@ -163,7 +104,7 @@ def test_a_limit_that_moves_is_followed_and_no_request_is_lost(monkeypatch: pyte
 
 
 def test_the_learned_limit_lasts_from_batch_to_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_S", 0.02)
+    monkeypatch.setattr(control_law, "FIRST_PAUSE_S", 0.02)
     with running_server(delay_s=0.02, capacity=2) as server, backend_of(server, 32) as backend:
         backend.generate_batch(requests(32))
         refused_at_first = len(server.posts) - 32

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
+from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend, control_law
 from abstractvision_batch.backends.openai_compatible import retries
 from abstractvision_batch.backends.openai_compatible.failures import quote_body, redact, retry_after_s
 from abstractvision_batch.errors import (
@@ -46,6 +46,7 @@ FOX = ImageGenerationRequest("a fox", width=16, height=16, seed=7)
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(control_law, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
+from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
 from abstractvision_batch.types import (
@@ -47,6 +48,7 @@ class OpenAICompatibleVisionBackend(VisionBackend):
         self.config = config
         self._lock = threading.Lock()
         self._running: tuple[LoopThread, Session] | None = None
+        self._shared: tuple[Exchange | None, str] = (None, "this")
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     @classmethod
@@ -129,6 +131,10 @@ class OpenAICompatibleVisionBackend(VisionBackend):
             "versions": {"httpx": HTTP_VERSION},
         }
 
+    def share_limit(self, exchange: Exchange, worker: str) -> None:
+        """Have `max_concurrency` requests in flight together with the other workers that share this limit."""
+        self._shared = (exchange, worker)
+
     def preload(self, task: Task | None = None) -> None:
         """Ask the server for its models, to find out now that it is missing or refuses the key.
 
@@ -171,8 +177,10 @@ class OpenAICompatibleVisionBackend(VisionBackend):
             if self._running is None:
                 from abstractvision_batch.backends.openai_compatible.session import Session
 
+                exchange, worker = self._shared
+
                 async def open_session() -> Session:
-                    return Session(self.config)
+                    return Session(self.config, exchange=exchange, worker=worker)
 
                 loop_thread = LoopThread("openai-backend")
                 session = loop_thread.call(open_session())

@@ -18,8 +18,9 @@ from abstractvision_batch.backends.openai_compatible.failures import MAX_RETRY_A
 from abstractvision_batch.errors import AbstractVisionError, BackendBusyError
 
 Value = TypeVar("Value")
-#: First wait at most, doubled each time.
+#: First wait at most, doubled each time: of what failed, and of what was refused.
 BACKOFF_S = 0.5
+REFUSED_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 60.0
 
 
@@ -28,6 +29,8 @@ class Effort:
     """What a request took, for its metadata."""
 
     attempts: int = 0
+    refused: int = 0
+    """Attempts that the server refused for having too many requests."""
     ambiguous: int = 0
     """Attempts that ended after the request was sent and before a reply: the server may have done the work."""
 
@@ -42,6 +45,9 @@ async def persist(
     what: str,
 ) -> Value:
     """Call `send` in its turn until it succeeds.
+
+    A refusal for too many requests is the limit's to learn from and no failed attempt: `retries` does not count it. It
+    ends when the server refuses everything (`AdaptiveLimit`), or with the time.
 
     Raises:
         BackendBusyError: it failed too often, or the time is over.
@@ -60,21 +66,25 @@ async def persist(
                             value = await send()
                         except BackendBusyError as error:
                             if getattr(error, "overloaded", False):
+                                effort.refused += 1
                                 # Others have no deadline before their turn, so this pause has to have one.
-                                slot.overloaded(pause_s=min(_asked(error), MAX_RETRY_AFTER_S, timeout_s))
+                                slot.refused(error, pause_s=min(_asked(error), MAX_RETRY_AFTER_S, timeout_s))
                             raise
-                        slot.succeeded()
+                        slot.answered()
                         return value
                 except BackendBusyError as error:
                     effort.ambiguous += bool(getattr(error, "ambiguous", False))
-                    wait_s = next_wait_s(error, effort.attempts)
+                    wait_s = _wait_s(error, effort)
                     over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
-                    if effort.attempts > retries or over or not worth_another(error):
+                    if effort.attempts - effort.refused > retries or over or not worth_another(error):
                         raise _with_effort(error, effort) from error
                 await asyncio.sleep(wait_s)
     except TimeoutError as exc:
+        tried = _times(effort.attempts)
+        if effort.refused:
+            tried += f", {effort.refused} of them refused for too many requests"
         raise BackendBusyError(
-            f"openai: {what}: no result within {timeout_s:g} s and {_times(effort.attempts)} (backend.timeout_s)"
+            f"openai: {what}: no result within {timeout_s:g} s and {tried} (backend.timeout_s)"
         ) from exc
 
 
@@ -94,7 +104,17 @@ async def repeat(send: Callable[[], Awaitable[Value]], *, retries: int) -> Value
 
 def worth_another(error: AbstractVisionError) -> bool:
     """Whether the server did not forbid another attempt, nor ask for too long a wait."""
+    if getattr(error, "given_up", False):
+        return False
     return bool(getattr(error, "again", True)) and _asked(error) <= MAX_RETRY_AFTER_S
+
+
+def _wait_s(error: AbstractVisionError, effort: Effort) -> float:
+    """Before the next attempt; what was refused waits for its turn anyway, and only lets others go first."""
+    if getattr(error, "overloaded", False):
+        at_most_s = min(MAX_BACKOFF_S, REFUSED_BACKOFF_S * 2 ** min(effort.refused - 1, 20))
+        return max(_asked(error), random.uniform(0, at_most_s))
+    return next_wait_s(error, effort.attempts - effort.refused)
 
 
 def next_wait_s(error: AbstractVisionError, attempts: int) -> float:

@@ -21,6 +21,7 @@ from abstractvision_batch.backends.openai_compatible.retries import Effort, pers
 from abstractvision_batch.backends.openai_compatible.transport import Transport
 from abstractvision_batch.backends.openai_compatible.video_calls import video_call
 from abstractvision_batch.backends.openai_compatible.video_jobs import finish_job
+from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import (
     BackendBusyError,
     DependencyError,
@@ -46,10 +47,12 @@ HttpRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest
 class Session:
     """A server's connections and how many requests it bears. For one event loop."""
 
-    def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
+    def __init__(
+        self, config: OpenAICompatibleBackendConfig, *, exchange: Exchange | None = None, worker: str = "this"
+    ) -> None:
         self._config = config
         self._transport = Transport(config)
-        self.limit = AdaptiveLimit(config.max_concurrency)
+        self.limit = AdaptiveLimit(config.max_concurrency, patience=config.retries, exchange=exchange, worker=worker)
 
     async def generate(self, request: HttpRequest, *, several: bool = False) -> list[GeneratedAsset]:
         """The images or the video of one request.
@@ -114,6 +117,7 @@ class Session:
 
     async def close(self) -> None:
         """Close every connection."""
+        self.limit.close()
         await self._transport.close()
 
     async def _exchange(self, call: Call, headers: dict[str, str]) -> list[MediaItem]:
@@ -141,6 +145,7 @@ class Session:
             "model": self._config.model_id,
             "seed": call.seed,
             "attempts": effort.attempts,
+            "refused": effort.refused,
             "ambiguous_retries": effort.ambiguous,
             "reproducibility": "unseeded" if call.seed is None else "seeded-remote",
         }
