@@ -27,24 +27,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.execute.artifact_writer import ARTIFACTS, artifact_folder
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
     PART_NAME,
     PARTS,
     list_parts,
-    merge_manifest,
     missing_shards,
     part_name,
     read_shard_rows,
 )
 from abstractvision_batch.execute.merkle import MerkleTree
-from abstractvision_batch.execute.shard_audit import Finding, ShardAudit, audit_shard, orphan
+from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import write_report
-from abstractvision_batch.run import Run, open_run
+from abstractvision_batch.run import Run, merge, open_run
 from abstractvision_batch.storage.store import Store
 
 #: Artifacts read at a time; each is in memory whole.
@@ -69,8 +67,9 @@ class AuditReport:
     succeeded: int
     failed: int
     files: int
+    """Pictures and videos that rows name, each a file or a member of a container."""
     size_bytes: int
-    """Of the files that rows name."""
+    """Of the pictures and videos, without the containers' own."""
     merkle_root: str | None
     """None where the plan cannot be read."""
     fast: bool
@@ -143,6 +142,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     missing = missing_shards(plan, parts)
     findings = list(_check_plan_files(store, plan))
     readable = not findings
+    artifacts = Artifacts(store)
     tree, succeeded, failed, files, size_bytes = MerkleTree(), 0, 0, 0, 0
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
         for shard in range(plan.shards):
@@ -150,7 +150,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             if shard in missing:
                 found = ShardAudit([Finding("missing_shard", part_name(shard, 0), f"shard {shard} is not done", shard)])
             else:
-                found = audit_shard(store, shard, parts[shard], planned, each=pool.map, fast=fast)
+                found = audit_shard(artifacts, shard, parts[shard], planned, each=pool.map, fast=fast)
             hashes = found.hashes()
             for request_id in planned or ():
                 tree.add([request_id, *hashes.get(request_id, ())])
@@ -158,6 +158,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             succeeded, failed = succeeded + found.succeeded, failed + found.failed
             files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
     findings += _find_leftovers(store, plan)
+    findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
     if not missing and not any(finding.kind in REDONE for finding in findings):
         findings += _check_merged(store, (read_shard_rows(store, shard, parts[shard]) for shard in range(plan.shards)))
     return AuditReport(
@@ -192,7 +193,7 @@ def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
             store.delete(part_name(shard, attempt))
     merged = not missing_shards(run.plan, list_parts(store)) and any(f.kind == "manifest" for f in report.findings)
     if merged:
-        merge_manifest(store, run.plan)
+        merge(store, run.record)
         write_report(store, run.record.data)
     return replace(report, removed=tuple(removed), forgotten=tuple(forgotten), merged=merged)
 
@@ -212,10 +213,9 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
 
 
 def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
-    """What lies outside the shards' folders and belongs to nothing: temporary files, foreign parts and artifacts."""
-    planned = {artifact_folder(shard) for shard in range(plan.shards)}
+    """What lies outside `artifacts/` and belongs to nothing: temporary files and foreign parts."""
     plan_folders = {file.name.rpartition("/")[0] for file in plan.files}
-    for folder in sorted({"", PARTS, ARTIFACTS, "report", *plan_folders}):
+    for folder in sorted({"", PARTS, "report", *plan_folders}):
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
             if file.name.startswith("."):  # what a write or a probe of the store has in hand
@@ -224,14 +224,6 @@ def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
                 match = PART_NAME.match(file.name)
                 if match is None or int(match[1]) >= plan.shards:
                     yield orphan(name, "no part of a shard of this plan", file.modified_at)
-            elif folder == ARTIFACTS:
-                yield orphan(name, "in no shard's folder", file.modified_at)
-    loose = {file.name for file in store.scan(ARTIFACTS)}
-    for name in store.list(ARTIFACTS):
-        folder = f"{ARTIFACTS}/{name}"
-        if folder not in planned and name not in loose:
-            for file in store.scan(folder):
-                yield orphan(f"{folder}/{file.name}", "in no shard's folder", file.modified_at)
 
 
 def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]:

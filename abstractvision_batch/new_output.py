@@ -29,6 +29,7 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
         output = loaded.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
         candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
         record = read_record(open_output(candidate))
-        if record is None or record.fingerprint == own:
+        same = record is not None and record.fingerprint == own and record.layout == output.layout
+        if record is None or same:
             return candidate
     raise AssertionError("unreachable")

@@ -23,9 +23,7 @@ def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: 
     return worst(
         IDENTICAL
         if one["pixel_sha256"] == other["pixel_sha256"]
-        else compare_artifacts(
-            there.read_artifact(one["file_name"]), here.read_artifact(other["file_name"]), row_there["content_type"]
-        )
+        else compare_artifacts(there.read_artifact(one), here.read_artifact(other), row_there["content_type"])
         for one, other in views
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
-from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, write_record
+from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_layout, write_record
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.run import (
@@ -111,6 +111,7 @@ def execute_plan(
             f"{store.url}: holds another run, {record.data['name']} of {record.data['created_at']} "
             "(choose another output)"
         )
+    require_same_layout(record, loaded.spec, place=store.url)
     for file in plan.files:
         store.put_file_if_absent(file.name, folder / file.name)
     tracker, ending = execute(loaded, store, plan, on_progress)

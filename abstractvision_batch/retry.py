@@ -24,6 +24,7 @@ from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import count_failed, list_parts, missing_shards
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_filter import parse_condition
+from abstractvision_batch.execute.run_record import require_same_layout
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.plan.columns import manifest_schema
 from abstractvision_batch.plan.read import read_schema
@@ -67,6 +68,7 @@ def retry(
     clock = time.monotonic()
     opened = find_run(run, storage_options)
     loaded = load_recorded(run, opened.record, verb="a retry", overrides=overrides)
+    require_same_layout(opened.record, loaded.spec, place=str(opened.record.data["name"]))
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()

@@ -23,6 +23,7 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import require_executor, run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.layouts.shard_index import write_shard_index
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
@@ -35,6 +36,7 @@ from abstractvision_batch.execute.manifest import (
     missing_shards,
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
+from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.parquet import open_parquet
@@ -275,10 +277,17 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
         return count_rows(store)
     if not is_merged(store):
         tracker.on_phase("merge")
-        merge_manifest(store, record.plan)
+        merge(store, record)
         tracker.on_phase("report")
         write_report(store, record.data)
     return count_rows(store)
+
+
+def merge(store: Store, record: RunRecord) -> None:
+    """Write what names everything that the shards left: the manifest, and the index of tars where there are any."""
+    merge_manifest(store, record.plan)
+    if record.layout == "webdataset":
+        write_shard_index(store, record.data["name"])
 
 
 def describe_result(
@@ -334,9 +343,13 @@ class Run:
                 return open_parquet(stream).read(use_threads=False)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])
 
-    def read_artifact(self, file_name: str) -> bytes:
-        """The bytes of a row's `file_name`."""
-        return self.store.read(file_name)
+    def read_artifact(self, row: Mapping[str, Any]) -> bytes:
+        """The picture or video of a row of the manifest, or of one of the `views` of its `metadata_json`.
+
+        Raises:
+            StorageError: it is not there.
+        """
+        return read_artifact(self.store, row)
 
 
 def open_run(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> Run:

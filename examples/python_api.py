@@ -28,7 +28,7 @@ def main(folder: str) -> None:
 
     finished = open_run(folder)
     for row in finished.manifest().select(["prompt", "seed", "file_name"]).to_pylist():
-        print(row["prompt"], row["seed"], len(finished.read_artifact(row["file_name"])), "bytes")
+        print(row["prompt"], row["seed"], len(finished.read_artifact(row)), "bytes")
 
 
 if __name__ == "__main__":

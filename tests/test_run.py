@@ -224,7 +224,7 @@ def test_a_run_is_opened_for_reading_by_its_path(make_job: MakeJob) -> None:
     assert opened.counts().succeeded == 20
     assert opened.manifest().num_rows == 20
     assert opened.record.spec.name == "small"
-    assert opened.read_artifact(opened.manifest()["file_name"][0].as_py()).startswith(b"\x89PNG")
+    assert opened.read_artifact(opened.manifest().slice(0, 1).to_pylist()[0]).startswith(b"\x89PNG")
 
 
 def test_opening_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_same_spec_gives_the_same_manifest_and_files_on_every_store(
     assert (result.generated, result.exit_code) == (20, 0)
     assert _rows(remote) == _rows(local)
     for row in remote.manifest().to_pylist():
-        assert hashlib.sha256(remote.read_artifact(row["file_name"])).hexdigest() == row["sha256"]
+        assert hashlib.sha256(remote.read_artifact(row)).hexdigest() == row["sha256"]
     assert remote.store.list("") == local.store.list("")
     assert (local.record.data["conditional_put"], remote.record.data["conditional_put"]) == (
         True,

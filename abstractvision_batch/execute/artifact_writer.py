@@ -1,7 +1,6 @@
-"""Encode, hash and store what a backend generated, on a few threads, while the next batch generates.
+"""Encode, hash and keep what a backend generated, on a few threads, while the next batch generates.
 
-An artifact's name holds its request's id and a hash of its content: a late duplicate of an attempt cannot change what
-a committed row points to, and a deterministic backend's repeat writes the same bytes under the same name.
+Not covered: where the files are kept, and where they lie in the end (`layouts`).
 """
 
 from __future__ import annotations
@@ -12,51 +11,46 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from abstractvision_batch.execute.artifact_names import artifact_name
 from abstractvision_batch.execute.encoding import FILE_EXTENSIONS, encode_asset
+from abstractvision_batch.execute.layouts.layout import Pieces
 from abstractvision_batch.spec.model import OutputSpec
-from abstractvision_batch.storage.store import Store
 from abstractvision_batch.types import GeneratedAsset
-
-ARTIFACTS = "artifacts"
-
-
-def artifact_folder(shard: int) -> str:
-    """Folder of one shard's artifacts, relative to the run."""
-    return f"{ARTIFACTS}/{shard:05d}"
 
 
 class ArtifactWriter:
-    """A pool of threads that turns assets into stored artifacts. Encoders release the GIL."""
+    """A pool of threads that turns assets into encoded files. Encoders release the GIL."""
 
-    def __init__(self, store: Store, output: OutputSpec, *, threads: int) -> None:
-        self._store = store
+    def __init__(self, output: OutputSpec, *, threads: int) -> None:
         self._output = output
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="artifact-writer")
 
-    def submit(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset]) -> Future[dict[str, Any]]:
-        """Store a row's assets; the future holds the manifest columns that describe them.
+    def submit(
+        self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset], pieces: Pieces
+    ) -> Future[dict[str, Any]]:
+        """Put a row's files into `pieces`; the future holds the manifest columns that describe them.
 
         The future raises InvalidOutputError for bytes that are no image or video and StorageError when storing fails.
         """
-        return self._pool.submit(self._write_row, dict(row), list(assets))
+        return self._pool.submit(self._write_row, dict(row), list(assets), pieces)
 
     def close(self) -> None:
         """Wait for what was submitted, then end the threads."""
         self._pool.shutdown(wait=True)
 
-    def _write_row(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset]) -> dict[str, Any]:
-        written = [self._write(row, asset, view) for view, asset in enumerate(assets)]
+    def _write_row(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset], pieces: Pieces) -> dict[str, Any]:
+        written = [self._write(row, asset, view, pieces) for view, asset in enumerate(assets)]
         metadata = dict(assets[0].metadata)
         if row["task"] == "multi_view_image":
             metadata = _views_metadata(assets, written)
         return {**written[0], "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
 
-    def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int) -> dict[str, Any]:
+    def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int, pieces: Pieces) -> dict[str, Any]:
         columns, data = encode_asset(asset, self._output)
         sha256 = hashlib.sha256(data).hexdigest()
-        label = row["request_id"] if view == 0 else f"{row['request_id']}-v{view}"
-        name = f"{artifact_folder(row['shard'])}/{label}-{sha256[:12]}{FILE_EXTENSIONS[columns['content_type']]}"
-        self._store.put(name, data)
+        extension = FILE_EXTENSIONS[columns["content_type"]]
+        name = artifact_name(row["shard"], row["request_id"], view, sha256, extension)
+        pieces.put(name, data)
         return {**columns, "file_name": name, "size_bytes": len(data), "sha256": sha256}
 
 

@@ -88,6 +88,13 @@ def read_shard_rows(
     return table.take(newest) if columns is None else table.take(newest).select(list(columns))
 
 
+def iter_merged(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Every row of the merged manifest, a few at a time."""
+    with store.open(MANIFEST) as stream:
+        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
 def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Every row that has a result, one shard at a time."""
     for shard, attempts in list_parts(store).items():
@@ -178,9 +185,4 @@ def _value_counts(column: pa.ChunkedArray) -> dict[Any, int]:
 
 def _tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Rows of the merged manifest if it is up to date, else of the parts."""
-    if not is_merged(store):
-        yield from iter_rows(store, columns)
-        return
-    with store.open(MANIFEST) as stream:
-        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
-            yield pa.Table.from_batches([batch])
+    yield from iter_merged(store, columns) if is_merged(store) else iter_rows(store, columns)

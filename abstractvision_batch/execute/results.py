@@ -32,6 +32,9 @@ class RowResult:
     attempts: int = 1
     attempt: int = 0
     file_name: str | None = None
+    member: str | None = None
+    offset_bytes: int | None = None
+    container_bytes: int | None = None
     content_type: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None

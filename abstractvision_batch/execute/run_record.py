@@ -48,6 +48,11 @@ class RunRecord:
         return JobSpec.model_validate(self.data["spec"])
 
     @property
+    def layout(self) -> str:
+        """How its files lie in the store: the spec's `output.layout`."""
+        return str(self.data["spec"]["output"].get("layout", "files"))
+
+    @property
     def base_dir(self) -> Path:
         """Where relative paths of the spec start, on the host that started the run."""
         return Path(self.data.get("base_dir", "."))
@@ -123,9 +128,11 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
     """Refuse to mix two runs in one output.
 
     Raises:
-        SpecError: the output holds a run whose pixels would differ; the message lists what does.
+        SpecError: the output holds a run whose pixels would differ, and the message lists what does; or the same run in
+            another layout.
     """
     if found.fingerprint == fingerprint(spec, prompts_digest=prompts_digest, card=card):
+        require_same_layout(found, spec, place=location)
         return
     differing = list(differing_fields(found, spec, prompts_digest)) or [f"the card of {card.id}"]
     shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
@@ -133,6 +140,19 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
         f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
         f"{found.data['created_at']} ({shown}) (choose another output.path, or --new-run)"
     )
+
+
+def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
+    """Refuse to write one run in two layouts.
+
+    Raises:
+        SpecError: the spec has another one than the run.
+    """
+    if found.layout != spec.output.layout:
+        raise SpecError(
+            f"{place}: output.layout: the run in {spec.output.path} is laid out as {found.layout}, "
+            f"not {spec.output.layout} (leave it {found.layout}, or choose another output.path)"
+        )
 
 
 def differing_fields(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:

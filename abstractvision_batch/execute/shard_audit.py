@@ -5,8 +5,6 @@ Holds one shard at a time, so a run of any size is audited in the memory of one 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.execute.artifact_writer import artifact_folder
+from abstractvision_batch.execute.artifact_names import ARTIFACTS, artifact_folder, shard_of_container
+from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
+from abstractvision_batch.execute.row_files import FILE_COLUMNS, RowFile, row_files
 from abstractvision_batch.storage.store import Store
-
-#: What of a row says which files it has.
-FILE_COLUMNS = ("index", "request_id", "status", "file_name", "size_bytes", "sha256", "metadata_json")
+from abstractvision_batch.storage.stored_file import StoredFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +38,36 @@ class Finding:
         return f"{self.name}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class RowFile:
-    """A file that a row names."""
+class Artifacts:
+    """What lies in a run's `artifacts/`: containers, listed once, and shards' folders, listed when asked for."""
 
-    request_id: str
-    name: str
-    size_bytes: int
-    sha256: str
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._files = store.scan(ARTIFACTS)
+        files = {file.name for file in self._files}
+        self._folders = {f"{ARTIFACTS}/{name}" for name in store.list(ARTIFACTS) if name not in files}
+        self._containers: dict[int, list[StoredFile]] = {}
+        for file in self._files:
+            if (shard := shard_of_container(file.name)) is not None:
+                self._containers.setdefault(shard, []).append(file)
+
+    def of_shard(self, shard: int) -> dict[str, StoredFile]:
+        """Containers and files of a shard, under their names in the store."""
+        found = {f"{ARTIFACTS}/{file.name}": file for file in self._containers.get(shard, ())}
+        return found | self._in_folder(artifact_folder(shard))
+
+    def of_no_shard(self, shards: int) -> Iterator[tuple[str, StoredFile]]:
+        """What belongs to none of a plan's shards, with its name in the store."""
+        for file in self._files:
+            shard = shard_of_container(file.name)
+            if shard is None or shard >= shards:
+                yield f"{ARTIFACTS}/{file.name}", file
+        for folder in sorted(self._folders - {artifact_folder(shard) for shard in range(shards)}):
+            yield from self._in_folder(folder).items()
+
+    def _in_folder(self, folder: str) -> dict[str, StoredFile]:
+        found = self.store.scan(folder) if folder in self._folders else []
+        return {f"{folder}/{file.name}": file for file in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,7 @@ class ShardAudit:
 
 
 def audit_shard(
-    store: Store,
+    artifacts: Artifacts,
     shard: int,
     attempts: Sequence[int],
     planned: Sequence[str] | None,
@@ -79,7 +99,7 @@ def audit_shard(
     """Check a shard that is done.
 
     Args:
-        store: The run's.
+        artifacts: The run's.
         shard: Number of the shard.
         attempts: Of its parts.
         planned: Its request ids in order; None where the plan cannot be read.
@@ -87,7 +107,7 @@ def audit_shard(
         fast: Trust a file of the right size.
     """
     try:
-        rows = read_shard_rows(store, shard, attempts, FILE_COLUMNS).to_pylist()
+        rows = read_shard_rows(artifacts.store, shard, attempts, FILE_COLUMNS).to_pylist()
     except (StorageError, pa.ArrowException, KeyError) as exc:
         name = part_name(shard, attempts[-1])
         return ShardAudit([Finding("damaged_part", name, f"cannot be read: {' '.join(str(exc).split())}", shard)])
@@ -98,26 +118,9 @@ def audit_shard(
             files += row_files(row)
         except StorageError as exc:
             findings.append(Finding("damaged_row", row["request_id"], str(exc), shard))
-    findings += _check_files(store, shard, files, each=each, fast=fast)
+    findings += _check_files(artifacts, shard, files, each=each, fast=fast)
     succeeded = sum(row["status"] == "ok" for row in rows)
     return ShardAudit(findings, succeeded, len(rows) - succeeded, tuple(files))
-
-
-def row_files(row: Mapping[str, Any]) -> list[RowFile]:
-    """The files of a row: one, or one per view; none where it failed.
-
-    Raises:
-        StorageError: the row does not say which.
-    """
-    if row["status"] != "ok":
-        return []
-    try:
-        entries = json.loads(row["metadata_json"] or "{}").get("views") or [row]
-        return [
-            RowFile(row["request_id"], str(v["file_name"]), int(v["size_bytes"]), str(v["sha256"])) for v in entries
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise StorageError("succeeded, but does not say which file it has") from exc
 
 
 def orphan(name: str, message: str, modified_at: datetime | None, shard: int | None = None) -> Finding:
@@ -140,35 +143,35 @@ def _check_rows(shard: int, planned: Sequence[str], rows: Iterable[Mapping[str, 
 
 
 def _check_files(
-    store: Store, shard: int, files: Sequence[RowFile], *, each: Callable[..., Iterable[Any]], fast: bool
+    artifacts: Artifacts, shard: int, files: Sequence[RowFile], *, each: Callable[..., Iterable[Any]], fast: bool
 ) -> Iterator[Finding]:
     """Whether every file of the shard's rows is there and whole, and whether there are others."""
-    folder = artifact_folder(shard)
-    there = {f"{folder}/{file.name}": file for file in store.scan(folder)}
-    whole: list[RowFile] = []
+    there = artifacts.of_shard(shard)
+    named: dict[str, list[RowFile]] = {}
     for file in files:
-        found = there.get(file.name)
+        named.setdefault(file.name, []).append(file)
+    whole: list[str] = []
+    for name, own in named.items():
+        found = there.get(name)
+        expected = own[0].size_bytes if own[0].container_bytes is None else own[0].container_bytes
         if found is None:
-            yield Finding("missing_file", file.name, f"is not there (of request {file.request_id})", shard)
-        elif found.size_bytes != file.size_bytes:
-            said = f"{found.size_bytes:,} bytes, {file.size_bytes:,} in the manifest (of request {file.request_id})"
-            yield Finding("wrong_size", file.name, said, shard)
+            yield Finding("missing_file", name, f"is not there ({_of_requests(own)})", shard)
+        elif found.size_bytes != expected:
+            said = f"{found.size_bytes:,} bytes, {expected:,} in the manifest ({_of_requests(own)})"
+            yield Finding("wrong_size", name, said, shard)
         else:
-            whole.append(file)
+            whole.append(name)
     if not fast:
-        for file, sha256 in zip(whole, each(lambda file: _hash(store, file.name), whole), strict=True):
-            if sha256 != file.sha256:
-                said = f"its content is not what was written: another sha256 (of request {file.request_id})"
-                yield Finding("wrong_hash", file.name, said, shard)
-    named = {file.name for file in files}
+        damages = each(lambda name: find_damage(artifacts.store, name, named[name]), whole)
+        for name, damaged in zip(whole, damages, strict=True):
+            if damaged is not None:
+                said = f"its content is not what was written: another sha256 ({_of_requests(damaged or named[name])})"
+                yield Finding("wrong_hash", name, said, shard)
     for name, stored in there.items():
         if name not in named:
             yield orphan(name, "no row names it", stored.modified_at, shard)
 
 
-def _hash(store: Store, name: str) -> str | None:
-    """None where it vanished or cannot be read."""
-    try:
-        return hashlib.sha256(store.read(name)).hexdigest()
-    except StorageError:
-        return None
+def _of_requests(files: Sequence[RowFile]) -> str:
+    ids = list(dict.fromkeys(file.request_id for file in files))
+    return f"of request {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")

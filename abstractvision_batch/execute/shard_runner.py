@@ -1,4 +1,4 @@
-"""Run one shard: read its rows, generate batch by batch, store every artifact, write the manifest part last.
+"""Run one shard: read its rows, generate batch by batch, encode, place the files, write the manifest part last.
 
 Every executor runs shards through this file, so what a laptop tests is what a cluster does. The next batch generates
 while the last one is encoded and stored. A request that fails becomes a row; the shard goes on.
@@ -19,10 +19,12 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
-from abstractvision_batch.execute.artifact_writer import ArtifactWriter, artifact_folder
+from abstractvision_batch.execute.artifact_writer import ArtifactWriter
 from abstractvision_batch.execute.context import RunContext, worker_name
 from abstractvision_batch.execute.environment import describe_worker
 from abstractvision_batch.execute.environment_files import WorkerEnvironment, put_environment
+from abstractvision_batch.execute.layouts.layout import Pieces
+from abstractvision_batch.execute.layouts.table import LAYOUTS
 from abstractvision_batch.execute.limits import TimeLimits
 from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
@@ -56,7 +58,8 @@ class ShardRunner:
         self._backend = backend
         self._store = context.open_store()
         self._load_bytes = InputImages(context.prompt_options)
-        self._writer = ArtifactWriter(self._store, context.spec.output, threads=context.spec.execution.writer_threads)
+        self._layout = LAYOUTS[context.spec.output.layout]
+        self._writer = ArtifactWriter(context.spec.output, threads=context.spec.execution.writer_threads)
         self._worker = worker_name()
         self._environment: WorkerEnvironment | None = None
 
@@ -91,8 +94,9 @@ class ShardRunner:
             StorageError: reading the plan or writing failed; nothing was committed.
         """
         rows = self.read_rows(shard)
-        results = self.generate_rows(rows.table.to_pylist(), cancelled=cancelled, on_rows=on_rows)
-        return self.commit(rows, results, shard=shard)
+        with self._layout.keep(self._store) as pieces:
+            results = self.generate_rows(rows.table.to_pylist(), pieces, cancelled=cancelled, on_rows=on_rows)
+            return self._commit(rows, results, pieces, shard=shard)
 
     def read_rows(self, shard: int) -> ShardRows:
         """The shard's rows that are to be run."""
@@ -101,11 +105,14 @@ class ShardRunner:
     def generate_rows(
         self,
         rows: Sequence[Row],
+        pieces: Pieces | None = None,
         *,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> dict[int, RowResult]:
-        """Generate and store rows of one shard, in their pinned batches.
+        """Generate and encode rows of one shard, in their pinned batches.
+
+        The files go into `pieces`, by default into the store, where another worker finds them.
 
         Returns:
             Result by plan index, one for every row.
@@ -126,7 +133,7 @@ class ShardRunner:
                     results[row["index"]] = self._result(outcome, failed_columns(outcome.item))
                 else:
                     assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
-                    pending.append((row, outcome, self._writer.submit(row, assets)))
+                    pending.append((row, outcome, self._writer.submit(row, assets, pieces or self._store)))
             generated += len(batch)
             failed += sum(isinstance(outcome.item, GenerationError) for outcome in outcomes)
             on_rows(generated - failed, failed)
@@ -134,21 +141,27 @@ class ShardRunner:
         return results
 
     def commit(self, rows: ShardRows, results: Mapping[int, RowResult], *, shard: int) -> ShardSummary:
-        """Write the manifest part: the last thing a shard does, and what makes it done."""
-        self._store.sync_folder(artifact_folder(shard))
-        results = {
-            index: replace(result, attempt=rows.attempt, attempts=rows.tries.get(index, 0) + result.attempts)
-            for index, result in results.items()
-        }
-        part = build_part(rows.table, results, shard=shard, attempt=rows.attempt)
-        committed = self._store.put_if_absent(part_name(shard, rows.attempt), part)
-        succeeded = sum(result.succeeded for result in results.values())
-        return ShardSummary(shard, succeeded, len(results) - succeeded, committed)
+        """Commit a shard that was generated in pieces, by any workers, into the store."""
+        if self._store.exists(part_name(shard, rows.attempt)):  # and whoever committed it removed the pieces
+            return _summary(shard, results, committed=False)
+        summary = self._commit(rows, results, self._store, shard=shard)
+        self._layout.clean_up(self._store, results)
+        return summary
 
     def close(self) -> None:
         """End the writer threads and free the model."""
         self._writer.close()
         self._backend.close()
+
+    def _commit(self, rows: ShardRows, results: Mapping[int, RowResult], pieces: Pieces, *, shard: int) -> ShardSummary:
+        """Place the files and write the manifest part: the last thing a shard does, and what makes it done."""
+        results = {
+            index: replace(result, attempt=rows.attempt, attempts=rows.tries.get(index, 0) + result.attempts)
+            for index, result in results.items()
+        }
+        placed = self._layout.place(self._store, pieces, rows.table, results, shard=shard)
+        part = build_part(rows.table, placed, shard=shard, attempt=rows.attempt)
+        return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))
 
     def _collect(
         self,
@@ -229,6 +242,11 @@ class ShardRunner:
             device_name=self._environment.device_name,
             environment_id=self._environment.id,
         )
+
+
+def _summary(shard: int, results: Mapping[int, RowResult], *, committed: bool) -> ShardSummary:
+    succeeded = sum(result.succeeded for result in results.values())
+    return ShardSummary(shard, succeeded, len(results) - succeeded, committed)
 
 
 def _class_of(item: BatchItem) -> ErrorClass | None:

@@ -48,6 +48,10 @@ RESULT_SCHEMA = pa.schema(
         ("attempts", pa.int64()),
         ("attempt", pa.int64()),
         ("file_name", pa.string()),
+        # Where in the file its bytes lie, if that is a container (layouts `webdataset` and `parquet`).
+        ("member", pa.string()),
+        ("offset_bytes", pa.int64()),
+        ("container_bytes", pa.int64()),
         ("content_type", pa.string()),
         ("size_bytes", pa.int64()),
         ("sha256", pa.string()),
@@ -74,6 +78,13 @@ _RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHE
 def reserved_name(column: str) -> str | None:
     """The plan or manifest column that `column` collides with, ignoring case as SQL readers do; None if it is free."""
     return _RESERVED.get(column.casefold())
+
+
+def media_column(task: str) -> str:
+    """The column that the layout `parquet` adds: its files hold the pictures themselves."""
+    if task == "multi_view_image":
+        return "images"
+    return "video" if task in ("text_to_video", "image_to_video") else "image"
 
 
 def plan_schema(extra: pa.Schema) -> pa.Schema:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from abstractvision_batch.plan.columns import reserved_name
+from abstractvision_batch.plan.columns import media_column, reserved_name
 from abstractvision_batch.plan.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.spec.load import LoadedSpec
@@ -113,6 +113,7 @@ def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], p
         return {}
     passed: dict[str, str] = {}
     taken: dict[str, str] = {}
+    media = media_column(loaded.spec.task) if loaded.spec.output.layout == "parquet" else None
     for column in columns:
         if column in feeding or column in prompts.drop:
             continue
@@ -122,6 +123,11 @@ def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], p
         if reserved := reserved_name(new):
             problems.add(
                 f"{place} meets the plan's own {reserved!r} (rename: {{{column}: {_free(new, columns)}}}, or drop it)"
+            )
+        elif media is not None and new.casefold() == media:
+            problems.add(
+                f"{place} meets the {media!r} of output.layout: parquet "
+                f"(rename: {{{column}: {_free(new, columns)}}}, or drop it)"
             )
         elif other := taken.get(new.casefold()):
             problems.add(f"{place} differs from {other!r} by case only, or not at all (rename or drop one)")

@@ -41,13 +41,13 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write_contact_sheet(
-    rows: pa.Table, read: Callable[[str], bytes], *, title: str = "", group_by: Sequence[str] = ()
+    rows: pa.Table, read: Callable[[Row], bytes], *, title: str = "", group_by: Sequence[str] = ()
 ) -> bytes:
     """Draw manifest rows as a grid.
 
     Args:
         rows: The rows to show, each a tile; `run_report.read_sample` picks them.
-        read: Bytes of an artifact by its `file_name`.
+        read: The bytes that a row points to.
         title: First line of the sheet.
         group_by: Columns whose values make a heading: the spec's matrix.
 
@@ -95,7 +95,7 @@ def _lines(group: Sequence[Row], columns: int) -> int:
 
 
 def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, read: Callable[[str], bytes], left: int, top: int
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, read: Callable[[Row], bytes], left: int, top: int
 ) -> None:
     draw.rectangle((left, top, left + PICTURE - 1, top + PICTURE - 1), TILE)
     try:
@@ -115,7 +115,7 @@ def _draw_tile(
     )
 
 
-def _open_picture(row: Row, read: Callable[[str], bytes]) -> Image.Image:
+def _open_picture(row: Row, read: Callable[[Row], bytes]) -> Image.Image:
     """The row's image, or the first frame of its video.
 
     Raises:
@@ -125,7 +125,7 @@ def _open_picture(row: Row, read: Callable[[str], bytes]) -> Image.Image:
     """
     if row["status"] != "ok":
         raise GenerationError(f"{row['error_kind']}: {row['error_message']}")
-    data = read(row["file_name"])
+    data = read(row)
     if str(row["content_type"]).startswith("video/"):
         frame = next(decode_video(data), None)
         if frame is None:

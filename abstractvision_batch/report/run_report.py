@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_rows
+from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_merged, iter_rows
+from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
@@ -36,7 +37,8 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     positions = sample_positions(store, requests, record["plan"]["matrix_points"] if group_by else 1)
     shown = "" if len(positions) == requests else f" · {len(positions)} of {requests:,} shown"
     title = f"{record['name']} · {spec['model']}{shown}"
-    sheet = write_contact_sheet(read_rows(store, positions), store.read, title=title, group_by=group_by)
+    rows = read_rows(store, positions)
+    sheet = write_contact_sheet(rows, lambda row: read_artifact(store, row), title=title, group_by=group_by)
     store.put(CONTACT_SHEET, sheet)
     store.put(README, write_run_readme(record, read_outcomes(store)).encode())
 
@@ -52,7 +54,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
     keys = {(row["prompt_id"], row["sample_index"]) for row in chosen.to_pylist()}
     prompt_ids = chosen["prompt_id"].unique()
     positions, start = [], 0
-    for table in _iter_tables(store, KEY_COLUMNS):
+    for table in iter_merged(store, KEY_COLUMNS):
         for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=prompt_ids)):
             row = table.slice(int(offset), 1).to_pylist()[0]
             if (row["prompt_id"], row["sample_index"]) in keys:
@@ -82,13 +84,7 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
 def read_outcomes(store: Store) -> Outcomes:
     """Counts over the merged manifest if it is up to date, else over the parts so far."""
     merged = is_merged(store)
-    return collect_outcomes(_iter_tables(store, OUTCOME_COLUMNS) if merged else iter_rows(store, OUTCOME_COLUMNS))
-
-
-def _iter_tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
-    with store.open(MANIFEST) as stream:
-        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
-            yield pa.Table.from_batches([batch])
+    return collect_outcomes(iter_merged(store, OUTCOME_COLUMNS) if merged else iter_rows(store, OUTCOME_COLUMNS))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

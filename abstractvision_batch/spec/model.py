@@ -124,7 +124,11 @@ class OutputSpec(StrictModel):
     image_format: Literal["png", "jpeg", "webp"] = "png"
     """`png` and `webp` are lossless."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
-    layout: Literal["files"] = "files"
+    layout: Literal["files", "webdataset", "parquet"] = "files"
+    """`files`: a file for each picture or video; `webdataset`, `parquet`: a tar or a Parquet file for each shard.
+
+    A run keeps the layout that it started with.
+    """
     storage_options: dict[str, str | int | bool | float | FromEnv] = Field(default_factory=dict)
     """fsspec options of the store; secrets as `{env: NAME}`."""
 

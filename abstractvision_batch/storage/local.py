@@ -81,6 +81,11 @@ class LocalStore:
         with _storage_errors(self.root / name):
             return (self.root / name).read_bytes()
 
+    def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
+        with _storage_errors(self.root / name), (self.root / name).open("rb") as file:
+            file.seek(offset_bytes)
+            return file.read(size_bytes)
+
     def open(self, name: str) -> BinaryIO:
         with _storage_errors(self.root / name):
             return (self.root / name).open("rb")

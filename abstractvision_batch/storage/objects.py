@@ -104,6 +104,10 @@ class ObjectStore:
     def read(self, name: str) -> bytes:
         return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name))))
 
+    def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
+        end = offset_bytes + size_bytes
+        return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name), start=offset_bytes, end=end)))
+
     def open(self, name: str) -> BinaryIO:
         path = self._path(name)
         size_bytes = int(self._call(name, lambda: self._fs.info(path))["size"])

@@ -71,6 +71,9 @@ class Store(Protocol):
     def read(self, name: str) -> bytes:
         """The whole object; StorageError if it is not there."""
 
+    def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """A part of the object in one request; what is there of it where the object ends before."""
+
     def open(self, name: str) -> BinaryIO:
         """A seekable stream, for reading parts of a large object."""
 

@@ -47,7 +47,9 @@ def draw(
     for field in schema:
         position = table.schema.get_field_index(field.name)
         table = table.set_column(position, field, table[field.name].cast(field.type))
-    return Image.open(io.BytesIO(write_contact_sheet(table, read, title=title, group_by=group_by)))
+    return Image.open(
+        io.BytesIO(write_contact_sheet(table, lambda row: read(row["file_name"]), title=title, group_by=group_by))
+    )
 
 
 def middle_of_tile(sheet: Image.Image, number: int) -> object:

@@ -1,0 +1,36 @@
+"""`index.json` of a run with the layout `webdataset`: which tars there are and how many samples each has.
+
+The format is that of WebDataset's indexed reader `wids`, version 1; the URLs are relative to the run's folder.
+"""
+
+from __future__ import annotations
+
+import json
+
+from abstractvision_batch.execute.manifest import iter_merged
+from abstractvision_batch.storage.store import Store
+
+SHARD_INDEX = "index.json"
+
+
+def write_shard_index(store: Store, name: str) -> None:
+    """Write the index of the tars that the merged manifest names, in its order.
+
+    Args:
+        store: The run's.
+        name: The run's.
+    """
+    samples: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for table in iter_merged(store, ["file_name", "container_bytes"]):
+        for row in table.to_pylist():
+            if row["file_name"] is not None:
+                samples[row["file_name"]] = samples.get(row["file_name"], 0) + 1
+                sizes[row["file_name"]] = row["container_bytes"]
+    index = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": name,
+        "shardlist": [{"url": url, "nsamples": count, "filesize": sizes[url]} for url, count in samples.items()],
+    }
+    store.put(SHARD_INDEX, json.dumps(index, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,89 @@
+"""Which files a row of the manifest has, and their bytes: files of their own, or ranges of their shard's container.
+
+In a container (a tar or a Parquet file) every picture lies as it is, uncompressed and in one piece, so one picture is
+one ranged read, whatever the container's format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.store import Store
+
+#: What of a row says which files it has.
+FILE_COLUMNS = (
+    "index",
+    "request_id",
+    "status",
+    "file_name",
+    "member",
+    "offset_bytes",
+    "container_bytes",
+    "size_bytes",
+    "sha256",
+    "metadata_json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file that a row names."""
+
+    request_id: str
+    name: str
+    """In the store; of the container where there is one."""
+    size_bytes: int
+    sha256: str
+    offset_bytes: int | None = None
+    """Where it begins in its container; None: it is a file of its own."""
+    member: str | None = None
+    """Its name in the container."""
+    container_bytes: int | None = None
+    """Size of the container."""
+
+
+def row_files(row: Mapping[str, Any]) -> list[RowFile]:
+    """The files of a row: one, or one per view; none where it failed.
+
+    Raises:
+        StorageError: the row does not say which.
+    """
+    if row["status"] != "ok":
+        return []
+    try:
+        entries = json.loads(row["metadata_json"] or "{}").get("views") or [row]
+        return [_row_file(row, entry) for entry in entries]
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise StorageError("succeeded, but does not say which file it has") from exc
+
+
+def read_artifact(store: Store, row: Mapping[str, Any]) -> bytes:
+    """The bytes that a row of the manifest, or a view of one, points to.
+
+    Raises:
+        StorageError: they are not there.
+    """
+    name, offset = row["file_name"], row.get("offset_bytes")
+    if offset is None:
+        return store.read(name)
+    data = store.read_range(name, offset, row["size_bytes"])
+    if len(data) != row["size_bytes"]:
+        raise StorageError(f"{store.url_of(name)}: ends before byte {offset + row['size_bytes']:,} (avbatch audit)")
+    return data
+
+
+def _row_file(row: Mapping[str, Any], entry: Mapping[str, Any]) -> RowFile:
+    offset = entry.get("offset_bytes")
+    return RowFile(
+        request_id=row["request_id"],
+        name=str(entry["file_name"]),
+        size_bytes=int(entry["size_bytes"]),
+        sha256=str(entry["sha256"]),
+        offset_bytes=None if offset is None else int(offset),
+        member=entry.get("member"),
+        container_bytes=None if offset is None else int(row["container_bytes"]),
+    )
