@@ -19,7 +19,13 @@ from typing import Any
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
-from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_layout, write_record
+from abstractvision_batch.execute.run_record import (
+    RunRecord,
+    build_record,
+    read_record,
+    require_same_layout,
+    write_record,
+)
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.run import (
