@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench soak clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -58,6 +58,9 @@ docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, t
 
 bench: setup-dev  ## time and memory of planning 10k, 100k and 1M requests
 	$(BIN)/python benchmarks/plan_million.py
+
+soak: setup-dev  ## kill driver and actors of one run 200 times, then audit it; half an hour
+	$(BIN)/python -m benchmarks.soak
 
 clean:  ## remove what set-up and runs made
 	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""A backend without a model: deterministic pictures, with delays, failures and crashes on demand.
+"""A backend without a model: deterministic pictures, with delays, failures and crashes on demand, and a journal.
 
 It does every task, so a whole job can be tried, tested and broken anywhere. The pictures are `drawing`'s: they show
 prompt, seed, steps and guidance at a glance and depend on nothing else, so the batch size never changes them.
@@ -6,6 +6,7 @@ prompt, seed, steps and guidance at a glance and depend on nothing else, so the 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -60,6 +61,8 @@ class ProceduralBackendConfig:
     """Regular expression; a request whose prompt matches ends this process, as a native crash would."""
     hang_when: str | None = None
     """Regular expression; a request whose prompt matches never ends and heeds no cancel, as native code may."""
+    journal_path: str | None = None
+    """File to which each request appends a line when it begins: what was generated how often, whatever died."""
 
 
 class ProceduralVisionBackend(VisionBackend):
@@ -236,6 +239,8 @@ class ProceduralVisionBackend(VisionBackend):
         self.preload()
         _raise_if(cancelled)
         prompt = request.prompt or ""
+        if self.config.journal_path is not None:
+            _append_line(self.config.journal_path, request)
         if self._crashes is not None and self._crashes.search(prompt):
             os._exit(_CRASH_STATUS)
         while self._hangs is not None and self._hangs.search(prompt):
@@ -258,6 +263,16 @@ def _compiled(name: str, pattern: str | None) -> re.Pattern[str] | None:
         return None if pattern is None else re.compile(pattern)
     except re.error as exc:
         raise SpecError(f"backend.{name}: {pattern!r} is not a regular expression ({exc})") from exc
+
+
+def _append_line(path: str, request: VisionRequest) -> None:
+    line = {"begun_at": time.time(), "pid": os.getpid(), "seed": request.seed, "prompt": request.prompt}
+    # One write to a file open for appending: lines of other processes stand before or after it, never inside.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(descriptor)
 
 
 def _pauses(until: float) -> Iterator[float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.shard_rows import rows_to_run
-from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.execute.worker import ProgressBoard, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -40,62 +39,6 @@ IN_FLIGHT = 2
 #: Workers that die before any shard was done, in a row, before the run gives up.
 MAX_LOADING_DEATHS = 3
 POLL_S = 0.25
-
-
-class _ProgressBoard:
-    """Rows that are generated but not committed, by shard: what a long shard shows before it ends."""
-
-    def __init__(self) -> None:
-        self._rows: dict[int, tuple[int, int]] = {}
-
-    def note(self, shard: int, succeeded: int, failed: int) -> None:
-        self._rows[shard] = (succeeded, failed)
-
-    def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
-        self._rows = {shard: rows for shard, rows in self._rows.items() if shard in shards}
-        return self._rows
-
-
-class _Worker:
-    """One actor: a shard runner that is made on load, so that a missing model is an error with our own class."""
-
-    def __init__(self, context: RunContext, board: Any) -> None:
-        self._context = context
-        self._board = board
-        self._runner: ShardRunner | None = None
-
-    def load(self) -> None:
-        runner = ShardRunner(self._context, self._context.create_backend())
-        runner.load()
-        self._runner = runner
-
-    def run_shard(self, shard: int) -> ShardSummary:
-        return self._loaded.run_shard(shard, cancelled=_is_cancelled, on_rows=self._note(shard))
-
-    def run_rows(self, shard: int, indexes: tuple[int, ...]) -> dict[int, RowResult]:
-        wanted = set(indexes)
-        rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
-        return self._loaded.generate_rows(rows, cancelled=_is_cancelled)
-
-    def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
-        return self._loaded.commit(self._loaded.read_rows(shard), results, shard=shard)
-
-    @property
-    def _loaded(self) -> ShardRunner:
-        if self._runner is None:
-            raise ClusterError("a worker was asked to generate before it had loaded")
-        return self._runner
-
-    def _note(self, shard: int) -> Callable[[int, int], None]:
-        last = 0.0
-
-        def note(succeeded: int, failed: int) -> None:
-            nonlocal last
-            if time.monotonic() - last > POLL_S:
-                last = time.monotonic()
-                self._board.note.remote(shard, succeeded, failed)
-
-        return note
 
 
 def _is_cancelled() -> bool:
@@ -157,7 +100,7 @@ class _Pool:
         self._on_shard = on_shard
         self._queue = ShardQueue(shards, split=self._batches_of)
         self._options = actor_options(context, ray.cluster_resources())
-        self._board = ray.remote(_ProgressBoard).options(num_cpus=0).remote()
+        self._board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         self._context_ref = ray.put(context)
         number = number_of_actors(context, ray.cluster_resources(), self._options, shards=len(shards))
         self._actors = [self._start_actor() for _ in range(number)]
@@ -180,7 +123,7 @@ class _Pool:
         return any(actor.calls for actor in self._actors)
 
     def _start_actor(self) -> _Actor:
-        handle = ray.remote(_Worker).options(**self._options).remote(self._context_ref, self._board)
+        handle = ray.remote(Worker).options(**self._options).remote(self._context_ref, self._board, _is_cancelled)
         return _Actor(handle, handle.load.remote())
 
     def _feed(self) -> None:

@@ -95,6 +95,8 @@ class ProceduralBackendSpec(StrictModel):
     """Regular expression; a request whose prompt matches ends its worker process."""
     hang_when: RegularExpression | None = None
     """Regular expression; a request whose prompt matches never ends, and cannot be cancelled."""
+    journal_path: Text | None = None
+    """File, relative to the spec, to which each request appends a JSON line when it begins: time, process and seed."""
 
 
 class LoraFileSpec(StrictModel):

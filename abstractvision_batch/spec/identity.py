@@ -145,6 +145,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.procedural.fail_when",
     "backend.procedural.crash_when",
     "backend.procedural.hang_when",
+    "backend.procedural.journal_path",
     "backend.sdcpp.mode",  # the modes give the same pixels
     "backend.sdcpp.offload_to_cpu",
     "backend.sdcpp.clip_on_cpu",

@@ -19,7 +19,12 @@ from pydantic import ValidationError
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.cards import ModelCard, load_cards
-from abstractvision_batch.spec.backend_sections import BackendSpec, DiffusersBackendSpec, SdcppBackendSpec
+from abstractvision_batch.spec.backend_sections import (
+    BackendSpec,
+    DiffusersBackendSpec,
+    ProceduralBackendSpec,
+    SdcppBackendSpec,
+)
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
 from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
@@ -79,6 +84,8 @@ class LoadedSpec:
             found = {name: self.local_path(path) for name, path in files.items() if path is not None}
             own = tuple(lora.model_copy(update={"source": self.local_path(lora.source)}) for lora in backend.loras)
             return backend.model_copy(update={**found, "loras": own})
+        if isinstance(backend, ProceduralBackendSpec) and backend.journal_path is not None:
+            return backend.model_copy(update={"journal_path": self.local_path(backend.journal_path)})
         if not isinstance(backend, DiffusersBackendSpec):
             return backend
         loras = tuple(lora.model_copy(update={"source": self._local_or_hub(lora.source)}) for lora in backend.loras)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from abstractvision_batch.types import (
     MultiAngleRequest,
     VisionRequest,
 )
+from tests.journal import read_journal
 
 
 def prompts(*texts: str) -> list[VisionRequest]:
@@ -89,6 +92,25 @@ def test_a_crash_on_demand_ends_the_process_without_a_word() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (134, b"", b"")
+
+
+def test_the_journal_has_a_line_of_each_request_that_was_begun_also_of_the_one_that_crashed(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    code = (
+        "from abstractvision_batch.backends import ProceduralBackendConfig, ProceduralVisionBackend\n"
+        "from abstractvision_batch.types import ImageGenerationRequest as Request\n"
+        f"config = ProceduralBackendConfig(crash_when='boom', journal_path={str(journal)!r})\n"
+        "requests = [Request('a', seed=1), Request('boom', seed=2), Request('b', seed=3)]\n"
+        "ProceduralVisionBackend(config).generate_batch(requests)"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    ProceduralVisionBackend(ProceduralBackendConfig(journal_path=str(journal))).generate_batch(prompts("c"))
+
+    begun = read_journal(journal)
+    assert [entry.seed for entry in begun[:2]] == [1, 2]
+    assert len(begun) == 3
+    assert begun[0].pid == begun[1].pid != begun[2].pid == os.getpid()
 
 
 def test_a_bad_pattern_is_refused_before_anything_is_drawn() -> None:

@@ -1,0 +1,88 @@
+"""What runs on a worker of a cluster: one shard runner, and the board on which workers note how far they are.
+
+Knows no Ray: `ray_executor` makes actors of these classes and says how a call finds out that it was cancelled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from abstractvision_batch.errors import ClusterError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.results import RowResult
+from abstractvision_batch.execute.shard_runner import ShardRunner
+
+#: Least time between two notes of a worker, in seconds.
+NOTE_S = 0.25
+
+
+class ProgressBoard:
+    """Rows that are generated but not committed, by shard: what a long shard shows before it ends."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[int, int]] = {}
+
+    def note(self, shard: int, succeeded: int, failed: int) -> None:
+        """Take a shard's rows so far."""
+        self._rows[shard] = (succeeded, failed)
+
+    def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
+        """The (succeeded, failed) rows of these shards; all others are forgotten."""
+        self._rows = {shard: rows for shard, rows in self._rows.items() if shard in shards}
+        return self._rows
+
+
+class Worker:
+    """A shard runner that is made on load, so that a missing model is an error with our own class.
+
+    Args:
+        context: The run.
+        board: Handle of the actor of a `ProgressBoard`.
+        cancelled: Whether the call that runs now was cancelled.
+    """
+
+    def __init__(self, context: RunContext, board: Any, cancelled: Callable[[], bool]) -> None:
+        self._context = context
+        self._board = board
+        self._cancelled = cancelled
+        self._runner: ShardRunner | None = None
+
+    def load(self) -> None:
+        """Load the model."""
+        runner = ShardRunner(self._context, self._context.create_backend())
+        runner.load()
+        self._runner = runner
+
+    def run_shard(self, shard: int) -> ShardSummary:
+        """Generate and commit a shard."""
+        return self._loaded.run_shard(shard, cancelled=self._cancelled, on_rows=self._note(shard))
+
+    def run_rows(self, shard: int, indexes: tuple[int, ...]) -> dict[int, RowResult]:
+        """Generate some rows of a shard; the results by plan index."""
+        wanted = set(indexes)
+        rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
+        return self._loaded.generate_rows(rows, cancelled=self._cancelled)
+
+    def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
+        """Commit a shard that was generated in pieces."""
+        return self._loaded.commit(self._loaded.read_rows(shard), results, shard=shard)
+
+    @property
+    def _loaded(self) -> ShardRunner:
+        if self._runner is None:
+            raise ClusterError("a worker was asked to generate before it had loaded")
+        return self._runner
+
+    def _note(self, shard: int) -> Callable[[int, int], None]:
+        last = 0.0
+
+        def note(succeeded: int, failed: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > NOTE_S:
+                last = time.monotonic()
+                self._board.note.remote(shard, succeeded, failed)
+
+        return note

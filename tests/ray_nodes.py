@@ -1,0 +1,52 @@
+"""A Ray cluster of several nodes on this machine, whose nodes and workers can be killed one by one.
+
+The head has no CPUs, so that every worker is on a node that can go. Drivers join by address, each a process of its own.
+Ray's folder is this cluster's alone, so that no other program of the machine that looks for a running cluster finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+
+@contextlib.contextmanager
+def running_cluster(*cpus: int) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster` with one node beside its head for each of `cpus`."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="avb-")  # short: the paths of its sockets may have 107 bytes
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for number in cpus:
+                add_node(cluster, number)
+            yield cluster
+        finally:
+            cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def add_node(cluster: Any, cpus: int) -> Any:
+    """Let a node join."""
+    return cluster.add_node(num_cpus=cpus)
+
+
+def raylet_pid(node: Any) -> int:
+    """The process that makes a node one: its workers die with it."""
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def worker_pids(nodes: Sequence[Any]) -> list[int]:
+    """Processes of our actors on these nodes, loading ones included; their parents are the nodes' raylets."""
+    parents = {raylet_pid(node) for node in nodes}
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    found = (line.split(maxsplit=2) for line in listing.splitlines())
+    return [int(pid) for pid, parent, *args in found if int(parent) in parents and args[0].startswith("ray::Worker")]
