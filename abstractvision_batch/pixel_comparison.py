@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from abstractvision_batch.execute.row_files import FILE_COLUMNS
 from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, worst
 from abstractvision_batch.run import Run
+
+#: What of a row says which pixels it has and where they are.
+ARTIFACT_COLUMNS = (*FILE_COLUMNS, "content_type", "pixel_sha256", "error_kind", "error_message")
 
 
 def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: Mapping[str, Any]) -> Comparison:

@@ -14,6 +14,7 @@ from abstractvision_batch import __version__
 from abstractvision_batch.cli.audit_command import audit
 from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
+from abstractvision_batch.cli.diff_command import diff
 from abstractvision_batch.cli.doctor_command import doctor
 from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
@@ -73,6 +74,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "audit": audit,
     "rerun": rerun,
     "verify": verify,
+    "diff": diff,
     "generate": generate,
     "repl": repl,
     "init": init,

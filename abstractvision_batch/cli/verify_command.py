@@ -16,7 +16,6 @@ from abstractvision_batch.cli.status_command import RunArgument, locate_run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from abstractvision_batch.media.compare import Comparison
     from abstractvision_batch.verify import RowVerdict, VerifyReport
 
 #: Rows that are printed; `--json` has all of them.
@@ -96,20 +95,4 @@ def _describe(report: VerifyReport) -> Iterator[str]:
 
 
 def _reason(row: RowVerdict) -> str:
-    return row.note or "nothing to compare" if row.comparison is None else describe_comparison(row.comparison)
-
-
-def describe_comparison(found: Comparison) -> str:
-    """The figures of a comparison, on one line."""
-    if found.note is not None:
-        return found.note
-    if found.verdict == "identical":
-        return "identical"
-    figures = [f"{found.verdict}", f"PSNR {found.psnr_db:.1f} dB", f"largest difference {found.max_difference}"]
-    if found.ssim is not None:
-        figures.insert(2, f"SSIM {found.ssim:.4f}")
-    if found.changed_pixels is not None:
-        figures.append(f"{100 * found.changed_pixels:.3g} % of the pixels")
-    if found.phash_distance is not None:
-        figures.append(f"pHash {found.phash_distance} of 64 bits")
-    return ", ".join(figures)
+    return row.note or "nothing to compare" if row.comparison is None else row.comparison.describe()

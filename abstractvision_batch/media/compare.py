@@ -52,6 +52,22 @@ class Comparison:
         """As JSON types."""
         return asdict(self)
 
+    def describe(self) -> str:
+        """The figures, on one line."""
+        if self.note is not None:
+            return self.note
+        if self.verdict == "identical":
+            return "identical"
+        figures = [self.verdict, f"PSNR {self.psnr_db:.1f} dB"]
+        if self.ssim is not None:
+            figures.append(f"SSIM {self.ssim:.4f}")
+        figures.append(f"largest difference {self.max_difference}")
+        if self.changed_pixels is not None:
+            figures.append(f"{100 * self.changed_pixels:.3g} % of the pixels")
+        if self.phash_distance is not None:
+            figures.append(f"pHash {self.phash_distance} of 64 bits")
+        return ", ".join(figures)
+
 
 IDENTICAL = Comparison("identical", 0, 0.0, None, 1.0, 0)
 

@@ -99,7 +99,7 @@ def _draw_tile(
 ) -> None:
     draw.rectangle((left, top, left + PICTURE - 1, top + PICTURE - 1), TILE)
     try:
-        picture = _fit_picture(_open_picture(row, read))
+        picture = _fit_picture(open_picture(row, read))
         sheet.paste(picture, (left + (PICTURE - picture.width) // 2, top + (PICTURE - picture.height) // 2))
     except (GenerationError, StorageError, DependencyError) as error:
         for number, line in enumerate(_wrap(str(error), _font(13), PICTURE - 2 * GAP, 8)):
@@ -115,7 +115,7 @@ def _draw_tile(
     )
 
 
-def _open_picture(row: Row, read: Callable[[Row], bytes]) -> Image.Image:
+def open_picture(row: Row, read: Callable[[Row], bytes]) -> Image.Image:
     """The row's image, or the first frame of its video.
 
     Raises:

@@ -198,7 +198,7 @@ def fingerprint(spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = 
 
 def spec_identity(spec: JobSpec) -> dict[str, Any]:
     """Identity fields that differ from their defaults, as JSON types under their dotted names."""
-    found = {name: _json_value(name, value) for name, value in _differing(spec, "") if name in _IDENTITY}
+    found = {name: _json_value(name, value) for name, value in _differing(spec) if name in _IDENTITY}
     image_format = found.pop("output.image_format", None)
     if image_format == "jpeg":
         found["output.image_format"] = image_format
@@ -226,6 +226,11 @@ def card_identity(card: ModelCard, spec: JobSpec) -> dict[str, Any]:
     }
 
 
+def leaf_values(spec: JobSpec) -> dict[str, Any]:
+    """Value of every field as JSON types, defaults written out, under the names that the tables use."""
+    return {name: _plain(_json_value(name, value)) for name, value, _ in _leaves(spec, "")}
+
+
 def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
     """Dotted names of all leaf fields of the spec; those of a backend under its kind."""
     for name, info in model.model_fields.items():
@@ -245,18 +250,25 @@ def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[
 _IDENTITY = frozenset(IDENTITY_FIELDS)
 
 
-def _differing(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+def _differing(spec: JobSpec) -> Iterator[tuple[str, Any]]:
     """Leaf fields whose value is not their default."""
+    return ((name, value) for name, value, is_default in _leaves(spec, "") if not is_default)
+
+
+def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any, bool]]:
+    """Name and value of each leaf field, and whether that is its default."""
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(info.discriminator, str):
             kind = getattr(value, info.discriminator)
-            yield f"{prefix}{name}.{info.discriminator}", kind
-            yield from _differing(value, f"{prefix}{name}.{kind}.")
+            yield f"{prefix}{name}.{info.discriminator}", kind, False
+            below = _leaves(value, f"{prefix}{name}.{kind}.")
+            yield from (leaf for leaf in below if leaf[0] != f"{prefix}{name}.{kind}.{info.discriminator}")
         elif isinstance(value, BaseModel) and not isinstance(value, FromEnv):
-            yield from _differing(value, f"{prefix}{name}.")
-        elif info.is_required() or value != info.get_default(call_default_factory=True):
-            yield f"{prefix}{name}", value
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            is_default = not info.is_required() and value == info.get_default(call_default_factory=True)
+            yield f"{prefix}{name}", value, is_default
 
 
 def _json_value(name: str, value: Any) -> Any:
@@ -266,6 +278,12 @@ def _json_value(name: str, value: Any) -> Any:
         return {param: [_number(param, item) for item in items] for param, items in value.items()}
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     return value
 
 
