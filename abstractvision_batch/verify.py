@@ -21,6 +21,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from abstractvision_batch.diff import Change, environment_changes
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.execute.progress import ProgressListener
@@ -70,6 +71,8 @@ class VerifyReport:
     rows: tuple[RowVerdict, ...]
     succeeded: int
     """Rows of the run that could be chosen."""
+    changes: tuple[Change, ...] = ()
+    """What is not as it was when the run was made: software, machine, switches, weights."""
     interrupted: bool = False
 
     def count(self, verdict: Verdict) -> int:
@@ -95,6 +98,7 @@ class VerifyReport:
             "identical": self.identical,
             "by_verdict": dict(sorted(verdicts.items())),
             "succeeded": self.succeeded,
+            "changes": [change.to_json() for change in self.changes],
             "rows": [row.to_json() for row in self.rows],
             "interrupted": self.interrupted,
             "exit_code": self.exit_code,
@@ -144,8 +148,10 @@ def verify(
         store, record, tracker, ending = execute_plan(source, loaded, plan, plan_folder, on_progress)
         if output is not None:
             finish_run(store, record, tracker)  # what is kept is a run like any other
-        rows = tuple(compare_shards(source, Run(store, record), sorted(batches), frozenset(ids)))
-    return VerifyReport(source.path, rows, verifiable, interrupted=ending.interrupted)
+        again = Run(store, record)
+        rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
+        changes = tuple(environment_changes(source, again))
+    return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
 
 
 def choose_rows(source: Run, *, sample: int | None, ids: Collection[str]) -> tuple[pa.Table, int]:

@@ -128,7 +128,7 @@ def test_the_command_line_names_what_differs_and_writes_a_page(make_job: MakeJob
     )
     arguments = ["diff", str(tmp_path / "run"), str(tmp_path / "other")]
 
-    text = CliRunner().invoke(app, [*arguments, "--html", str(tmp_path / "pages" / "diff.html"), "--pairs", "3"])
+    text = CliRunner().invoke(app, [*arguments, "--html", str(tmp_path / "pages" / "diff.html"), "--pairs", "8"])
     plain = CliRunner().invoke(app, [*arguments, "--json"])
 
     assert text.exit_code == plain.exit_code == 1
@@ -136,7 +136,7 @@ def test_the_command_line_names_what_differs_and_writes_a_page(make_job: MakeJob
     assert "not the same: 8 pairs differ" in text.stdout
     assert json.loads(plain.stdout)["changed_columns"] == {"seed": 8}
     page = (tmp_path / "pages" / "diff.html").read_text(encoding="utf-8")
-    assert page.count("<figure>") == 3
-    assert page.count("data:image/png;base64,") == 9
+    assert page.count("<figure>") == 8
+    assert page.count("data:image/png;base64,") == 24
     assert "a &lt;b&gt;fox&lt;/b&gt;" in page
     assert "<b>fox" not in page

@@ -79,7 +79,11 @@ def _describe(report: VerifyReport) -> Iterator[str]:
         yield f"    prompt: {one_line(row.prompt, width=100)}"
     if len(wrong) > SHOWN_ROWS:
         yield f"and {len(wrong) - SHOWN_ROWS:,} more (--json has them all)"
-    if wrong:
+    for change in report.changes[:SHOWN_ROWS]:
+        yield f"changed    {change.name}: {one_line(change.there, width=60)} → {one_line(change.here, width=60)}"
+    if wrong and not report.changes:
+        yield "changed    nothing that is recorded: software, machine and weights are as they were"
+    if wrong or report.changes:
         yield ""
     yield f"run        {report.path}"
     yield f"generated  {plural(len(report.rows), 'row')} again, of {report.succeeded:,} that can be verified"
