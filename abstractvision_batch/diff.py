@@ -248,7 +248,8 @@ def _rows(run: Run) -> Iterator[Row]:
 
 
 def _same_pixels(there: Row, here: Row) -> bool:
-    return there["status"] == here["status"] == "ok" and there["pixel_sha256"] == here["pixel_sha256"]
+    both = there["status"] == here["status"] == "ok"
+    return both and bool(there["pixel_sha256"] == here["pixel_sha256"])
 
 
 def _worst_first(pair: Pair) -> tuple[int, float]:

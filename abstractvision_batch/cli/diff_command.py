@@ -39,10 +39,10 @@ def diff(
     from abstractvision_batch.diff_html import write_page
     from abstractvision_batch.run import open_run
 
-    runs = [open_run(*locate_run(path, [], [])) for path in (there, here)]
-    report = compare_runs(*runs, measured=measured)
+    one, other = (open_run(*locate_run(path, [], [])) for path in (there, here))
+    report = compare_runs(one, other, measured=measured)
     if html is not None:
-        write_page(report, *runs, html, pairs=pairs)
+        write_page(report, one, other, html, pairs=pairs)
     if as_json:
         print_json({"ok": report.exit_code == 0, **report.to_json()})
     else:
