@@ -27,18 +27,8 @@ LAYERS = (
     ("plan",),
     ("backends", "storage", "vision_manager"),
     ("execute", "report"),
-    (
-        "run",
-        "recorded_run",
-        "audit",
-        "retry",
-        "pixel_comparison",
-        "rerun",
-        "verify",
-        "new_output",
-        "generate_now",
-        "integrations",
-    ),
+    ("run", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations")
+    + ("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock"),
     ("cli", "__main__"),
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
