@@ -27,8 +27,10 @@ LAYERS = (
     ("plan",),
     ("backends", "storage", "vision_manager"),
     ("execute", "report"),
-    ("run", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations")
-    + ("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock"),
+    (
+        *("run", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations"),
+        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock"),
+    ),
     ("cli", "__main__"),
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
