@@ -3,9 +3,9 @@
     run.json → the same spec, with overrides that change no pixel → failed rows → execute → merge → report
 
 Each shard with such rows leaves one more part, with those rows alone; the merge takes the newest row of each request,
-and `attempts` adds up. Rows that succeeded are never generated again. A retried row may leave its pinned batch and is
-marked `perceptual` then. `max_failed` is of the retried rows. Interrupted, the same command goes on with what is still
-failed.
+and `attempts` and `cost_usd` add up. Rows that succeeded are never generated again. A retried row may leave its pinned
+batch and is marked `perceptual` then. `max_failed` is of the retried rows, `budget` of the whole run. Interrupted, the
+same command goes on with what is still failed.
 
 Without a condition every failed row is run again, permanent failures and refused prompts too: whoever asks has mended
 something. ``error_class = 'transient'`` picks those that only time mends.
@@ -34,6 +34,7 @@ from abstractvision_batch.run import (
     Run,
     RunResult,
     build_context,
+    build_guard,
     check_model,
     describe_result,
     finish_run,
@@ -72,13 +73,16 @@ def retry(
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()
-    if chosen:
+    guard = build_guard(loaded, opened.counts(), chosen)
+    if chosen and not guard.admits(next(iter(chosen))):
+        ending = Ending(stopped=guard.stopped)
+    elif chosen:
         check_model(loaded)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
         context = build_context(loaded, opened.store, opened.plan, again)
         limit = FailureLimit(loaded.spec.execution.max_failed, sum(chosen.values()))
-        ending = run_on_executor(context, list(chosen), tracker, limit)
+        ending = run_on_executor(context, list(chosen), tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()
     counts = finish_run(opened.store, opened.record, tracker)

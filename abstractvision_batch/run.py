@@ -39,13 +39,16 @@ from abstractvision_batch.execute.progress import Progress, ProgressListener, Pr
 from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
 from abstractvision_batch.execute.shard_rows import Retry
+from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import CONTACT_SHEET, write_report
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.spec.prices import find_price
 from abstractvision_batch.storage.store import Store, open_store
 
 
@@ -64,6 +67,10 @@ class RunResult:
     elapsed_s: float
     by_error_kind: dict[str, int]
     by_error_class: dict[str, int]
+    attempts: int
+    """Tries of all rows, in all invocations."""
+    cost_usd: float | None
+    """Of those tries; None where nothing says what a request costs."""
     interrupted: bool
     stopped: str | None
     """Why the run stopped by itself, before all was done."""
@@ -72,8 +79,8 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """What the command line exits with: 0, 1 where rows failed, 130 where the run was interrupted."""
-        return 130 if self.interrupted else 1 if self.failed else 0
+        """What the command line exits with: 0, 1 where rows failed or a limit stopped the run, 130 for an interrupt."""
+        return 130 if self.interrupted else 1 if self.failed or self.stopped else 0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -224,29 +231,40 @@ def execute(
 ) -> tuple[ProgressTracker, Ending]:
     """Run the shards that are not done; what was done, and what ended it early."""
     missing = missing_shards(plan, list_parts(store))
+    rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
     done = plan.shards - len(missing)
-    skipped = plan.requests - sum(count_shard_rows(store.open, plan, missing))
+    skipped = plan.requests - sum(rows.values())
     tracker = ProgressTracker(
         Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
     )
     if not missing:
         return tracker, Ending()
     store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
-    before = 0 if loaded.spec.execution.max_failed is None else count_rows(store).failed
-    limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before)
-    if limit.reached(0):
-        return tracker, Ending(stopped=limit.message(0))
+    before = count_rows(store)
+    limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before.failed)
+    guard = build_guard(loaded, before, rows)
+    if limit.reached(0) or not guard.admits(missing[0]):
+        return tracker, Ending(stopped=limit.message(0) if limit.reached(0) else guard.stopped)
     check_model(loaded)
-    ending = run_on_executor(build_context(loaded, store, plan), missing, tracker, limit)
+    ending = run_on_executor(build_context(loaded, store, plan), missing, tracker, limit, guard)
     return tracker, ending if missing_shards(plan, list_parts(store)) else Ending()
+
+
+def build_guard(loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int]) -> SpendingGuard:
+    """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`."""
+    price = find_price(loaded.spec, loaded.card)
+    return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows)
 
 
 def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Retry | None = None) -> RunContext:
     """What workers are told."""
+    backend = loaded.backend
+    if isinstance(backend, OpenAIBackendSpec) and loaded.spec.execution.budget.counts:
+        backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
     return RunContext(
         url=store.url,
         spec=loaded.spec,
-        backend=loaded.backend,
+        backend=backend,
         card=loaded.card,
         plan=plan,
         store_options=resolve_options(loaded.spec.output.storage_options, "output.storage_options"),
@@ -256,9 +274,13 @@ def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Re
 
 
 def run_on_executor(
-    context: RunContext, shards: Sequence[int], tracker: ProgressTracker, limit: FailureLimit
+    context: RunContext,
+    shards: Sequence[int],
+    tracker: ProgressTracker,
+    limit: FailureLimit,
+    guard: SpendingGuard,
 ) -> Ending:
-    """Run shards until they are done, an interrupt ends it, or too many rows failed."""
+    """Run shards until they are done, an interrupt ends it, too many rows failed, or the budget is used up."""
     with Interrupts() as interrupts:
 
         def stop_if_too_many_fail(now: Progress) -> None:
@@ -266,9 +288,11 @@ def run_on_executor(
                 interrupts.drain()
 
         tracker.add_listener(stop_if_too_many_fail)
-        run_shards(context, shards, interrupts=interrupts, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
+        run_shards(
+            context, shards, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard
+        )
     failed = tracker.failed_rows
-    return Ending(interrupts.interrupted, limit.message(failed) if limit.reached(failed) else None)
+    return Ending(interrupts.interrupted, limit.message(failed) if limit.reached(failed) else guard.stopped)
 
 
 def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> RowCounts:
@@ -304,6 +328,8 @@ def describe_result(
         elapsed_s=elapsed_s,
         by_error_kind=counts.by_error_kind,
         by_error_class=counts.by_error_class,
+        attempts=counts.attempts,
+        cost_usd=counts.cost_usd,
         interrupted=ending.interrupted,
         stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,

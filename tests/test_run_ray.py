@@ -44,12 +44,16 @@ def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:
 
 
 def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tmp_path: Path) -> None:
-    """The crash is `os._exit`, which no try statement sees; everything beside it must still be generated."""
+    """The crash is `os._exit`, which no try statement sees; everything beside it must still be generated.
+
+    The budget is ample: what each dead worker may have spent is counted, and the pieces of its shard too.
+    """
     prompts = [f"picture {number}" for number in range(7)] + ["poison"]
     job = make_job(prompts={"source": prompts}, samples_per_prompt=1, execution={**ON_RAY, "actors": 1})
     healthy = run({**job, "output": {"path": str(tmp_path / "healthy")}})
 
-    result = run({**job, "backend": {"kind": "procedural", "crash_when": "poison"}})
+    execution = {**job["execution"], "budget": {"requests": 100}}
+    result = run({**job, "backend": {"kind": "procedural", "crash_when": "poison"}, "execution": execution})
 
     rows = _manifest(result.path).to_pylist()
     assert result.by_error_kind == {"worker_crashed": 1}

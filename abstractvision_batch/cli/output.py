@@ -76,6 +76,13 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:,.1f} TB"
 
 
+def format_cost(cost_usd: float, attempts: int) -> str:
+    """`$12.50 for 1,632 tries`, `$0.0042 for 1 try`."""
+    from abstractvision_batch.spec.prices import format_usd
+
+    return f"{format_usd(cost_usd)} for {'1 try' if attempts == 1 else f'{attempts:,} tries'}"
+
+
 def format_duration(seconds: float) -> str:
     """`4.2 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     if seconds < 10:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
-from abstractvision_batch.cli.output import format_duration, plural, print_json, print_lines
+from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.status_command import RunArgument
 
@@ -60,6 +60,8 @@ def _describe(result: RunResult) -> Iterator[str]:
     left = result.requests - result.succeeded - result.failed
     not_done = f", {left:,} not done yet (run the spec again)" if left else ""
     yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{not_done}"
+    if result.cost_usd is not None:
+        yield f"cost       {format_cost(result.cost_usd, result.attempts)}"
     yield f"run        {result.path}"
     if result.stopped:
         yield result.stopped

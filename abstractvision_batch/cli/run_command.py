@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
-from abstractvision_batch.cli.output import format_duration, format_rate, one_line, plural, print_json, print_lines
+from abstractvision_batch.cli.output import (
+    format_cost,
+    format_duration,
+    format_rate,
+    one_line,
+    plural,
+    print_json,
+    print_lines,
+)
 from abstractvision_batch.cli.progress_display import show_progress
 
 if TYPE_CHECKING:
@@ -78,6 +86,8 @@ def summarise_run(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup
         rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"
         before = f"; {result.skipped:,} were done before" if result.skipped else ""
         yield f"this time  {result.generated:,} in {format_duration(result.elapsed_s)}, {rate}{before}"
+    if result.cost_usd is not None:
+        yield f"cost       {format_cost(result.cost_usd, result.attempts)}"
     yield from describe_failures(failures)
     yield ""
     yield f"run        {result.path}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
-from abstractvision_batch.cli.output import format_size, print_json, print_lines
+from abstractvision_batch.cli.output import format_cost, format_size, print_json, print_lines
 from abstractvision_batch.cli.run_command import describe_failures
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
         f"run        {state['path']}, started {state['created_at']}",
         f"shards     {state['shards_done']:,} of {state['shards']:,} done",
         f"requests   {state['requests']:,}: {rows}",
+        *([f"cost       {format_cost(state['cost_usd'], state['attempts'])}"] if state["cost_usd"] is not None else []),
         f"artifacts  {format_size(state['size_bytes'])}",
         f"manifest   {run.store.url_of('manifest.parquet') if state['merged'] else 'not merged yet'}",
     )

@@ -10,6 +10,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.inline_executor import run_shards_inline
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.spending import SpendingGuard
 
 
 def require_executor(executor: str) -> None:
@@ -29,13 +30,14 @@ def run_shards(
     shards: Iterable[int],
     *,
     interrupts: Interrupts,
+    guard: SpendingGuard,
     on_rows: Callable[[int, int], None],
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
-    """Run shards on the spec's executor until they are done or an interrupt drains the run."""
+    """Run shards on the spec's executor until they are done, an interrupt drains the run, or the budget is used up."""
     if context.spec.execution.executor == "ray":
         from abstractvision_batch.execute.ray_executor import run_shards_ray
 
-        run_shards_ray(context, shards, interrupts=interrupts, on_rows=on_rows, on_shard=on_shard)
+        run_shards_ray(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)
     else:
-        run_shards_inline(context, shards, interrupts=interrupts, on_rows=on_rows, on_shard=on_shard)
+        run_shards_inline(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)

@@ -10,6 +10,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.execute.spending import SpendingGuard
 
 
 def run_shards_inline(
@@ -17,15 +18,17 @@ def run_shards_inline(
     shards: Iterable[int],
     *,
     interrupts: Interrupts,
+    guard: SpendingGuard,
     on_rows: Callable[[int, int], None],
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
-    """Run shards until they are done or an interrupt drains the run.
+    """Run shards until they are done, an interrupt drains the run, or the budget is used up.
 
     Args:
         context: The run.
         shards: Numbers of the shards to run.
         interrupts: Asked between shards and between denoising steps.
+        guard: Asked before each shard.
         on_rows: Called after each batch with the (succeeded, failed) rows of shards that are not committed yet.
         on_shard: Called after each commit.
 
@@ -35,9 +38,13 @@ def run_shards_inline(
     """
     with closing(ShardRunner(context, context.create_backend())) as runner:
         for shard in shards:
-            if interrupts.draining:
+            if interrupts.draining or (grant := guard.grant(shard)) is None:
                 return
             try:
-                on_shard(runner.run_shard(shard, cancelled=lambda: interrupts.cancelled, on_rows=on_rows))
+                summary = runner.run_shard(
+                    shard, tries=grant.tries, cancelled=lambda: interrupts.cancelled, on_rows=on_rows
+                )
             except GenerationCancelledError:
                 return
+            guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
+            on_shard(summary)

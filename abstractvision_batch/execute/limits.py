@@ -68,6 +68,22 @@ class TimeLimits:
         return self.started + self.execution.shard_timeout_s - time.monotonic()
 
 
+@dataclass(slots=True)
+class SpareTries:
+    """Tries that a shard may make beyond the first of each request; None for any number."""
+
+    left: int | None = None
+
+    def take(self, tries: int) -> bool:
+        """Use so many, all or none of them; whether there were enough."""
+        if self.left is None:
+            return True
+        if tries > self.left:
+            return False
+        self.left -= tries
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
     """How many rows of a run may fail before it stops."""

@@ -7,6 +7,7 @@ is the plan's shards minus those parts' numbers. Later parts have rows that were
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import tempfile
 from collections import Counter
@@ -41,6 +42,12 @@ class RowCounts:
     failed: int
     by_error_kind: dict[str, int]
     by_error_class: dict[str, int]
+    attempts: int
+    """Tries of all rows together."""
+    cost_usd: float | None
+    """Of all rows together; None where no row has a cost."""
+    unpriced_attempts: int
+    """Tries of rows without a cost."""
 
 
 def list_parts(store: Store) -> dict[int, list[int]]:
@@ -106,11 +113,25 @@ def count_rows(store: Store) -> RowCounts:
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
-    for table in _tables(store, ["status", "error_kind", "error_class"]):
+    attempts = unpriced = 0
+    costs: list[float] = []
+    for table in _tables(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"]):
         statuses.update(_value_counts(table["status"]))
         kinds.update(_value_counts(table["error_kind"]))
         classes.update(_value_counts(table["error_class"]))
-    return RowCounts(statuses["ok"], statuses["failed"], dict(sorted(kinds.items())), dict(sorted(classes.items())))
+        attempts += pc.sum(table["attempts"]).as_py() or 0
+        unpriced += pc.sum(table.filter(pc.field("cost_usd").is_null())["attempts"]).as_py() or 0
+        if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
+            costs.append(cost_usd)
+    return RowCounts(
+        succeeded=statuses["ok"],
+        failed=statuses["failed"],
+        by_error_kind=dict(sorted(kinds.items())),
+        by_error_class=dict(sorted(classes.items())),
+        attempts=attempts,
+        cost_usd=math.fsum(costs) if costs else None,
+        unpriced_attempts=unpriced,
+    )
 
 
 def count_failed(store: Store) -> dict[int, int]:

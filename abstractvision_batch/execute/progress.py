@@ -35,6 +35,10 @@ class ShardSummary:
     succeeded: int
     failed: int
     committed: bool = True
+    tries: int = 0
+    """How often the backend was asked for requests of the shard, this time."""
+    cost_usd: float | None = None
+    """Of those tries; None where there is no price."""
 
 
 class ProgressTracker:

@@ -27,9 +27,10 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.placement import actor_options, number_of_actors
 from abstractvision_batch.execute.progress import ShardSummary
-from abstractvision_batch.execute.results import RowResult
+from abstractvision_batch.execute.results import RowResult, add_up
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.shard_rows import rows_to_run
+from abstractvision_batch.execute.spending import Grant, SpendingGuard
 from abstractvision_batch.execute.worker import ProgressBoard, Worker
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class _Actor:
     handle: Any
     loading: Any
     calls: dict[Any, Work] = field(default_factory=dict)
+    grants: dict[Any, Grant] = field(default_factory=dict)
+    """What those calls may spend; a commit spends nothing."""
     ready: bool = False
 
 
@@ -60,15 +63,17 @@ def run_shards_ray(
     shards: Iterable[int],
     *,
     interrupts: Interrupts,
+    guard: SpendingGuard,
     on_rows: Callable[[int, int], None],
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
-    """Run shards on the actors of a Ray cluster until they are done or an interrupt drains the run.
+    """Run shards on a Ray cluster's actors until they are done, an interrupt drains the run, or the budget is used up.
 
     Args:
         context: The run.
         shards: Numbers of the shards to run.
         interrupts: Polled by the driver; a drain cancels queued shards, a cancel also running ones.
+        guard: Asked before each shard.
         on_rows: Called with the (succeeded, failed) rows of shards that are not committed yet.
         on_shard: Called after each commit.
 
@@ -80,7 +85,7 @@ def run_shards_ray(
     waiting = list(shards)
     with _connected(context.spec.execution.address):
         interrupts.arm()  # ray.init puts a SIGTERM handler of its own in place
-        _Pool(context, waiting, interrupts, on_rows, on_shard).run()
+        _Pool(context, waiting, interrupts, guard, on_rows, on_shard).run()
 
 
 class _Pool:
@@ -91,11 +96,13 @@ class _Pool:
         context: RunContext,
         shards: list[int],
         interrupts: Interrupts,
+        guard: SpendingGuard,
         on_rows: Callable[[int, int], None],
         on_shard: Callable[[ShardSummary], None],
     ) -> None:
         self._context = context
         self._interrupts = interrupts
+        self._guard = guard
         self._on_rows = on_rows
         self._on_shard = on_shard
         self._queue = ShardQueue(shards, split=self._batches_of)
@@ -136,18 +143,25 @@ class _Pool:
                 return
             for actor in ready:
                 if len(actor.calls) == depth and len(self._queue):
-                    self._send(actor, self._queue.pop())
+                    work = self._queue.peek()
+                    grant = self._guard.grant(work.shard, requests=len(work.indexes) or None)
+                    if grant is None:
+                        return  # until a shard gives back what it did not use, or for good
+                    self._send(actor, self._queue.pop(), grant)
 
-    def _send(self, actor: _Actor, work: Work) -> None:
+    def _send(self, actor: _Actor, work: Work, grant: Grant) -> None:
         if work.indexes:
-            reference = actor.handle.run_rows.remote(work.shard, work.indexes)
+            reference = actor.handle.run_rows.remote(work.shard, work.indexes, grant.tries)
         else:
-            reference = actor.handle.run_shard.remote(work.shard)
+            reference = actor.handle.run_shard.remote(work.shard, grant.tries)
         actor.calls[reference] = work
+        actor.grants[reference] = grant
 
     def _take_ready(self) -> None:
         owners = {actor.loading: actor for actor in self._actors if not actor.ready}
         owners |= {reference: actor for actor in self._actors for reference in actor.calls}
+        if not owners:
+            return
         ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_S)
         for reference in ready:
             actor = owners[reference]
@@ -159,6 +173,8 @@ class _Pool:
                 self._replace(actor, exc)
             except TaskCancelledError:
                 actor.calls.pop(reference, None)
+                if (grant := actor.grants.pop(reference, None)) is not None:
+                    self._guard.settle(grant, tries=0, usd=None)  # it had not begun
             except RayTaskError as exc:
                 self._fail(actor, reference, exc)
             else:
@@ -170,9 +186,16 @@ class _Pool:
             return
         work = actor.calls.pop(reference)
         self._loading_deaths = 0
+        grant = actor.grants.pop(reference, None)
         if isinstance(answer, ShardSummary):
+            if grant is not None:
+                self._guard.settle(grant, tries=answer.tries, usd=answer.cost_usd)
             self._on_shard(answer)
-        elif (results := self._queue.piece_done(work, answer)) is not None:
+            return
+        if grant is not None:
+            tries, usd = add_up(answer.values())
+            self._guard.settle(grant, tries=tries, usd=usd)
+        if (results := self._queue.piece_done(work, answer)) is not None:
             self._commit(actor, work.shard, results)
 
     def _commit(self, actor: _Actor, shard: int, results: dict[int, RowResult]) -> None:
@@ -183,6 +206,8 @@ class _Pool:
         cause = error.cause
         if isinstance(cause, GenerationCancelledError):
             actor.calls.pop(reference, None)
+            if (grant := actor.grants.pop(reference, None)) is not None:
+                self._guard.lose(grant)
             return
         if isinstance(cause, AbstractVisionError):
             raise cause from error
@@ -192,6 +217,11 @@ class _Pool:
         """Put a dead actor's work back, the first of which it died of, and start another actor."""
         self._actors.remove(actor)
         works = list(actor.calls.values())
+        for number, reference in enumerate(actor.calls):
+            if (grant := actor.grants.get(reference)) is not None and number == 0:
+                self._guard.lose(grant)
+            elif grant is not None:
+                self._guard.settle(grant, tries=0, usd=None)
         for work in works[1:]:
             self._queue.put_back(work)
         finished = self._queue.worker_died(works[0]) if works else None
@@ -210,6 +240,8 @@ class _Pool:
             self._commit(replacement, works[0].shard, finished)
 
     def _heed_interrupts(self) -> None:
+        if self._guard.is_over():
+            self._interrupts.drain()
         if self._interrupts.draining and not self._drained:
             self._drained = True
             for actor in self._actors:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,7 @@ class RowResult:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     latency_s: float | None = None
+    cost_usd: float | None = None
     worker: str | None = None
     device: str | None = None
     device_name: str | None = None
@@ -57,6 +59,13 @@ class RowResult:
     def succeeded(self) -> bool:
         """Whether the row has an artifact."""
         return self.status == "ok"
+
+
+def add_up(results: Iterable[RowResult]) -> tuple[int, float | None]:
+    """Tries of all rows together, and their cost if they have one."""
+    rows = list(results)
+    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
+    return sum(row.attempts for row in rows), math.fsum(costs) if costs else None
 
 
 def failed_columns(error: GenerationError) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class ShardQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def peek(self) -> Work:
+        """The next work, left where it is."""
+        return self._waiting[0]
+
     def pop(self) -> Work:
         """The next work."""
         return self._waiting.popleft()

@@ -6,12 +6,13 @@ Parts never change, so driver and workers, which each ask for themselves, get th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.execute.manifest import read_shard_rows
+from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_filter import parse_condition
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
@@ -37,6 +38,14 @@ class ShardRows:
     attempt: int = 0
     tries: Mapping[int, int] = field(default_factory=dict)
     """Tries of each request in earlier attempts, by plan index."""
+    costs_usd: Mapping[int, float | None] = field(default_factory=dict)
+    """Cost of those tries, where they have one."""
+
+    def add_earlier(self, index: int, result: RowResult) -> RowResult:
+        """A result of this attempt, with what the request took in earlier ones added to its tries and its cost."""
+        costs = [cost for cost in (self.costs_usd.get(index), result.cost_usd) if cost is not None]
+        attempts = self.tries.get(index, 0) + result.attempts
+        return replace(result, attempt=self.attempt, attempts=attempts, cost_usd=sum(costs) if costs else None)
 
 
 def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None) -> ShardRows:
@@ -56,4 +65,5 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
         condition = condition & parse_condition(retry.where, rows.schema)
     failed = rows.filter(condition)
     tries = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
-    return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries)
+    costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
+    return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries, costs_usd)

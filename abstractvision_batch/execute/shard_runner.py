@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
@@ -25,12 +25,13 @@ from abstractvision_batch.execute.environment import describe_worker
 from abstractvision_batch.execute.environment_files import WorkerEnvironment, put_environment
 from abstractvision_batch.execute.layouts.layout import Pieces
 from abstractvision_batch.execute.layouts.table import LAYOUTS
-from abstractvision_batch.execute.limits import TimeLimits
+from abstractvision_batch.execute.limits import SpareTries, TimeLimits
 from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
-from abstractvision_batch.execute.results import RowResult, build_part, failed_columns
+from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
+from abstractvision_batch.spec.prices import cost_usd, find_price
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
 Row = dict[str, Any]
@@ -45,9 +46,20 @@ class BatchOutcome:
 
     item: BatchItem
     attempts: int
+    """How often the backend was asked for it."""
     batch_as_planned: bool
     started_at: datetime
     latency_s: float
+
+
+class Tried(NamedTuple):
+    """What one request's turn gave."""
+
+    item: BatchItem
+    together: bool
+    """Whether it came of one forward pass with all that were asked for."""
+    tries: int
+    """How often the backend was asked for it."""
 
 
 class ShardRunner:
@@ -61,6 +73,7 @@ class ShardRunner:
         self._layout = LAYOUTS[context.spec.output.layout]
         self._writer = ArtifactWriter(context.spec.output, threads=context.spec.execution.writer_threads)
         self._worker = worker_name()
+        self._price = find_price(context.spec, context.card)
         self._environment: WorkerEnvironment | None = None
 
     def load(self) -> None:
@@ -79,6 +92,7 @@ class ShardRunner:
         self,
         shard: int,
         *,
+        tries: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> ShardSummary:
@@ -86,6 +100,7 @@ class ShardRunner:
 
         Args:
             shard: Number of the shard.
+            tries: How often the backend may be asked for a request, of all of them together; at least once for each.
             cancelled: Polled between denoising steps; true ends the shard without a part.
             on_rows: Called after each batch with the shard's (succeeded, failed) rows so far.
 
@@ -95,7 +110,9 @@ class ShardRunner:
         """
         rows = self.read_rows(shard)
         with self._layout.keep(self._store) as pieces:
-            results = self.generate_rows(rows.table.to_pylist(), pieces, cancelled=cancelled, on_rows=on_rows)
+            results = self.generate_rows(
+                rows.table.to_pylist(), pieces, tries=tries, cancelled=cancelled, on_rows=on_rows
+            )
             return self._commit(rows, results, pieces, shard=shard)
 
     def read_rows(self, shard: int) -> ShardRows:
@@ -107,10 +124,11 @@ class ShardRunner:
         rows: Sequence[Row],
         pieces: Pieces | None = None,
         *,
+        tries: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> dict[int, RowResult]:
-        """Generate and encode rows of one shard, in their pinned batches.
+        """Generate and encode rows of one shard, in their pinned batches; the arguments are those of `run_shard`.
 
         The files go into `pieces`, by default into the store, where another worker finds them.
 
@@ -119,12 +137,13 @@ class ShardRunner:
         """
         self.load()
         limits = TimeLimits(self._context.spec.execution, cancelled)
+        spare = SpareTries(None if tries is None else tries - len(rows))
         results: dict[int, RowResult] = {}
         generated = failed = 0
         pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
         for _, group in groupby(rows, key=lambda row: row["batch_id"]):
             batch = list(group)
-            outcomes = self._generate_batch(batch, limits)
+            outcomes = self._generate_batch(batch, limits, spare)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
             pending = []
@@ -155,11 +174,9 @@ class ShardRunner:
 
     def _commit(self, rows: ShardRows, results: Mapping[int, RowResult], pieces: Pieces, *, shard: int) -> ShardSummary:
         """Place the files and write the manifest part: the last thing a shard does, and what makes it done."""
-        results = {
-            index: replace(result, attempt=rows.attempt, attempts=rows.tries.get(index, 0) + result.attempts)
-            for index, result in results.items()
-        }
-        placed = self._layout.place(self._store, pieces, rows.table, results, shard=shard)
+        results = {index: self._with_cost(result) for index, result in results.items()}
+        whole = {index: rows.add_earlier(index, result) for index, result in results.items()}
+        placed = self._layout.place(self._store, pieces, rows.table, whole, shard=shard)
         part = build_part(rows.table, placed, shard=shard, attempt=rows.attempt)
         return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))
 
@@ -175,7 +192,7 @@ class ShardRunner:
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, columns)
 
-    def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits) -> list[BatchOutcome]:
+    def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries) -> list[BatchOutcome]:
         """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""
         max_attempts = self._context.spec.execution.max_attempts
         outcomes: dict[int, BatchOutcome] = {}
@@ -184,7 +201,8 @@ class ShardRunner:
             try:
                 requests[position] = build_request(row, self._load_bytes)
             except GenerationError as error:
-                outcomes[position] = BatchOutcome(error, 1, True, datetime.now(UTC), 0.0)
+                outcomes[position] = BatchOutcome(error, 0, True, datetime.now(UTC), 0.0)
+        tries = dict.fromkeys(requests, 0)
         waiting = list(requests)
         for attempt in range(1, max_attempts + 1):
             if not waiting or limits.shard_over:
@@ -192,20 +210,24 @@ class ShardRunner:
             if attempt > 1:
                 _wait_before_retry(attempt, limits.cancelled)
             started_at, clock = datetime.now(UTC), time.perf_counter()
-            items = self._forward([requests[position] for position in waiting], limits)
+            tried = self._forward([requests[position] for position in waiting], limits, spare)
             latency_s = time.perf_counter() - clock
             whole = len(waiting) == batch[0]["batch_size"]
-            for position, (item, together) in zip(waiting, items, strict=True):
-                if isinstance(item, GenerationCancelledError):
-                    raise item
-                outcomes[position] = BatchOutcome(item, attempt, together and whole, started_at, latency_s)
+            for position, one in zip(waiting, tried, strict=True):
+                if isinstance(one.item, GenerationCancelledError):
+                    raise one.item
+                tries[position] += one.tries
+                planned = one.together and whole
+                outcomes[position] = BatchOutcome(one.item, tries[position], planned, started_at, latency_s)
             waiting = [position for position in waiting if _class_of(outcomes[position].item) == "transient"]
+            if attempt < max_attempts:
+                waiting = [position for position in waiting if spare.take(1)]
         for position in set(requests) - set(outcomes):
             outcomes[position] = BatchOutcome(limits.timeout(), 0, True, datetime.now(UTC), 0.0)
         return [outcomes[position] for position in range(len(batch))]
 
-    def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits) -> list[tuple[BatchItem, bool]]:
-        """One item per request, and whether it came of one forward pass with all of `requests`.
+    def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits, spare: SpareTries) -> list[Tried]:
+        """What became of each request.
 
         What does not fit in memory is halved. What is not done in time is run alone: its neighbour may be what hangs.
         """
@@ -215,18 +237,20 @@ class ShardRunner:
         except GenerationCancelledError as error:
             items = [error] * len(requests)
         late = cancelled() and not limits.cancelled()
-        if len(requests) > 1 and any(_class_of(item) == "resource" for item in items):
+        several = len(requests) > 1
+        if several and any(_class_of(item) == "resource" for item in items) and spare.take(len(requests)):
             half = len(requests) // 2
-            parts = [*self._forward(requests[:half], limits), *self._forward(requests[half:], limits)]
-            return [(item, False) for item, _ in parts]
-        found: list[tuple[BatchItem, bool]] = []
+            parts = [*self._forward(requests[:half], limits, spare), *self._forward(requests[half:], limits, spare)]
+            return [Tried(part.item, False, part.tries + 1) for part in parts]
+        found: list[Tried] = []
         for request, item in zip(requests, items, strict=True):
             if not (late and isinstance(item, GenerationCancelledError)):
-                found.append((item, True))
-            elif len(requests) == 1 or limits.shard_over:
-                found.append((limits.timeout(), True))
+                found.append(Tried(item, True, 1))
+            elif several and not limits.shard_over and spare.take(1):
+                (lone,) = self._forward([request], limits, spare)
+                found.append(Tried(lone.item, False, lone.tries + 1))
             else:
-                found.extend((lone, False) for lone, _ in self._forward([request], limits))
+                found.append(Tried(limits.timeout(), True, 1))
         return found
 
     def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
@@ -237,20 +261,33 @@ class ShardRunner:
             started_at=outcome.started_at,
             finished_at=outcome.started_at + timedelta(seconds=outcome.latency_s),
             latency_s=outcome.latency_s,
+            cost_usd=None if self._price is None else cost_usd(self._price, outcome.attempts, _usage(outcome.item)),
             worker=self._worker,
             device=self._environment.device,
             device_name=self._environment.device_name,
             environment_id=self._environment.id,
         )
 
+    def _with_cost(self, result: RowResult) -> RowResult:
+        """A row that no worker lived to put a price to: a crash is billed like any other try."""
+        if self._price is None or result.cost_usd is not None:
+            return result
+        return replace(result, cost_usd=cost_usd(self._price, result.attempts))
+
 
 def _summary(shard: int, results: Mapping[int, RowResult], *, committed: bool) -> ShardSummary:
     succeeded = sum(result.succeeded for result in results.values())
-    return ShardSummary(shard, succeeded, len(results) - succeeded, committed)
+    tries, cost_usd = add_up(results.values())
+    return ShardSummary(shard, succeeded, len(results) - succeeded, committed, tries, cost_usd)
 
 
 def _class_of(item: BatchItem) -> ErrorClass | None:
     return item.error_class if isinstance(item, GenerationError) else None
+
+
+def _usage(item: BatchItem) -> Any:
+    """What a server says that it counted, if it says so."""
+    return item.metadata.get("usage") if isinstance(item, GeneratedAsset) else None
 
 
 def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> None:

@@ -56,15 +56,15 @@ class Worker:
         runner.load()
         self._runner = runner
 
-    def run_shard(self, shard: int) -> ShardSummary:
-        """Generate and commit a shard."""
-        return self._loaded.run_shard(shard, cancelled=self._cancelled, on_rows=self._note(shard))
+    def run_shard(self, shard: int, tries: int | None) -> ShardSummary:
+        """Generate and commit a shard, asking the backend at most so often."""
+        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard))
 
-    def run_rows(self, shard: int, indexes: tuple[int, ...]) -> dict[int, RowResult]:
-        """Generate some rows of a shard; the results by plan index."""
+    def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult]:
+        """Generate some rows of a shard, asking the backend at most so often; the results by plan index."""
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
-        return self._loaded.generate_rows(rows, cancelled=self._cancelled)
+        return self._loaded.generate_rows(rows, tries=tries, cancelled=self._cancelled)
 
     def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
         """Commit a shard that was generated in pieces."""

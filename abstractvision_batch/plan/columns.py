@@ -64,6 +64,7 @@ RESULT_SCHEMA = pa.schema(
         ("started_at", TIMESTAMP),
         ("finished_at", TIMESTAMP),
         ("latency_s", pa.float64()),
+        ("cost_usd", pa.float64()),
         ("worker", pa.string()),
         ("device", pa.string()),
         ("device_name", pa.string()),

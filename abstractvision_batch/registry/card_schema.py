@@ -22,11 +22,25 @@ RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
 DIFFUSERS_KEYS = (
     "pipelines", "repo_id", "repo_ids", "path", "revision", "subfolder", "variant", "components", "lora", "rename",
-    "dtype", "memory_bytes", "batch_size", "tasks",
+    "dtype", "memory_bytes", "batch_size", "tasks", "price",
 )  # fmt: skip
 
-SDCPP_KEYS = ("guidance", "image_input", "flow_shift", "qwen_image_zero_cond_t", "memory_bytes", "batch_size", "tasks")
+SDCPP_KEYS = (
+    "guidance",
+    "image_input",
+    "flow_shift",
+    "qwen_image_zero_cond_t",
+    "memory_bytes",
+    "batch_size",
+    "tasks",
+    "price",
+)
 SDCPP_WORDS = {"guidance": ("cfg", "distilled", "none"), "image_input": ("init", "reference")}
+
+#: Of a request, in USD; `source` says where it was read, and when.
+PRICE_KEYS = (
+    "request_usd", "million_text_tokens_usd", "million_image_tokens_usd", "million_output_tokens_usd", "source",
+)  # fmt: skip
 
 Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
@@ -124,6 +138,8 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
             yield (*place, key), "is not a whole number above 0"
     if not isinstance(needs.get("tasks", []), list) or not all(task in TASKS for task in needs.get("tasks", [])):
         yield (*place, "tasks"), f"is not a list of tasks ({', '.join(TASKS)})"
+    if "price" in needs:
+        yield from _price_problems(needs["price"], (*place, "price"))
     if kind == "sdcpp":
         yield from _unknown_keys(needs, SDCPP_KEYS, place)
         for key, words in SDCPP_WORDS.items():
@@ -149,6 +165,24 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
             yield (*place, "pipelines", task), _unknown("task", str(task), (*TASKS, "inpaint"))
         elif not isinstance(name, str):
             yield (*place, "pipelines", task), "is not the name of a Diffusers pipeline class"
+
+
+def _price_problems(price: Any, place: Place) -> Iterator[Problem]:
+    if not isinstance(price, dict):
+        yield place, "is not a mapping with request_usd"
+        return
+    yield from _unknown_keys(price, PRICE_KEYS, place)
+    for key in ("request_usd", "source"):
+        if key not in price:
+            yield place, f"the price has no {key} (add one)"
+    if "source" in price and not (isinstance(price["source"], str) and price["source"].strip()):
+        yield (*place, "source"), "is not a text"
+    amounts = {key: price[key] for key in PRICE_KEYS[:4] if key in price}
+    for key, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= 1_000_000:
+            yield (*place, key), "is not an amount of USD"
+    if 1 < len(amounts) < 4 or (len(amounts) == 1 and "request_usd" not in amounts):
+        yield place, "some tokens have a price and others none (price text, image and output tokens, or none)"
 
 
 def _requires_problems(body: dict[str, Any], place: Place) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ Takes manifest rows a table at a time, so a million of them cost no memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 #: Columns of the manifest that `collect_outcomes` reads.
-OUTCOME_COLUMNS = ("request_id", "prompt", "status", "error_kind", "error_class", "error_message", "size_bytes")
+OUTCOME_COLUMNS = (
+    "request_id",
+    "prompt",
+    "status",
+    "error_kind",
+    "error_class",
+    "error_message",
+    "size_bytes",
+    "attempts",
+    "cost_usd",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,10 @@ class Outcomes:
     succeeded: int
     failed: int
     size_bytes: int
+    attempts: int
+    """Tries of all rows together."""
+    cost_usd: float | None
+    """Of those tries; None where nothing says what a request costs."""
     failures: tuple[FailureGroup, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -44,13 +59,17 @@ class Outcomes:
 
 def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
     """Add up manifest rows that have at least the `OUTCOME_COLUMNS`."""
-    succeeded = failed = size_bytes = 0
+    succeeded = failed = size_bytes = attempts = 0
+    costs: list[float] = []
     groups: dict[tuple[str, str], FailureGroup] = {}
     for table in tables:
         bad = table.filter(pc.not_equal(table["status"], "ok"))
         succeeded += table.num_rows - bad.num_rows
         failed += bad.num_rows
         size_bytes += pc.sum(table["size_bytes"]).as_py() or 0
+        attempts += pc.sum(table["attempts"]).as_py() or 0
+        if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
+            costs.append(cost_usd)
         for row in bad.select(["request_id", "prompt", "error_kind", "error_class", "error_message"]).to_pylist():
             key = (row["error_kind"] or "unknown", row["error_class"] or "unknown")
             known = groups.get(key)
@@ -63,4 +82,4 @@ def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
                 error_message=(row["error_message"] or "") if known is None else known.error_message,
             )
     failures = sorted(groups.values(), key=lambda group: (-group.rows, group.error_kind, group.error_class))
-    return Outcomes(succeeded, failed, size_bytes, tuple(failures))
+    return Outcomes(succeeded, failed, size_bytes, attempts, math.fsum(costs) if costs else None, tuple(failures))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from abstractvision_batch.spec.fields import (
     FromEnv,
@@ -167,6 +167,29 @@ class SdcppBackendSpec(StrictModel):
     """By default beside sd-cli, or on PATH."""
 
 
+Usd = Annotated[Number, Field(ge=0, le=1_000_000)]
+
+
+class PriceSpec(StrictModel):
+    """What a request costs. Token prices are used where a reply counts its tokens, and all three are needed then."""
+
+    request_usd: Usd
+    """Of one request, at most: what a budget sets aside for it, and its cost where no tokens are counted."""
+    million_text_tokens_usd: Usd | None = None
+    """Of a million input tokens of text."""
+    million_image_tokens_usd: Usd | None = None
+    """Of a million input tokens of images."""
+    million_output_tokens_usd: Usd | None = None
+    """Of a million output tokens."""
+
+    @model_validator(mode="after")
+    def _tokens_are_priced_together(self) -> PriceSpec:
+        tokens = (self.million_text_tokens_usd, self.million_image_tokens_usd, self.million_output_tokens_usd)
+        if any(price is None for price in tokens) and any(price is not None for price in tokens):
+            raise ValueError("some tokens have a price and others none (price text, image and output tokens, or none)")
+        return self
+
+
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/\S*$")]
 
 
@@ -194,6 +217,13 @@ class OpenAIBackendSpec(StrictModel):
     """Requests of one worker in flight, within its batch; fewer while the server answers that it has too many."""
     max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
     """Of a larger reply no more is read."""
+    price: PriceSpec | None = None
+    """What the server bills for a request; by default what the model's card says, if it does."""
+    repeat_unanswered: bool = True
+    """Whether a request whose reply was lost is sent again at once: the server may have done it, and bill it twice.
+
+    A run with `execution.budget` of requests or USD counts it as a try, and sends it again if the budget allows.
+    """
     request_shape: Literal["auto", "openai", "extended", "sd_server"] = "auto"
     """`openai` sends official fields only, `extended` seed, steps and the like too, `sd_server` has them in the prompt.
 

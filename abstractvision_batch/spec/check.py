@@ -21,6 +21,7 @@ from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.messages import explain
 from abstractvision_batch.spec.model import JobSpec, Params
 from abstractvision_batch.spec.positions import FieldPath, show
+from abstractvision_batch.spec.prices import find_price
 from abstractvision_batch.spec.suggestions import did_you_mean, foreign_name_of
 
 MAX_REQUESTS = 2**31
@@ -62,6 +63,7 @@ def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozens
     if spec.prompts.source == []:
         problems.append((("prompts", "source"), "is an empty list (give at least one prompt)"))
     problems += _find_plain_secrets(spec)
+    problems += [] if ("model",) in ignore else _check_budget(spec, cards.get(spec.model))
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
         problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
@@ -183,6 +185,13 @@ def _check_count(spec: JobSpec) -> Iterator[Problem]:
         path: FieldPath = ("samples_per_prompt",) if spec.samples_per_prompt > 1 else ("matrix",)
         what = f"{points} matrix points × {spec.samples_per_prompt} samples"
         yield path, f"{what} × {prompts} prompts or more are over the {MAX_REQUESTS} requests that one job may have"
+
+
+def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
+    if spec.execution.budget.usd is not None and find_price(spec, card) is None:
+        of_card = f"price: {{request_usd: …}} under backends.{spec.backend.kind} of the card of {spec.model}"
+        mend = f"backend.price: {{request_usd: …}}, or {of_card}" if spec.backend.kind == "openai" else of_card
+        yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"
 
 
 def _find_plain_secrets(spec: JobSpec) -> Iterator[Problem]:

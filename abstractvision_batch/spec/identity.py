@@ -130,6 +130,11 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.openai.retries",
     "backend.openai.max_concurrency",
     "backend.openai.max_response_bytes",
+    "backend.openai.price.request_usd",
+    "backend.openai.price.million_text_tokens_usd",
+    "backend.openai.price.million_image_tokens_usd",
+    "backend.openai.price.million_output_tokens_usd",
+    "backend.openai.repeat_unanswered",
     "backend.openai.size_separator",
     "backend.openai.idempotency_key",
     "backend.openai.image_generations_path",
@@ -169,13 +174,16 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.address",
     "execution.max_attempts",
     "execution.max_failed",
+    "execution.budget.requests",
+    "execution.budget.usd",
+    "execution.budget.wall_s",
     "execution.request_timeout_s",
     "execution.shard_timeout_s",
     "execution.writer_threads",
 )
 
 #: What a card says of a backend for people or for scheduling.
-_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated"})
+_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price"})
 
 
 def fingerprint(spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = None) -> str:

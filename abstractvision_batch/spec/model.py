@@ -133,6 +133,25 @@ class OutputSpec(StrictModel):
     """fsspec options of the store; secrets as `{env: NAME}`."""
 
 
+class BudgetSpec(StrictModel):
+    """What a run may spend. A shard that might cost more than what is left does not start; running ones finish.
+
+    The run then says why it stopped and ends with exit code 1; with a larger budget the same command goes on.
+    """
+
+    requests: Annotated[int, Field(ge=1)] | None = None
+    """Tries of requests, repeated ones included, in all invocations and retries of the run."""
+    usd: Annotated[Number, Field(gt=0, le=1_000_000_000)] | None = None
+    """Cost of those tries, by `backend.price` or the card's; a try that failed counts as billed."""
+    wall_s: Annotated[Number, Field(gt=0, le=31_536_000)] | None = None
+    """Seconds of one invocation, once its plan is made, after which no shard starts; running ones finish."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether tries are limited."""
+        return self.requests is not None or self.usd is not None
+
+
 class ExecutionSpec(StrictModel):
     """How the plan is cut and worked off."""
 
@@ -153,6 +172,7 @@ class ExecutionSpec(StrictModel):
     """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
     max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Failed rows, as a count or as a share of all requests, beyond which the run stops; raised, it goes on."""
+    budget: BudgetSpec = BudgetSpec()
     request_timeout_s: Annotated[Number, Field(gt=0, le=604_800)] | None = None
     """For one request's generation; a batch has the time of all its requests. What hangs is a failed row."""
     shard_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None

@@ -17,6 +17,8 @@ SCHEMA = pa.schema(
         ("error_class", pa.string()),
         ("error_message", pa.string()),
         ("size_bytes", pa.int64()),
+        ("attempts", pa.int64()),
+        ("cost_usd", pa.float64()),
     ]
 )
 
@@ -48,4 +50,13 @@ def test_failures_come_by_kind_most_frequent_first_with_the_first_row_as_example
 
 
 def test_a_run_without_rows_has_nothing() -> None:
-    assert collect_outcomes([]).to_json() == {"succeeded": 0, "failed": 0, "size_bytes": 0, "failures": []}
+    nothing: dict[str, Any] = {
+        "succeeded": 0,
+        "failed": 0,
+        "size_bytes": 0,
+        "attempts": 0,
+        "cost_usd": None,
+        "failures": [],
+    }
+
+    assert collect_outcomes([]).to_json() == nothing

@@ -56,6 +56,8 @@ class OpenAICompatibleBackendConfig:
     """Further attempts after a rate limit, a server error or a lost connection."""
     max_concurrency: int = field(default=16, kw_only=True)
     """Requests in flight at most; fewer while the server answers that it has too many."""
+    repeat_unanswered: bool = field(default=True, kw_only=True)
+    """Whether a request whose reply was lost is sent again; the server may have done it."""
     max_response_bytes: int = field(default=256 * 2**20, kw_only=True)
     idempotency_key: bool = field(default=True, kw_only=True)
     """Whether an `Idempotency-Key` header, the same in every attempt, lets a gateway drop repeats."""
@@ -131,6 +133,7 @@ def config_from_fields(
     own = dict(fields)
     headers = {name: _resolved(value, f"backend.headers.{name}") for name, value in own.pop("headers", {}).items()}
     api_key = own.pop("api_key", None)
+    own.pop("price", None)  # the job's business, not the server's
     served_model = own.pop("served_model", None) or card_facts.get("served_model") or model
     return OpenAICompatibleBackendConfig(
         api_key=None if api_key is None else _resolved(api_key, "backend.api_key"),

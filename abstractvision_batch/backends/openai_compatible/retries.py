@@ -43,8 +43,9 @@ async def persist(
     retries: int,
     effort: Effort,
     what: str,
+    repeat_unanswered: bool = True,
 ) -> Value:
-    """Call `send` in its turn until it succeeds.
+    """Call `send` in its turn until it succeeds; again after a lost reply only if `repeat_unanswered`.
 
     A refusal for too many requests is the limit's to learn from and no failed attempt: `retries` does not count it. It
     ends when the server refuses everything (`AdaptiveLimit`), or with the time.
@@ -73,10 +74,12 @@ async def persist(
                         slot.answered()
                         return value
                 except BackendBusyError as error:
-                    effort.ambiguous += bool(getattr(error, "ambiguous", False))
+                    unanswered = bool(getattr(error, "ambiguous", False))
+                    effort.ambiguous += unanswered
                     wait_s = _wait_s(error, effort)
                     over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
-                    if effort.attempts - effort.refused > retries or over or not worth_another(error):
+                    again = worth_another(error) and (repeat_unanswered or not unanswered)
+                    if effort.attempts - effort.refused > retries or over or not again:
                         raise _with_effort(error, effort) from error
                 await asyncio.sleep(wait_s)
     except TimeoutError as exc:

@@ -72,6 +72,7 @@ class Session:
             retries=self._config.retries,
             effort=effort,
             what=call.path,
+            repeat_unanswered=self._config.repeat_unanswered,
         )
         if len(items) > call.images:
             logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), call.images)
