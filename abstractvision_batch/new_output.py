@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.plan.build import prompts_digest
+from abstractvision_batch.readiness import find_weights
 from abstractvision_batch.run import open_output
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.store import Store
 
 
 def choose_output(loaded: LoadedSpec) -> LoadedSpec:
@@ -24,12 +28,19 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
         StorageError: the outputs cannot be read.
     """
     own = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded), card=loaded.card)
+    weights = find_weights(loaded)
     path = loaded.spec.output.path.rstrip("/")
     for number in count(1):
         output = loaded.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
         candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
-        record = read_record(open_output(candidate))
+        store = open_output(candidate)
+        record = read_record(store)
         same = record is not None and record.fingerprint == own and record.layout == output.layout
-        if record is None or same:
+        if record is None or (same and _has_same_weights(store, weights)):
             return candidate
     raise AssertionError("unreachable")
+
+
+def _has_same_weights(store: Store, weights: Weights | None) -> bool:
+    recorded = None if weights is None else read_weights(store)
+    return weights is None or recorded is None or not recorded.differing_files(weights)

@@ -27,12 +27,12 @@ from abstractvision_batch.execute.run_record import (
     write_record,
 )
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.readiness import check_model, check_weights, find_weights
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.run import (
     Ending,
     Run,
     RunResult,
-    check_model,
     describe_result,
     execute,
     finish_run,
@@ -118,6 +118,7 @@ def execute_plan(
             "(choose another output)"
         )
     require_same_layout(record, loaded.spec, place=store.url)
+    check_weights(loaded, store)
     for file in plan.files:
         store.put_file_if_absent(file.name, folder / file.name)
     tracker, ending = execute(loaded, store, plan, on_progress)
@@ -136,6 +137,7 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         card=loaded.card,
         plan=plan,
         conditional_put=conditional_put,
+        weights=find_weights(loaded),
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
     return replace(record, data={**record.data, "rerun_of": origin})

@@ -28,6 +28,7 @@ from abstractvision_batch.execute.run_record import require_same_layout
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.plan.columns import manifest_schema
 from abstractvision_batch.plan.read import read_schema
+from abstractvision_batch.readiness import check_model, check_weights
 from abstractvision_batch.recorded_run import find_run, load_recorded
 from abstractvision_batch.run import (
     Ending,
@@ -35,7 +36,6 @@ from abstractvision_batch.run import (
     RunResult,
     build_context,
     build_guard,
-    check_model,
     describe_result,
     finish_run,
     run_on_executor,
@@ -78,6 +78,7 @@ def retry(
         ending = Ending(stopped=guard.stopped)
     elif chosen:
         check_model(loaded)
+        check_weights(loaded, opened.store)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
         context = build_context(loaded, opened.store, opened.plan, again)

@@ -7,19 +7,17 @@ Running the same spec again is how a run resumes: shards that left a manifest pa
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from abstractvision_batch.backends.table import create_backend, require_extra
-from abstractvision_batch.errors import DependencyError, SpecError, StorageError
+from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import require_executor, run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -44,6 +42,7 @@ from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.readiness import check_model, check_weights, find_weights, placed
 from abstractvision_batch.report.run_report import CONTACT_SHEET, write_report
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
@@ -138,23 +137,11 @@ def load(
         loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
     else:
         loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
-    with _placed(loaded, "backend", "kind"):
+    with placed(loaded, "backend", "kind"):
         require_extra(loaded.spec.backend.kind)
-    with _placed(loaded, "execution", "executor"):
+    with placed(loaded, "execution", "executor"):
         require_executor(loaded.spec.execution.executor)
     return loaded
-
-
-def check_model(loaded: LoadedSpec) -> None:
-    """Check that the model is there, loading nothing; workers of a cluster elsewhere find out for themselves.
-
-    Raises:
-        DependencyError: it is not; the message has the command that mends it.
-    """
-    execution = loaded.spec.execution
-    if execution.executor == "inline" or not (execution.address or os.environ.get("RAY_ADDRESS")):
-        with _placed(loaded, "model"):
-            create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model).check_ready()
 
 
 def open_output(loaded: LoadedSpec) -> Store:
@@ -164,7 +151,7 @@ def open_output(loaded: LoadedSpec) -> Store:
         SpecError: nothing can be written there.
     """
     output = loaded.spec.output
-    with _placed(loaded, "output", "path"):
+    with placed(loaded, "output", "path"):
         store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
         store.check_writable()
     return store
@@ -179,13 +166,14 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
     record = read_record(store)
     if record is not None:
         _require_same_run(record, loaded, prompts_digest(loaded))
+        check_weights(loaded, store)
         if all(store.exists(file.name) for file in record.plan.files):
             return record
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         plan = build_plan(loaded, Path(folder))
         if record is None:
             check_model(loaded)
-            with _placed(loaded, "output", "path"):
+            with placed(loaded, "output", "path"):
                 record = build_record(
                     loaded.spec,
                     spec_path=loaded.path,
@@ -193,6 +181,7 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
                     card=loaded.card,
                     plan=plan,
                     conditional_put=store.probe_conditional_put(),
+                    weights=find_weights(loaded),
                 )
                 record = write_record(store, record)
             _require_same_run(record, loaded, plan.prompts_digest)
@@ -204,21 +193,6 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         for file in plan.files:
             store.put_file_if_absent(file.name, Path(folder) / file.name)
     return record
-
-
-@contextmanager
-def _placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
-    """Name the field of the spec that asks for what is missing.
-
-    Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry.
-    """
-    place = f"{loaded.positions.where(field)}: {'.'.join(field)}"
-    try:
-        yield
-    except DependencyError as exc:
-        raise type(exc)(f"{place}: {exc}") from exc
-    except StorageError as exc:
-        raise SpecError(f"{place}: {exc} (choose another)") from exc
 
 
 def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:

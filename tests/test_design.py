@@ -28,7 +28,7 @@ LAYERS = (
     ("backends", "storage", "vision_manager"),
     ("execute", "report"),
     (
-        *("run", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations"),
+        *("run", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations"),
         *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock"),
     ),
     ("cli", "__main__"),

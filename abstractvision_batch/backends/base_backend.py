@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from abstractvision_batch.backends.shared_limit import Exchange
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError
 from abstractvision_batch.types import (
     GeneratedAsset,
@@ -137,6 +138,14 @@ class VisionBackend(ABC):
         into the description of its worker.
         """
         return {}
+
+    def weights(self, task: Task | None = None) -> Weights | None:
+        """Hash the files that requests of `task` load, without loading or downloading them; None where there are none.
+
+        Raises:
+            DependencyError: a file is not there.
+        """
+        return None
 
     def check_ready(self) -> None:  # noqa: B027 - a hook, not a duty
         """Check cheaply, loading nothing, that what the first request needs is there.

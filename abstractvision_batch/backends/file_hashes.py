@@ -41,23 +41,35 @@ def hash_file(path: Path) -> str:
         OSError: it cannot be read.
     """
     path = path.resolve()
-    status = path.stat()
-    if status.st_size < KEPT_FROM_BYTES:
-        return _hash(path)
-    entry = _entry(path, status)
-    kept = _read(entry)
-    if kept is not None:
-        return kept
-    digest = _hash(path)
-    now = path.stat()
-    unchanged = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-    if unchanged and time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_S:
+    state = _state(path)
+    if state in _known:
+        return _known[state]
+    size, settled = path.stat().st_size, _is_settled(path)
+    entry = _entry(state) if size >= KEPT_FROM_BYTES else None
+    digest = _read(entry)
+    if digest is None:
+        digest = _hash(path)
+        if not settled or _state(path) != state:
+            return digest
         _keep(entry, digest)
+    _known[state] = digest
     return digest
+
+
+#: Of this process, files of any size.
+_known: dict[str, str] = {}
+
+
+def _state(path: Path) -> str:
+    """What changes when the file is replaced or edited."""
+    status = path.stat()
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return "\0".join([str(path), *map(str, numbers)])
+
+
+def _is_settled(path: Path) -> bool:
+    status = path.stat()
+    return time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_S
 
 
 def _hash(path: Path) -> str:
@@ -65,15 +77,13 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _entry(path: Path, status: os.stat_result) -> Path | None:
-    """Where the hash of this state of the file is kept; None where there is no cache folder."""
+def _entry(state: str) -> Path | None:
+    """Where the hash of a file in this state is kept; None where there is no cache folder."""
     try:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # a user without a home
         return None
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    key = hashlib.sha256("\0".join([str(path), *map(str, state)]).encode(errors="surrogateescape")).hexdigest()
-    return root / "avbatch" / "file-hashes" / key
+    return root / "avbatch" / "file-hashes" / hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
 
 
 def _read(entry: Path | None) -> str | None:

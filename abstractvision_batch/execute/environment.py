@@ -24,6 +24,7 @@ from typing import Any
 from abstractvision_batch import __version__
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.processor import processor_name
+from abstractvision_batch.backends.weights import Weights
 
 #: Packages whose version can change pixels, or the bytes of plan, manifest and media.
 RECORDED_PACKAGES = (
@@ -54,13 +55,15 @@ def describe_driver() -> dict[str, Any]:
     }
 
 
-def describe_worker(backend: VisionBackend) -> dict[str, Any]:
+def describe_worker(backend: VisionBackend, weights: Weights | None) -> dict[str, Any]:
     """The software and the machine that generate, with what the backend says of them; to be asked once it is loaded."""
+    revisions = {} if weights is None else {part.name: part.revision for part in weights.parts if part.revision}
     return {
         **_describe_software(),
         **_describe_machine(),
         "variables": _set_variables(),
         "backend": backend.environment(),
+        "weights": None if weights is None else {"digest": weights.digest, "revisions": revisions},
     }
 
 

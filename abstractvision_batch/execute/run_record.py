@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_driver
 from abstractvision_batch.plan.summary import PlanSummary
@@ -58,6 +59,12 @@ class RunRecord:
         return Path(self.data.get("base_dir", "."))
 
     @property
+    def weights(self) -> Weights | None:
+        """The files that the driver saw; None where only the workers know (`run_weights`), or there are none."""
+        data = self.data.get("weights")
+        return None if data is None else Weights.from_json(data)
+
+    @property
     def card(self) -> ModelCard:
         """The model's card as it was."""
         return ModelCard.from_json(self.data["card"])
@@ -71,6 +78,7 @@ def build_record(
     card: ModelCard,
     plan: PlanSummary,
     conditional_put: bool | None,
+    weights: Weights | None,
 ) -> RunRecord:
     """The record of a new run."""
     data = {
@@ -86,6 +94,7 @@ def build_record(
         "card": card.to_json(),
         "plan": plan.to_json(),
         "conditional_put": conditional_put,
+        "weights": None if weights is None else weights.to_json(),
         "environment": describe_driver(),
     }
     return RunRecord(data)

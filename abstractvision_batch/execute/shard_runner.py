@@ -30,6 +30,7 @@ from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns
+from abstractvision_batch.execute.run_weights import agree_on_weights
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.spec.prices import cost_usd, find_price
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
@@ -80,13 +81,16 @@ class ShardRunner:
         """Load the model, and record what this worker is. Done by the first shard if nobody did; then does nothing.
 
         Raises:
-            DependencyError: the model or a package is missing.
+            DependencyError: the model or a package is missing, or the run has other weights.
             StorageError: the record cannot be written.
         """
         if self._environment is not None:
             return
         self._backend.preload(self._context.spec.task)
-        self._environment = put_environment(self._store, describe_worker(self._backend))
+        weights = self._backend.weights(self._context.spec.task)
+        if weights is not None:
+            agree_on_weights(self._store, weights, who=self._worker)
+        self._environment = put_environment(self._store, describe_worker(self._backend, weights))
 
     def run_shard(
         self,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     AbstractVisionError,
     CapabilityNotSupportedError,
@@ -156,6 +157,17 @@ class BackendContract:
 
         assert json.loads(json.dumps(environment)) == environment
         assert environment["device"]
+
+    def test_the_weights_are_named_with_one_digest_whatever_is_loaded(self, backend: VisionBackend) -> None:
+        before = backend.weights()
+        backend.preload("text_to_image")
+
+        after = backend.weights("text_to_image")
+
+        assert before == after
+        if after is not None:
+            assert Weights.from_json(json.loads(json.dumps(after.to_json()))) == after
+            assert all(file.size_bytes > 0 for file in after.files.values())
 
     def test_unloading_frees_and_the_next_request_loads_again(self, backend: VisionBackend) -> None:
         request = self.text_requests(1)

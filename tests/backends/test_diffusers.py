@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import socket
@@ -238,6 +239,10 @@ def lora(tiny_sd_lora: Path) -> Path:
     return tiny_sd_lora
 
 
+def _lora_sha256(folder: Path) -> str:
+    return hashlib.sha256((folder / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
+
+
 def test_a_request_with_an_adapter_leaves_later_requests_alone(tiny_sd: Path, lora: Path) -> None:
     """The older library fused adapters into the weights, and every later picture was another one."""
     with make_backend(tiny_sd) as backend:
@@ -250,7 +255,7 @@ def test_a_request_with_an_adapter_leaves_later_requests_alone(tiny_sd: Path, lo
     assert levels_apart(before[0], with_lora[0]) > 2
     assert levels_apart(with_lora[0], again[0]) == 0
     assert "loras" not in metadata(after[0])
-    assert metadata(with_lora[0])["loras"] == [{"source": str(lora), "scale": 1.0}]
+    assert metadata(with_lora[0])["loras"] == [{"source": str(lora), "scale": 1.0, "sha256": _lora_sha256(lora)}]
 
 
 def test_an_adapter_acts_on_every_kind_of_pipeline(tiny_sd: Path, lora: Path) -> None:
@@ -646,4 +651,4 @@ def test_the_angles_adapter_acts_on_views_alone(tiny_sd: Path, lora: Path) -> No
         after = turning.generate_batch([text_request()])[0]
 
     assert levels_apart(text[0], text[1]) == levels_apart(text[1], after) == 0
-    assert views[0].metadata["loras"] == [{"source": str(lora), "scale": 1.0}]
+    assert views[0].metadata["loras"] == [{"source": str(lora), "scale": 1.0, "sha256": _lora_sha256(lora)}]

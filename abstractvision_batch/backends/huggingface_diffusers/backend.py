@@ -28,7 +28,9 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     prepare_request,
 )
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
+from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights, hash_lora
 from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
 from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
 from abstractvision_batch.media.video import encode_video
@@ -173,6 +175,10 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             "versions": dict(_versions()),
         }
 
+    def weights(self, task: Task | None = None) -> Weights:
+        """Hash the files of the model and of what the configuration adds to it."""
+        return describe_weights(self.config, task)
+
     def check_ready(self) -> None:
         """Check that the model's files are there, and all that goes with them, unless they may be downloaded."""
         if self.config.allow_download:
@@ -195,8 +201,13 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
 
     def preload(self, task: Task | None = None) -> None:
         """Load the model's weights; where each task has its own, those of `task`, and without it none."""
-        if task is not None or not self.config.repo_ids:
-            self._loaded(task)
+        if task is None and self.config.repo_ids:
+            return
+        model = self._loaded(task)
+        model.use_denoiser(self.config.rapid_aio_repo)
+        model.activate_loras(self.config.loras)
+        if self.config.angles_lora is not None and task == "multi_view_image":
+            find_lora(LoraAdapter(self.config.angles_lora), self.config)  # there, if it may be downloaded
 
     def unload(self) -> None:
         """Free the model's weights; the next request loads them again."""
@@ -312,7 +323,10 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             **request.notes,
         }
         if request.loras:
-            metadata["loras"] = [{"source": lora.source, "scale": lora.scale} for lora in request.loras]
+            metadata["loras"] = [
+                {"source": lora.source, "scale": lora.scale, "sha256": hash_lora(lora, self.config)}
+                for lora in request.loras
+            ]
         if request.rapid_aio_repo is not None:
             metadata["rapid_aio_repo"] = request.rapid_aio_repo
         if request.fps is not None:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
+    DENOISERS,
     ModelFiles,
     fetch_snapshot,
     find_folder,
@@ -30,7 +31,6 @@ from abstractvision_batch.backends.huggingface_diffusers.locate import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.single_file import load_checkpoint
 from abstractvision_batch.backends.huggingface_diffusers.tuning import (
-    DENOISERS,
     check_quantization,
     quantize_pipeline,
     tune,

@@ -21,6 +21,10 @@ from abstractvision_batch.errors import DependencyError
 PACKAGE_PREFIX = "package:"
 INDEX = "model_index.json"
 _LORA = "pytorch_lora_weights.safetensors"
+#: Components that denoise: nearly all of a model's work, and most of its weights.
+DENOISERS = ("transformer", "transformer_2", "unet")
+#: Names of an image decoder's weights begin so.
+_DECODERS = ("first_stage_model.", "vae.", "decoder.")
 #: What a single-file checkpoint's name ends in.
 CHECKPOINTS = (".safetensors", ".ckpt")
 
@@ -175,6 +179,21 @@ def needs_configuration(config: HuggingFaceDiffusersBackendConfig) -> bool:
         return False
     path = _local_path(config.path)
     return path.is_file() and not (path.parent / INDEX).is_file()
+
+
+def has_decoder(checkpoint: Path) -> bool:
+    """Whether a checkpoint has an image decoder beside the denoiser.
+
+    Raises:
+        SafetensorError: the file is damaged.
+    """
+    if checkpoint.suffix != ".safetensors":
+        return True  # what a pickle holds is known only once it is loaded; such files are whole models
+    from safetensors import safe_open
+
+    with safe_open(checkpoint, framework="np") as weights:
+        names: list[str] = weights.keys()
+    return any(name.startswith(_DECODERS) for name in names)
 
 
 def _configuration_of(checkpoint: Path, config: HuggingFaceDiffusersBackendConfig) -> Path:

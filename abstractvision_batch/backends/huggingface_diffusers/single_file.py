@@ -13,13 +13,8 @@ from typing import Any
 
 import diffusers
 from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import safe_open
 
-from abstractvision_batch.backends.huggingface_diffusers.locate import ModelFiles
-from abstractvision_batch.backends.huggingface_diffusers.tuning import DENOISERS
-
-#: Names of an image decoder's weights begin so.
-_DECODERS = ("first_stage_model.", "vae.", "decoder.")
+from abstractvision_batch.backends.huggingface_diffusers.locate import DENOISERS, ModelFiles, has_decoder
 
 
 def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, components: dict[str, Any]) -> Any:
@@ -32,7 +27,7 @@ def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, compo
         raise ValueError(f"{pipeline_class.__name__} cannot be loaded from one file")
     settings = {"dtype": dtype, "local_files_only": True}
     try:
-        if _has_decoder(model):
+        if model.checkpoint is None or has_decoder(model.checkpoint):
             return pipeline_class.from_single_file(
                 str(model.checkpoint), config=str(model.folder), **settings, **components
             )
@@ -44,11 +39,3 @@ def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, compo
     except (SingleFileComponentError, pickle.UnpicklingError) as exc:
         raise ValueError(str(exc)) from exc
     return pipeline_class.from_pretrained(str(model.folder), **settings, **components, **{name: denoiser})
-
-
-def _has_decoder(model: ModelFiles) -> bool:
-    if model.checkpoint is None or model.checkpoint.suffix != ".safetensors":
-        return True  # what a pickle holds is known only once it is loaded; such files are whole models
-    with safe_open(model.checkpoint, framework="pt") as weights:
-        names: list[str] = weights.keys()
-    return any(name.startswith(_DECODERS) for name in names)

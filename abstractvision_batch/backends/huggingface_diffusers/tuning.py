@@ -13,11 +13,8 @@ from typing import Any
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
-from abstractvision_batch.backends.huggingface_diffusers.locate import CHECKPOINTS
+from abstractvision_batch.backends.huggingface_diffusers.locate import CHECKPOINTS, DENOISERS
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
-
-#: Components that denoise: nearly all of a model's work, and most of its weights.
-DENOISERS = ("transformer", "transformer_2", "unet")
 
 _PACKAGES = {"int8": "torchao", "float8": "torchao", "nf4": "bitsandbytes"}
 

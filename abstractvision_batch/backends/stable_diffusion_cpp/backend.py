@@ -32,6 +32,8 @@ from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generatio
 from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, find_library, package_version
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
+from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
@@ -168,6 +170,10 @@ class StableDiffusionCppVisionBackend(VisionBackend):
             **self._ready_runner().describe(),
             **self._library(),
         }
+
+    def weights(self, task: Task | None = None) -> Weights:
+        """Hash the files of the model and of the configuration's LoRAs."""
+        return describe_weights(self.config)
 
     def check_ready(self) -> None:
         """Check the programs, and the headers of the model's files."""

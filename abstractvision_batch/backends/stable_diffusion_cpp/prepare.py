@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
@@ -91,7 +93,9 @@ def prepare_generation(
         key: values[key] for key in ("seed", "steps", "cfg_scale", "strength", "guidance") if key in values
     }
     if linked:
-        notes["loras"] = [{"source": lora.source, "scale": lora.scale} for lora in linked]
+        notes["loras"] = [
+            {"source": lora.source, "scale": lora.scale, "sha256": hash_file(Path(lora.source))} for lora in linked
+        ]
     return Generation(values, images, linked, size if explicit else None, fps, notes)
 
 

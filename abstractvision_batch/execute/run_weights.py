@@ -1,0 +1,63 @@
+"""The weights of a run: what its first worker loaded, and what everyone else must load, or pixels would mix.
+
+Where the driver sees the files, `run.json` has them from the start. Else the first worker to load writes
+`weights.json`, put-if-absent, so of workers that race one says which they are, and the others compare.
+"""
+
+from __future__ import annotations
+
+import json
+
+from abstractvision_batch.backends.weights import Weights
+from abstractvision_batch.errors import DependencyError, StorageError
+from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.storage.store import Store
+
+WEIGHTS = "weights.json"
+#: Files that a message names.
+_SHOWN_FILES = 3
+_SHOWN_DIGITS = 12
+
+
+def read_weights(store: Store) -> Weights | None:
+    """The run's weights; None where nobody loaded any yet, or its backend has none.
+
+    Raises:
+        StorageError: the record cannot be read.
+    """
+    record = read_record(store)
+    if record is not None and record.weights is not None:
+        return record.weights
+    if not store.exists(WEIGHTS):
+        return None
+    try:
+        return Weights.from_json(json.loads(store.read(WEIGHTS)))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StorageError(f"{store.url_of(WEIGHTS)}: damaged: {exc} (delete it, if no shard is done)") from exc
+
+
+def agree_on_weights(store: Store, found: Weights, *, who: str) -> None:
+    """Have the run's weights be `found`, unless they are known: then require the same.
+
+    Raises:
+        DependencyError: the run has other weights; nothing may be generated with these.
+        StorageError: the record cannot be read or written.
+    """
+    recorded = read_weights(store)
+    if recorded is None:
+        data = json.dumps(found.to_json(), indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+        if store.put_if_absent(WEIGHTS, data):
+            return
+        recorded = read_weights(store)
+    if recorded is not None and (difference := explain_difference(recorded, found)):
+        raise DependencyError(f"{who}: {difference} (bring the run's own files there, or start a new run)")
+
+
+def explain_difference(recorded: Weights, found: Weights) -> str | None:
+    """Both digests and the files that are not the same; None where all are."""
+    files = recorded.differing_files(found)
+    if not files:
+        return None
+    more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
+    there, here = recorded.digest[:_SHOWN_DIGITS], found.digest[:_SHOWN_DIGITS]
+    return f"the weights: {there} there, {here} here: {', '.join(files[:_SHOWN_FILES])}{more}"

@@ -1,0 +1,77 @@
+"""What a driver sees of a job's model before it starts workers: it is there, and it is the run's own still."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.backends.weights import Weights
+from abstractvision_batch.errors import DependencyError, SpecError, StorageError
+from abstractvision_batch.execute.run_weights import explain_difference, read_weights
+from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.store import Store
+
+
+def check_model(loaded: LoadedSpec) -> None:
+    """Check that the model is there, loading nothing; workers of a cluster elsewhere find out for themselves.
+
+    Raises:
+        DependencyError: it is not; the message has the command that mends it.
+    """
+    if _workers_are_here(loaded):
+        with placed(loaded, "model"):
+            _create_backend(loaded).check_ready()
+
+
+def find_weights(loaded: LoadedSpec) -> Weights | None:
+    """The weights that workers will load; None where only they know: they are elsewhere, or download them."""
+    if not _workers_are_here(loaded):
+        return None
+    try:
+        return _create_backend(loaded).weights(loaded.spec.task)
+    except DependencyError:
+        return None  # what is missing is said before anything is generated (`check_model`)
+
+
+def check_weights(loaded: LoadedSpec, store: Store) -> None:
+    """Check that the weights are still those that the run began with.
+
+    Raises:
+        SpecError: they are not; the message names the files that changed.
+    """
+    recorded = read_weights(store)
+    found = None if recorded is None else find_weights(loaded)
+    if recorded is None or found is None:
+        return
+    if difference := explain_difference(recorded, found):
+        raise SpecError(
+            f"{loaded.positions.where(('model',))}: model: {store.url} was begun with other files of "
+            f"{loaded.spec.model}: {difference} (put those back, choose another output.path, or --new-run)"
+        )
+
+
+@contextmanager
+def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
+    """Name the field of the spec that asks for what is missing.
+
+    Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry.
+    """
+    place = f"{loaded.positions.where(field)}: {'.'.join(field)}"
+    try:
+        yield
+    except DependencyError as exc:
+        raise type(exc)(f"{place}: {exc}") from exc
+    except StorageError as exc:
+        raise SpecError(f"{place}: {exc} (choose another)") from exc
+
+
+def _workers_are_here(loaded: LoadedSpec) -> bool:
+    execution = loaded.spec.execution
+    return execution.executor == "inline" or not (execution.address or os.environ.get("RAY_ADDRESS"))
+
+
+def _create_backend(loaded: LoadedSpec) -> VisionBackend:
+    return create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model)

@@ -1,0 +1,161 @@
+"""A run's weights: recorded with the run, named by its workers, and never mixed with others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import abstractvision_batch
+from abstractvision_batch.cli.app import app
+from abstractvision_batch.errors import DependencyError, SpecError
+from abstractvision_batch.execute.run_weights import agree_on_weights, read_weights
+from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.new_output import choose_output
+from abstractvision_batch.readiness import find_weights
+from abstractvision_batch.retry import retry
+from abstractvision_batch.run import build_context, load, open_output, run, start_run
+from abstractvision_batch.storage.store import open_store
+from tests.jobs import MakeJob
+
+pytestmark = pytest.mark.model
+
+SHAPES = Path(abstractvision_batch.__file__).parent / "models/shapes64"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def job(make_job: MakeJob, tmp_path: Path) -> dict[str, Any]:
+    """Two pictures in two shards, of a copy of the embedded model that a test may change."""
+    shutil.copytree(SHAPES, tmp_path / "model")
+    return make_job(
+        model="avbatch/shapes64",
+        backend={"kind": "diffusers", "device": "cpu", "model_path": str(tmp_path / "model")},
+        prompts={"source": ["a large red circle", "a small blue square"]},
+        params={"steps": 2, "seed": 7},
+        samples_per_prompt=1,
+        execution={"batch_size": 1, "shard_size": 1},
+    )
+
+
+def _change_byte(path: Path) -> None:
+    """The last byte: of a weight's value."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_digest_is_in_run_json_and_in_the_environment_of_every_row(job: dict[str, Any], tmp_path: Path) -> None:
+    run(job)
+
+    recorded = json.loads((tmp_path / "run/run.json").read_text())["weights"]
+    assert {file["name"] for file in recorded["parts"][0]["files"]} >= {"model_index.json", UNET}
+    (environment,) = [json.loads(path.read_text()) for path in (tmp_path / "run/environments").iterdir()]
+    assert environment["weights"] == {"digest": recorded["digest"], "revisions": {}}
+    assert environment["backend"]["dtype"] == "float32"
+    assert not (tmp_path / "run/weights.json").exists()
+
+
+def test_a_run_whose_weights_changed_is_not_resumed_and_says_which_file(job: dict[str, Any], tmp_path: Path) -> None:
+    run(job)
+    (tmp_path / "run/manifest/00001-a0.parquet").unlink()
+    before = (tmp_path / "model" / UNET).read_bytes()
+    _change_byte(tmp_path / "model" / UNET)
+    spec = tmp_path / "job.yaml"
+    spec.write_text(yaml.safe_dump(job))
+
+    refused = CliRunner().invoke(app, ["run", str(spec), "--quiet"])
+    with pytest.raises(SpecError, match=f"[0-9a-f]{{12}} there, [0-9a-f]{{12}} here: model/{UNET} "):
+        run(job)
+
+    assert refused.exit_code == 2
+    assert "job.yaml:" in refused.stderr
+    assert refused.stderr.splitlines()[1:] == ["1 problem; nothing was started"]
+    assert not (tmp_path / "run/manifest/00001-a0.parquet").exists()
+    (tmp_path / "model" / UNET).write_bytes(before)
+    assert run(job).generated == 1
+
+
+def test_new_run_goes_beside_a_run_of_other_weights_and_finds_its_own_again(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
+    loaded = load(job)
+    start_run(loaded, open_output(loaded))
+    _change_byte(tmp_path / "model" / UNET)
+
+    beside = choose_output(loaded)
+    start_run(beside, open_output(beside))
+
+    assert beside.spec.output.path == str(tmp_path / "run-2")
+    assert choose_output(loaded).spec.output.path == str(tmp_path / "run-2")
+
+
+def test_a_worker_with_other_weights_ends_before_it_generates(job: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load(job)
+    store = open_output(loaded)
+    context = build_context(loaded, store, start_run(loaded, store).plan)
+    _change_byte(tmp_path / "model" / UNET)  # as on another node
+
+    runner = ShardRunner(context, context.create_backend())
+    with pytest.raises(DependencyError, match=rf":\d+: the weights: .* here: model/{UNET} \(bring the run's own"):
+        runner.run_shard(0)
+    runner.close()
+
+    assert not (tmp_path / "run/artifacts").exists()
+    assert not (tmp_path / "run/environments").exists()
+
+
+def test_where_the_driver_cannot_see_the_files_the_first_worker_says_which_they_are(
+    job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers of a cluster elsewhere: nothing of Ray runs here, the driver only writes the run's record."""
+    monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
+    loaded = load({**job, "execution": {**job["execution"], "executor": "ray"}})
+    store = open_output(loaded)
+    context = build_context(loaded, store, start_run(loaded, store).plan)
+    assert read_weights(store) is None
+
+    first = ShardRunner(context, context.create_backend())
+    first.run_shard(0)
+    first.close()
+    recorded = read_weights(store)
+    assert recorded is not None
+    assert (tmp_path / "run/weights.json").exists()
+    _change_byte(tmp_path / "model" / UNET)
+    second = ShardRunner(context, context.create_backend())
+    with pytest.raises(DependencyError, match="bring the run's own files there"):
+        second.run_shard(1)
+    second.close()
+    monkeypatch.delenv("RAY_ADDRESS")
+
+    with pytest.raises(SpecError, match="was begun with other files of avbatch/shapes64"):
+        run(job)
+
+
+def test_of_workers_that_race_the_first_decides(job: dict[str, Any], tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "empty"))
+    mine = find_weights(load(job))
+    _change_byte(tmp_path / "model" / UNET)
+    other = find_weights(load(job))
+    assert mine is not None
+    assert other is not None
+
+    agree_on_weights(store, mine, who="a:1")
+    agree_on_weights(store, mine, who="b:1")
+    with pytest.raises(DependencyError, match=r"^c:1: the weights: "):
+        agree_on_weights(store, other, who="c:1")
+
+    assert read_weights(store) == mine
+
+
+def test_a_retry_with_other_weights_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    run({**job, "execution": {**job["execution"], "shard_timeout_s": 1e-6, "max_attempts": 1}})
+    _change_byte(tmp_path / "model" / UNET)
+
+    with pytest.raises(SpecError, match=f"model/{UNET}"):
+        retry(tmp_path / "run", overrides=["execution.shard_timeout_s=null"])
