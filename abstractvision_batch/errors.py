@@ -7,6 +7,7 @@
       BackendNotConfiguredError         the library was called without backend   pass one                    exit 2
       DependencyError                   a model, server or program is missing    run the command it names    exit 3
         OptionalDependencyMissingError  an extra is not installed                run the pip command         exit 3
+        BatchingFaultError              requests of one batch change each other  execution.batch_size=1      exit 3
       GenerationError                   one request failed                       a row in the manifest       exit 1
                                         (error_class)
         BackendBusyError                transient: rate limit, server error      tried again, with backoff
@@ -84,6 +85,10 @@ class DependencyError(AbstractVisionError):
 
 class OptionalDependencyMissingError(DependencyError):
     """An extra is not installed; the message has the pip command."""
+
+
+class BatchingFaultError(DependencyError):
+    """The model, or what runs it, mixes the requests of a batch: one gives another picture alone."""
 
 
 class GenerationError(AbstractVisionError):

@@ -147,6 +147,13 @@ class VisionBackend(ABC):
         """
         return None
 
+    def batch_tolerance_db(self) -> float | None:
+        """PSNR in dB that a request of a batch keeps to the same request generated alone, at the least.
+
+        None where requests share no forward pass, so that nothing of a batch can reach its neighbours.
+        """
+        return None
+
     def check_ready(self) -> None:  # noqa: B027 - a hook, not a duty
         """Check cheaply, loading nothing, that what the first request needs is there.
 

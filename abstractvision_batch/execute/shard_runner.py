@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter
+from abstractvision_batch.execute.canary import Specimen, check_batching
 from abstractvision_batch.execute.context import RunContext, worker_name
 from abstractvision_batch.execute.environment import describe_worker
 from abstractvision_batch.execute.environment_files import WorkerEnvironment, put_environment
@@ -76,6 +77,7 @@ class ShardRunner:
         self._worker = worker_name()
         self._price = find_price(context.spec, context.card)
         self._environment: WorkerEnvironment | None = None
+        self._canary_checked = False
 
     def load(self) -> None:
         """Load the model, and record what this worker is. Done by the first shard if nobody did; then does nothing.
@@ -148,6 +150,7 @@ class ShardRunner:
         for _, group in groupby(rows, key=lambda row: row["batch_id"]):
             batch = list(group)
             outcomes = self._generate_batch(batch, limits, spare)
+            self._check_batching(batch, outcomes, limits)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
             pending = []
@@ -195,6 +198,19 @@ class ShardRunner:
             except GenerationError as error:  # the backend's bytes are no image or video
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, columns)
+
+    def _check_batching(self, batch: Sequence[Row], outcomes: Sequence[BatchOutcome], limits: TimeLimits) -> None:
+        """Let the run's first batch be its canary."""
+        context = self._context
+        first = batch[0]["shard"] == 0 and context.retry is None and not self._canary_checked
+        if first and context.spec.execution.batch_canary and all(outcome.batch_as_planned for outcome in outcomes):
+            self._canary_checked = len(batch) > 1
+            specimens = [
+                Specimen(row["request_id"], row["batch_slot"], build_request(row, self._load_bytes), outcome.item)
+                for row, outcome in zip(batch, outcomes, strict=True)
+                if isinstance(outcome.item, GeneratedAsset)
+            ]
+            check_batching(self._store, self._backend, specimens, cancelled=limits.cancelled)
 
     def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries) -> list[BatchOutcome]:
         """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""

@@ -1,7 +1,7 @@
 """How far two pictures or videos are apart: equal, close to the eye, or different, with figures.
 
-PSNR and SSIM are scikit-image's; the perceptual hash is pHash (DCT, 64 bit) of ImageHash. Both packages are the extra
-`compare`; equal pixels are found without them.
+SSIM is scikit-image's; the perceptual hash is pHash (DCT, 64 bit) of ImageHash. Both packages are the extra `compare`;
+equal pixels are found without them.
 
 Not covered: which artifacts belong together (`diff`, `verify`).
 """
@@ -97,19 +97,26 @@ def compare_pixels(there: Rgb, here: Rgb) -> Comparison:
     if not difference.any():
         return IDENTICAL
     metrics, _ = _libraries()
-    psnr_db = float(metrics.peak_signal_noise_ratio(there, here, data_range=255))
-    ssim = None
+    ratio_db, ssim = psnr_db(there, here), None
     if min(there.shape[:2]) >= SSIM_WINDOW:
         ssim = float(metrics.structural_similarity(there, here, channel_axis=2, data_range=255, win_size=SSIM_WINDOW))
-    close = psnr_db >= CLOSE_PSNR_DB and (ssim is None or ssim >= CLOSE_SSIM)
+    close = ratio_db >= CLOSE_PSNR_DB and (ssim is None or ssim >= CLOSE_SSIM)
     return Comparison(
         verdict="close" if close else "different",
         max_difference=int(difference.max()),
         changed_pixels=float(difference.any(axis=2).mean()),
-        psnr_db=psnr_db,
+        psnr_db=ratio_db,
         ssim=ssim,
         phash_distance=_phash_distance(there, here),
     )
+
+
+def psnr_db(there: Rgb, here: Rgb) -> float:
+    """Peak signal-to-noise ratio of two pictures of one size in dB; infinite for equal ones, 0 for another size."""
+    if there.shape != here.shape:
+        return 0.0
+    mean_square = float(np.mean((there.astype(np.float64) - here.astype(np.float64)) ** 2))
+    return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
 def worst(comparisons: Iterable[Comparison]) -> Comparison:

@@ -180,6 +180,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.request_timeout_s",
     "execution.shard_timeout_s",
     "execution.writer_threads",
+    "execution.batch_canary",
 )
 
 #: What a card says of a backend for people or for scheduling.

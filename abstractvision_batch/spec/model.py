@@ -179,6 +179,8 @@ class ExecutionSpec(StrictModel):
     """For one shard's generation; requests that are not done by then are failed rows."""
     writer_threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads of a worker that encode and store while the next batch generates."""
+    batch_canary: bool = True
+    """At the start, two requests of the first batch are generated alone too: another picture stops the run."""
 
 
 ParamName = Literal[

@@ -1,0 +1,89 @@
+"""The batch canary: at the start of a run, a few requests of a batch are generated alone as well and compared.
+
+A request must not notice its batch. Kernels choose algorithms by shape, so a level of rounding is usual; another
+picture is a fault of batching, known of several engines, that no later check of one run would see. Its worker ends the
+run before much is spent.
+
+The first batch of the plan that holds more than one request is the canary. What was measured stands in `canary.json`.
+Not covered: batches of other sizes, views, requests that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, VisionBackend
+from abstractvision_batch.errors import BatchingFaultError
+from abstractvision_batch.media.compare import psnr_db
+from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
+from abstractvision_batch.media.video import decode_video
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.types import GeneratedAsset, VisionRequest
+
+CANARY = "canary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """One request of the batch: what it asked for and what came of it in the batch."""
+
+    request_id: str
+    slot: int
+    request: VisionRequest
+    item: BatchItem
+
+
+def check_batching(
+    store: Store, backend: VisionBackend, specimens: Sequence[Specimen], *, cancelled: Cancelled
+) -> None:
+    """Generate the first and the last request of a batch alone, compare, and record the differences.
+
+    Their slots are the likeliest to be wrong.
+
+    Does nothing where the backend runs requests one by one, or where an earlier worker of the run has checked.
+
+    Raises:
+        BatchingFaultError: a request alone gives another picture.
+        StorageError: the record cannot be written.
+    """
+    tolerance_db = backend.batch_tolerance_db()
+    good = [specimen for specimen in specimens if isinstance(specimen.item, GeneratedAsset)]
+    if tolerance_db is None or len(specimens) < 2 or not good or store.exists(CANARY):
+        return
+    measured = []
+    for specimen in good[:1] + good[1:][-1:]:
+        (alone,) = backend.generate_batch([specimen.request], cancelled=cancelled)
+        if isinstance(alone, GeneratedAsset) and isinstance(specimen.item, GeneratedAsset):
+            found = _difference(specimen.item, alone)
+            if found["psnr_db"] is not None and found["psnr_db"] < tolerance_db:
+                raise BatchingFaultError(_explain(specimen, len(specimens), found, tolerance_db))
+            measured.append({"request_id": specimen.request_id, "slot": specimen.slot, **found})
+    record = {"batch_size": len(specimens), "tolerance_db": tolerance_db, "requests": measured}
+    store.put_if_absent(CANARY, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _difference(batched: GeneratedAsset, alone: GeneratedAsset) -> dict[str, Any]:
+    """Of a video the frame that differs most; `psnr_db` is None for equal pixels."""
+    pairs = list(zip(_frames(batched), _frames(alone), strict=False))
+    worst = min(pairs, key=lambda pair: psnr_db(*pair))
+    ratio = psnr_db(*worst)
+    difference = abs(worst[0].astype(int) - worst[1].astype(int)).max()
+    return {"psnr_db": None if ratio == float("inf") else round(ratio, 2), "max_difference": int(difference)}
+
+
+def _frames(asset: GeneratedAsset) -> Sequence[Rgb]:
+    if asset.media_type == "video":
+        return list(decode_video(asset.data))
+    return [to_rgb_array(decode_image(asset.data))]
+
+
+def _explain(specimen: Specimen, batch_size: int, found: dict[str, Any], tolerance_db: float) -> str:
+    return (
+        f"batch canary: request {specimen.request_id} is another picture in its batch of {batch_size} than alone "
+        f"(PSNR {found['psnr_db']} dB, of which {tolerance_db:g} are expected; largest difference "
+        f"{found['max_difference']} of 255): the model or the installed packages mix the requests of a batch "
+        "(run with execution.batch_size=1, or with execution.batch_canary=false if that is as it should be)"
+    )
