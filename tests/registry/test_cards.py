@@ -127,10 +127,10 @@ def test_an_id_twice_in_one_file_is_an_error(tmp_path: Path) -> None:
 def test_a_small_file_that_expands_to_a_large_one_is_refused_at_once(tmp_path: Path) -> None:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
     path = write_card(tmp_path, "\n".join(["a0: &a0 lol", *levels]))
-    started = time.perf_counter()
+    started = time.process_time()
 
     assert problems_of(path) == (f"{path}:1: expands to more than 200000 values",)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:

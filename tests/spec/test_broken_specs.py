@@ -234,10 +234,10 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 
 
 def _problems_of(path: Path) -> tuple[str, ...]:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(SpecError) as caught:
         load_spec(path)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert all("\n" not in line for line in caught.value.problems)
     return caught.value.problems
 

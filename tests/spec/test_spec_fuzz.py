@@ -47,7 +47,7 @@ QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 
 
 def _check(load: Callable[[], LoadedSpec]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     problems: tuple[str, ...] = ("none",)
     try:
         load()
@@ -55,7 +55,7 @@ def _check(load: Callable[[], LoadedSpec]) -> None:
         problems = error.problems
     assert problems
     assert all(line and "\n" not in line for line in problems)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @QUICK
