@@ -14,7 +14,6 @@ Without a store a method returns a `GeneratedAsset`, with one the reference to t
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import abstractvision_batch
-from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex
+from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex, without_secrets
 from abstractvision_batch.backends.base_backend import ProgressCallback, VisionBackend
 from abstractvision_batch.errors import BackendNotConfiguredError, CapabilityNotSupportedError, InvalidOutputError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
@@ -41,8 +40,6 @@ from abstractvision_batch.types import (
 
 #: An asset where there is no store, a reference where there is one.
 Output = GeneratedAsset | dict[str, Any]
-
-_SECRET = re.compile(r"(^|[_-])(api[_-]?key|authorization|password|secret|token)$", re.IGNORECASE)
 
 
 @dataclass
@@ -200,18 +197,10 @@ def _described(request: VisionRequest) -> dict[str, Any]:
         if isinstance(value, bytes):
             inputs[field.name] = {"sha256": sha256_hex(value), "size_bytes": len(value)}
         elif field.name == "extra":
-            parameters |= {"extra": _without_secrets(value)} if value else {}
+            parameters |= {"extra": without_secrets(value)} if value else {}
         elif value is not None:
             parameters[field.name] = value
     return {"parameters": parameters} | ({"inputs": inputs} if inputs else {})
-
-
-def _without_secrets(extra: Any) -> Any:
-    if isinstance(extra, Mapping):
-        return {
-            key: "<secret>" if _SECRET.search(str(key)) else _without_secrets(value) for key, value in extra.items()
-        }
-    return [_without_secrets(item) for item in extra] if isinstance(extra, list | tuple) else extra
 
 
 def _with_generation(asset: GeneratedAsset, made_by: Mapping[str, Any]) -> GeneratedAsset:

@@ -65,6 +65,7 @@ def generate(
     store: Annotated[
         str | None, typer.Option(metavar="DIR", help="Put it into this asset store (folder, URL or default) instead.")
     ] = None,
+    embed_metadata: Annotated[bool, typer.Option(help="Write into a file what made it.")] = True,
     open_it: Annotated[bool, typer.Option("--open", help="Show it with the desktop's program for it.")] = False,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
@@ -130,7 +131,10 @@ def generate(
             params |= choose_seed(target, seed, number)
             outputs = generate_now(manager, target, what, params, on_step=step_printer())
             for one in outputs:
-                found = keep_output(one, into, output, prompt or what, number if count > 1 else None)
+                which = number if count > 1 else None
+                found = keep_output(
+                    one, into, output, prompt or what, which, target.backend.kind if embed_metadata else None
+                )
                 made.append(found)
                 if not as_json:
                     print_lines(_line(found))

@@ -9,12 +9,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.media.images import EXTENSIONS, ImageFormat, decode_image, encode_image
+from abstractvision_batch.media.metadata.embed import embed_generation
+from abstractvision_batch.media.metadata.generation import describe_generation
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.storage.asset_store import AssetStore, FsspecAssetStore, LocalAssetStore
 from abstractvision_batch.types import GeneratedAsset, Task
@@ -24,6 +27,8 @@ MAX_STEM = 48
 _OPENER_WAIT_S = 5.0
 _FORMATS: dict[str, ImageFormat] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 _VIDEOS = (".mp4", ".webm")
+#: A manifest's name of each input.
+_INPUTS = {"image": "input_image", "reference_image": "input_image", "mask": "mask_image"}
 _OPENERS = {"darwin": "open", "win32": "explorer"}
 
 
@@ -40,20 +45,37 @@ def check_file_name(path: Path, task: Task) -> None:
         raise SpecError(f"{path}: there is no folder {path.parent}")
 
 
+def encode_for(path: Path, asset: GeneratedAsset) -> GeneratedAsset:
+    """Encode an image in the format that the file's extension names; a video stays what it is."""
+    wanted = _FORMATS.get(path.suffix.lower())
+    if wanted is None or EXTENSIONS.get(asset.mime_type) == EXTENSIONS[f"image/{wanted}"]:
+        return asset
+    data = encode_image(decode_image(asset.data, name="generated image"), wanted)
+    return replace(asset, data=data, mime_type=f"image/{wanted}")
+
+
+def with_parameters(asset: GeneratedAsset, kind: str) -> GeneratedAsset:
+    """Write what made an asset into it, by what the manager says of it and the backend's kind."""
+    made_by = asset.metadata["generation"]
+    asked = {"task": made_by["task"], "model": made_by["model"], "backend": kind, **made_by["parameters"]}
+    inputs = made_by.get("inputs", {})
+    asked |= {_INPUTS[name]: f"sha256:{inputs[name]['sha256']}" for name in inputs}
+    info = probe(asset.data, asset.mime_type)
+    described = describe_generation(asked, asset.metadata, width=info.width, height=info.height)
+    return replace(asset, data=embed_generation(asset.data, described).data)
+
+
 def write_output(asset: GeneratedAsset, path: Path) -> Path:
-    """Write to a file that may exist, an image in the format that its extension names.
+    """Write to a file that may exist; a video's extension becomes its own.
 
     Raises:
         StorageError: it cannot be written.
     """
-    wanted = _FORMATS.get(path.suffix.lower())
-    data = asset.data
-    if wanted is not None and EXTENSIONS.get(asset.mime_type) != EXTENSIONS[f"image/{wanted}"]:
-        data = encode_image(decode_image(data, name="generated image"), wanted)
-    elif wanted is None and EXTENSIONS.get(asset.mime_type) != path.suffix.lower():
-        path = path.with_suffix(EXTENSIONS.get(asset.mime_type, path.suffix))
+    own = EXTENSIONS.get(asset.mime_type, path.suffix)
+    if path.suffix.lower() not in _FORMATS and own != path.suffix.lower():
+        path = path.with_suffix(own)
     try:
-        path.write_bytes(data)
+        path.write_bytes(asset.data)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -91,7 +113,12 @@ def stem_of(prompt: str, seed: object) -> str:
 
 
 def keep_output(
-    one: Output, into: AssetStore | None, output: Path | None, name: str, number: int | None
+    one: Output,
+    into: AssetStore | None,
+    output: Path | None,
+    name: str,
+    number: int | None,
+    embed_as: str | None = None,
 ) -> dict[str, Any]:
     """Write an output to its file, unless it is in a store already, and say where it is.
 
@@ -101,12 +128,15 @@ def keep_output(
         output: the file; None: a new one in the current folder.
         name: what a new file is named by.
         number: of the output where there are several, from 0.
+        embed_as: the backend's kind as a file's metadata have it; None writes none into the file.
     """
     if isinstance(one, dict):
         path = _path_in(into, one["$artifact"])
         generation = one.get("metadata", {}).get("generation", {})
         return {"artifact": one, "path": path, "seed": generation.get("seed")}
-    asset = one
+    asset = one if output is None else encode_for(output, one)
+    if embed_as is not None:
+        asset = with_parameters(asset, embed_as)
     generation = asset.metadata.get("generation", {})
     angle = asset.metadata.get("angle")
     seed = generation.get("seed")

@@ -9,9 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from abstractvision_batch.execute.artifact_names import artifact_name
+from abstractvision_batch.execute.embedding import embed_row
 from abstractvision_batch.execute.encoding import FILE_EXTENSIONS, encode_asset
 from abstractvision_batch.execute.layouts.layout import Pieces
 from abstractvision_batch.spec.model import OutputSpec
@@ -21,8 +23,9 @@ from abstractvision_batch.types import GeneratedAsset
 class ArtifactWriter:
     """A pool of threads that turns assets into encoded files. Encoders release the GIL."""
 
-    def __init__(self, output: OutputSpec, *, threads: int) -> None:
+    def __init__(self, output: OutputSpec, *, run: str, threads: int) -> None:
         self._output = output
+        self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="artifact-writer")
 
     def submit(
@@ -38,20 +41,33 @@ class ArtifactWriter:
         """Wait for what was submitted, then end the threads."""
         self._pool.shutdown(wait=True)
 
-    def _write_row(self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset], pieces: Pieces) -> dict[str, Any]:
-        written = [self._write(row, asset, view, pieces) for view, asset in enumerate(assets)]
+    def _write_row(self, row: Mapping[str, Any], assets: list[GeneratedAsset], pieces: Pieces) -> dict[str, Any]:
+        written = []
+        for view, asset in enumerate(assets):
+            columns, data = encode_asset(asset, self._output)
+            if self._output.embed_metadata:
+                data, assets[view] = self._embed(row, asset, columns, data)
+            written.append(_keep(row, columns, data, view, pieces))
         metadata = dict(assets[0].metadata)
         if row["task"] == "multi_view_image":
             metadata = _views_metadata(assets, written)
         return {**written[0], "metadata_json": json.dumps(metadata, sort_keys=True, ensure_ascii=False, default=str)}
 
-    def _write(self, row: Mapping[str, Any], asset: GeneratedAsset, view: int, pieces: Pieces) -> dict[str, Any]:
-        columns, data = encode_asset(asset, self._output)
-        sha256 = hashlib.sha256(data).hexdigest()
-        extension = FILE_EXTENSIONS[columns["content_type"]]
-        name = artifact_name(row["shard"], row["request_id"], view, sha256, extension)
-        pieces.put(name, data)
-        return {**columns, "file_name": name, "size_bytes": len(data), "sha256": sha256}
+    def _embed(
+        self, row: Mapping[str, Any], asset: GeneratedAsset, columns: Mapping[str, Any], data: bytes
+    ) -> tuple[bytes, GeneratedAsset]:
+        """The file with what made it inside, and the asset, whose metadata say what did not go in."""
+        embedded = embed_row(data, row, asset, columns, run=self._run)
+        notes = {"not_embedded": list(embedded.left_out)} if embedded.left_out else {}
+        return embedded.data, replace(asset, metadata=asset.metadata | notes)
+
+
+def _keep(row: Mapping[str, Any], columns: Mapping[str, Any], data: bytes, view: int, pieces: Pieces) -> dict[str, Any]:
+    sha256 = hashlib.sha256(data).hexdigest()
+    extension = FILE_EXTENSIONS[columns["content_type"]]
+    name = artifact_name(row["shard"], row["request_id"], view, sha256, extension)
+    pieces.put(name, data)
+    return {**columns, "file_name": name, "size_bytes": len(data), "sha256": sha256}
 
 
 def _views_metadata(assets: Sequence[GeneratedAsset], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class ShardRunner:
         self._store = context.open_store()
         self._load_bytes = InputImages(context.prompt_options)
         self._layout = LAYOUTS[context.spec.output.layout]
-        self._writer = ArtifactWriter(context.spec.output, threads=context.spec.execution.writer_threads)
+        spec = context.spec
+        self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
         self._worker = worker_name()
         self._price = find_price(context.spec, context.card)
         self._environment: WorkerEnvironment | None = None

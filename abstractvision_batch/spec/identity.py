@@ -164,6 +164,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "prompts.source",  # the digest of what is there is identity
     "prompts.storage_options",
     "output.path",
+    "output.embed_metadata",
     "output.layout",
     "output.storage_options",
     "execution.executor",

@@ -124,6 +124,8 @@ class OutputSpec(StrictModel):
     image_format: Literal["png", "jpeg", "webp"] = "png"
     """`png` and `webp` are lossless."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    embed_metadata: bool = True
+    """Write into each PNG, JPEG, WebP and MP4 what made it, and that a model did; never changes a pixel."""
     layout: Literal["files", "webdataset", "parquet"] = "files"
     """`files`: a file for each picture or video; `webdataset`, `parquet`: a tar or a Parquet file for each shard.
 
