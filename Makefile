@@ -36,8 +36,9 @@ setup-sdcpp: .venv/.setup-sdcpp
 	$(PIP) -e ".[ray,diffusers]"
 	touch $@
 
-.venv/.setup-dev: .venv/.setup Makefile
+.venv/.setup-dev: .venv/.setup Makefile scripts/install_exiftool.sh
 	$(PIP) -e ".[ray,diffusers,openai,s3,gcs,azure,repl,dev]"
+	scripts/install_exiftool.sh
 	touch $@
 
 .venv/.setup-sdcpp: .venv/.setup-dev scripts/build_sdcpp.sh

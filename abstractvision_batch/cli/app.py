@@ -23,6 +23,7 @@ from abstractvision_batch.cli.repl_command import repl
 from abstractvision_batch.cli.rerun_command import rerun
 from abstractvision_batch.cli.retry_command import retry
 from abstractvision_batch.cli.run_command import run
+from abstractvision_batch.cli.show_command import show
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
 from abstractvision_batch.cli.verify_command import verify
@@ -76,6 +77,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "diff": diff,
     "generate": generate,
+    "show": show,
     "repl": repl,
     "init": init,
     "models": list_models,

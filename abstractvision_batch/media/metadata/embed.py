@@ -72,9 +72,7 @@ def read_parameters(data: bytes) -> dict[str, Any]:
     """
     mime_type = sniff_mime_type(data)
     if mime_type not in _FORMATS:
-        raise InvalidOutputError(
-            f"{mime_type or 'no known type'}: only PNG, JPEG, WebP and MP4 files say what made them"
-        )
+        raise InvalidOutputError(f"{mime_type or 'no image or video'}: only PNG, JPEG, WebP and MP4 can be read")
     found = _FORMATS[mime_type].extract(data)
     parameters = _own(found.json)
     if parameters is None:

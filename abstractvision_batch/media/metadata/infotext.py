@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NEGATIVE = "Negative prompt:"
@@ -59,7 +59,7 @@ def write_infotext(generation: Mapping[str, Any]) -> str:
 def parse_infotext(text: str) -> dict[str, Any]:
     """Read the text that any tool wrote: what we have a name for under ours, the rest under theirs, as words."""
     *lines, last = text.strip().split("\n")
-    pairs = [(match["name"], match["value"]) for match in _PAIR.finditer(last)]
+    pairs = list(_pairs(last))
     if len(pairs) < _MIN_PAIRS:
         lines, pairs = [*lines, last], []
     negative = next((number for number, line in enumerate(lines) if line.strip().startswith(_NEGATIVE)), len(lines))
@@ -75,6 +75,18 @@ def parse_infotext(text: str) -> dict[str, Any]:
         else:
             found[_WORDS.get(name, name)] = _unquoted(value)
     return found
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    """Each pair, from one comma to the next: a search from every letter takes hours on a long word."""
+    start = 0
+    while start < len(line):
+        found = _PAIR.match(line, start)
+        if found:
+            yield found["name"], found["value"]
+            start = found.end()
+        else:
+            start = line.find(",", start) + 1 or len(line)
 
 
 def _shown(value: Any) -> str:
