@@ -69,6 +69,8 @@ class OpenAIServer:
     reply_as: str = "b64_json"
     """`b64_json`, `url`, `relative_url`, `data_url`, `bytes`, `null` or `both`."""
     image_format: ImageFormat = "png"
+    finish: Callable[[bytes], bytes] = bytes
+    """The last thing that happens to an image's file before it is sent."""
     delay_s: float = 0.0
     gate: threading.Barrier | None = None
     """Holds requests until as many are in flight."""
@@ -229,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         return int(fields.get("n", 1)) + self.state.extra_images
 
     def _send_images(self, images: list[Image.Image]) -> None:
-        contents = [encode_image(image, self.state.image_format) for image in images]
+        contents = [self.state.finish(encode_image(image, self.state.image_format)) for image in images]
         if self.state.reply_as == "bytes":
             self.send(200, contents[0], MIME_TYPES[self.state.image_format])
             return
