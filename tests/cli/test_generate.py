@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.cli.environment import VARIABLES
 from abstractvision_batch.media.images import to_rgb_array
+from abstractvision_batch.media.metadata.embed import read_parameters
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.storage.asset_store import LocalAssetStore
 from tests.backends.openai_server import OpenAIServer, running_server
@@ -288,3 +289,27 @@ def test_a_model_that_is_not_there_ends_with_3() -> None:
 
     assert "hf download nobody/nothing" in result.stderr
     assert "nobody/nothing has no model card" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["fox.png", "fox.jpg", "fox.webp"])
+def test_a_file_says_what_made_it_in_the_format_of_its_name(tmp_path: Path, photo: str, name: str) -> None:
+    arguments = ("a fox", *PROCEDURAL, "--seed", "7", "--image", photo, "--strength", "0.5", "-o", name)
+
+    generate(*arguments)
+
+    said = read_parameters((tmp_path / name).read_bytes())
+    expected = {"prompt": "a fox", "seed": 7, "steps": 2, "task": "image_to_image", "strength": 0.5, "width": 32}
+    assert said.items() >= {**expected, "model": "avbatch/procedural", "backend": "procedural"}.items()
+    assert said["input_image"].startswith("sha256:")
+
+
+def test_a_video_says_what_made_it_too(tmp_path: Path) -> None:
+    generate("a fox", *PROCEDURAL, "--num-frames", "2", "--fps", "2", "-o", "fox.mp4")
+
+    assert read_parameters((tmp_path / "fox.mp4").read_bytes())["num_frames"] == 2
+
+
+def test_a_file_need_not_say_what_made_it(tmp_path: Path) -> None:
+    generate("a fox", *PROCEDURAL, "-o", "fox.png", "--no-embed-metadata")
+
+    assert read_parameters((tmp_path / "fox.png").read_bytes()) == {}
