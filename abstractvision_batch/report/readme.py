@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from abstractvision_batch.report.loading import DATA_FILES, describe_loading
 from abstractvision_batch.report.outcomes import Outcomes
 from abstractvision_batch.spec.model import JobSpec
 
@@ -35,21 +36,20 @@ def write_run_readme(record: Mapping[str, Any], outcomes: Outcomes) -> str:
         _introduction(record, outcomes),
         _model(record),
         _failures(outcomes),
-        _loading(record),
+        describe_loading(record),
         _spec(record),
     ]
     return "\n".join(section for section in sections if section)
 
 
 def _header(record: Mapping[str, Any]) -> str:
-    requests = record["plan"]["requests"]
+    requests, layout = record["plan"]["requests"], record["spec"]["output"].get("layout", "files")
     header = {
         "pretty_name": record["name"],
         "task_categories": [_HUB_TASKS[record["spec"]["task"]]],
         "size_categories": [next((name for limit, name in _SIZE_CATEGORIES if requests < limit), "n>1M")],
         "tags": ["synthetic", "avbatch"],
-        # One builder serves a folder: the manifest is the data, and `file_name` leads to the pictures.
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "manifest.parquet"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES[layout]}]}],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
 
@@ -100,42 +100,6 @@ A failed request is a row like any other, with `status` = `failed`.
 | error_kind | error_class | rows | for example |
 |---|---|---|---|
 {rows}
-"""
-
-
-def _loading(record: Mapping[str, Any]) -> str:
-    feature = "video" if record["spec"]["task"] in ("text_to_video", "image_to_video") else "image"
-    feature_class = feature.capitalize()
-    plan = "plan/" if len(record["plan"]["files"]) > 1 else "plan.parquet"
-    views = ""
-    if record["spec"]["task"] == "multi_view_image":
-        views = "`file_name` is a request's first view; `views` in its `metadata_json` has all of them.\n\n"
-    return f"""## Loading
-
-`manifest.parquet` has one row per request: its prompt, seed and parameters, the columns of the prompt data set, and
-what became of it. `file_name` is relative to this folder.
-
-```python
-import pandas as pd
-
-rows = pd.read_parquet("manifest.parquet")
-rows[rows.status == "ok"][["prompt", "seed", "file_name"]]
-```
-
-```sql
--- duckdb
-SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
-```
-
-```python
-from datasets import {feature_class}, load_dataset
-
-rows = load_dataset("parquet", data_files="manifest.parquet", split="train").filter(lambda row: row["status"] == "ok")
-{feature}s = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {feature_class}())
-```
-
-{views}`run.json` is the record of the run, `{plan}` its requests, `artifacts/` the files, `manifest/` one part
-per finished shard.
 """
 
 

@@ -1,0 +1,88 @@
+"""How to load a run's rows and pictures, for the README of its folder: lines to copy, which depend on the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from abstractvision_batch.plan.columns import media_column
+
+#: What the Hugging Face hub takes for the data, by layout; one builder serves a folder.
+DATA_FILES = {"files": "manifest.parquet", "webdataset": "artifacts/*.tar", "parquet": "artifacts/*.parquet"}
+
+
+def describe_loading(record: Mapping[str, Any]) -> str:
+    """The section "Loading".
+
+    Args:
+        record: The parsed `run.json`.
+    """
+    layout, task = record["spec"]["output"].get("layout", "files"), record["spec"]["task"]
+    plan = "plan/" if len(record["plan"]["files"]) > 1 else "plan.parquet"
+    views = ""
+    if task == "multi_view_image":
+        views = "`file_name` is a request's first view; `views` in its `metadata_json` has all of them.\n\n"
+    index = "`index.json` the list of tars for WebDataset's `wids`, " if layout == "webdataset" else ""
+    return f"""## Loading
+
+`manifest.parquet` has one row per request: its prompt, seed and parameters, the columns of the prompt data set, and
+what became of it. `file_name` is relative to this folder.
+
+```python
+import pandas as pd
+
+rows = pd.read_parquet("manifest.parquet")
+rows[rows.status == "ok"][["prompt", "seed", "file_name"]]
+```
+
+```sql
+-- duckdb
+SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
+```
+
+{_files(task) if layout == "files" else _containers(layout, task)}
+{views}`run.json` is the record of the run, `{plan}` its requests, {index}`artifacts/` the files, `manifest/` one part
+per finished shard.
+"""
+
+
+def _files(task: str) -> str:
+    feature = "video" if media_column(task) == "video" else "image"
+    name = feature.capitalize()
+    return f"""```python
+from datasets import {name}, load_dataset
+
+rows = load_dataset("parquet", data_files="manifest.parquet", split="train").filter(lambda row: row["status"] == "ok")
+{feature}s = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {name}())
+```
+
+For `load_dataset("{feature}folder", data_dir=".")` copy `manifest.parquet` to `metadata.parquet`, the name that it
+looks for.
+"""
+
+
+def _containers(layout: str, task: str) -> str:
+    name = media_column(task)
+    holds = f"A row is a picture, in the column `{name}`, with its prompt and parameters"
+    builder, more = layout, ""
+    if layout == "webdataset":
+        extension = "mp4" if name == "video" else "png"
+        holds = f"A sample is `{extension}` (or the format that was asked for), `txt` (the prompt) and `json` (the row)"
+        more = f"""```python
+import webdataset
+
+samples = webdataset.WebDataset(files, shardshuffle=False){"" if name == "video" else '.decode("pil")'}
+```
+
+"""
+    return f"""```python
+import pandas as pd
+from datasets import load_dataset
+
+files = pd.read_parquet("manifest.parquet", columns=["file_name"]).file_name.dropna().unique().tolist()
+{name.removesuffix("s")}s = load_dataset("{builder}", data_files=files, split="train")
+```
+
+{more}{holds}; `request_id` joins it with the manifest. A single one is
+`size_bytes` bytes at `offset_bytes` of `file_name`, uncompressed. Failed requests are in the manifest alone.
+"""
