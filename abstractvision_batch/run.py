@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ from abstractvision_batch.execute.manifest import (
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_files import read_artifact
-from abstractvision_batch.execute.run_record import RunRecord, build_record, read_record, require_same_run, write_record
+from abstractvision_batch.execute.run_record import (
+    RunRecord,
+    build_record,
+    read_record,
+    require_same_layout,
+    require_same_run,
+    write_record,
+)
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.parquet import open_parquet
@@ -43,7 +51,7 @@ from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_weights, find_weights, placed
-from abstractvision_batch.report.run_report import CONTACT_SHEET, write_report
+from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
@@ -198,6 +206,7 @@ def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
 def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:
     location = loaded.positions.where(("output", "path"))
     require_same_run(record, loaded.spec, prompts_digest=digest, card=loaded.card, location=location)
+    require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
 
 
 def execute(
@@ -273,9 +282,11 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
     """Merge the parts and write the report once every shard is done; the counts of what is there."""
     if missing_shards(record.plan, list_parts(store)):
         return count_rows(store)
-    if not is_merged(store):
+    merged = is_merged(store)
+    if not merged:
         tracker.on_phase("merge")
         merge(store, record)
+    if not merged or not store.exists(README):  # the report's last file
         tracker.on_phase("report")
         write_report(store, record.data)
     return count_rows(store)
@@ -283,9 +294,11 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
 
 def merge(store: Store, record: RunRecord) -> None:
     """Write what names everything that the shards left: the manifest, and the index of tars where there are any."""
-    merge_manifest(store, record.plan)
     if record.layout == "webdataset":
-        write_shard_index(store, record.data["name"])
+        index = partial(write_shard_index, store, record.data["name"])
+        merge_manifest(store, record.plan, before_put=index)
+    else:
+        merge_manifest(store, record.plan)
 
 
 def describe_result(

@@ -17,13 +17,7 @@ LAYOUTS = ("files", "webdataset", "parquet")
 LATE = "späte Füchse 狐"
 #: A prompt per column value that is easily lost: none at first, then text beyond ASCII; a fraction.
 PROMPTS: list[dict[str, Any]] = [
-    {
-        "prompt": f"picture {number}",
-        "tags": ["a", "b"],
-        "weight": number / 3,
-        "note": None if number < 6 else "späte Füchse 狐",
-    }
-    for number in range(8)
+    {"prompt": f"picture {number}", "weight": number / 3, "note": LATE if number > 5 else None} for number in range(8)
 ]
 
 

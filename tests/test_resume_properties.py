@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ PROPERTY = settings(
 )
 
 
-def _job(url: str) -> dict[str, Any]:
+def _job(url: str, layout: str = "files") -> dict[str, Any]:
     """Six requests in three shards; the dogs fail."""
     return {
         "name": "property",
@@ -42,23 +43,28 @@ def _job(url: str) -> dict[str, Any]:
         "prompts": {"source": ["a fox", "a dog", "a cat"]},
         "params": {"width": 8, "height": 8},
         "samples_per_prompt": 2,
-        "output": {"path": url},
+        "output": {"path": url, "layout": layout},
         "execution": {"batch_size": 1, "shard_size": 2, "writer_threads": 1},
     }
 
 
 @pytest.fixture(scope="module")
 def finished() -> dict[str, bytes]:
+    return _finished("files")
+
+
+@cache
+def _finished(layout: str) -> dict[str, bytes]:
     """All files of an undisturbed run that was retried in vain once, so that one shard has two parts."""
     url = f"memory://{uuid.uuid4().hex}/run"
-    run(_job(url))
+    run(_job(url, layout))
     retry(url)
     store = open_store(url)
     return {name: store.read(name) for name in _names(store)}
 
 
 def _names(store: Store) -> list[str]:
-    folders = ["", "manifest", "report", *(f"artifacts/{shard:05d}" for shard in range(SHARDS))]
+    folders = ["", "manifest", "report", "artifacts", *(f"artifacts/{shard:05d}" for shard in range(SHARDS))]
     return [f"{folder}/{file.name}".lstrip("/") for folder in folders for file in store.scan(folder)]
 
 
@@ -79,18 +85,20 @@ def _table(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data))
 
 
+@pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
 @PROPERTY
 @given(data=st.data())
 def test_a_run_that_lost_any_files_but_its_record_is_made_whole_by_audit_and_run(
-    finished: dict[str, bytes], data: st.DataObject
+    layout: str, data: st.DataObject
 ) -> None:
     """Repair, run, and once more: a part that was redone may name a file that is gone only since the repair looked."""
+    finished = _finished(layout)
     lost = data.draw(st.sets(st.sampled_from(sorted(set(finished) - {"run.json"}))))
     url = _copy({name: content for name, content in finished.items() if name not in lost})
 
-    run(_job(url))
+    run(_job(url, layout))
     audit(url, repair=True, grace_s=0)
-    run(_job(url))
+    run(_job(url, layout))
 
     assert audit(url).findings == ()
     assert _made(url) == _table(finished[MANIFEST]).select(MADE).to_pylist()

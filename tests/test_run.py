@@ -186,6 +186,15 @@ def test_a_plan_that_a_crash_cut_off_is_written_by_the_next_run(make_job: MakeJo
     assert (tmp_path / "run/plan.parquet").read_bytes() == plan
 
 
+def test_a_report_that_a_crash_cut_off_is_written_by_the_next_run(make_job: MakeJob, tmp_path: Path) -> None:
+    run(make_job())
+    (tmp_path / "run/README.md").unlink()
+
+    run(make_job())
+
+    assert "| succeeded | 20 |" in (tmp_path / "run/README.md").read_text(encoding="utf-8")
+
+
 def test_a_damaged_part_is_an_error_that_says_what_to_do(make_job: MakeJob, tmp_path: Path) -> None:
     run(make_job())
     (tmp_path / "run/manifest/00001-a0.parquet").write_bytes(b"PAR1 cut off")

@@ -238,6 +238,24 @@ def test_a_column_of_the_prompts_that_is_named_like_the_pictures_is_refused_in_p
     assert run(job_in("webdataset", prompts=prompts)).succeeded == 2
 
 
+def test_the_index_of_tars_is_written_again_where_a_crash_cut_off_what_follows_the_manifest(
+    job_in: MakeLayoutJob, tmp_path: Path
+) -> None:
+    folder = tmp_path / "webdataset"
+    run(job_in("webdataset"))
+    index = json.loads((folder / "index.json").read_text())
+    for name in ("manifest.parquet", "index.json", "README.md"):
+        (folder / name).unlink()
+
+    run(job_in("webdataset"))
+
+    assert json.loads((folder / "index.json").read_text()) == index
+    assert [(shard["nsamples"], shard["filesize"]) for shard in index["shardlist"]] == [
+        (2, (folder / shard["url"]).stat().st_size) for shard in index["shardlist"]
+    ]
+    assert (folder / "README.md").exists()
+
+
 # audit
 
 

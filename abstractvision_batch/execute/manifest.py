@@ -11,7 +11,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,15 @@ def is_merged(store: Store) -> bool:
     return bool(metadata.get(PARTS_KEY) == _parts_digest(list_parts(store)))
 
 
-def merge_manifest(store: Store, plan: PlanSummary) -> None:
+def merge_manifest(
+    store: Store, plan: PlanSummary, *, before_put: Callable[[Path], object] = lambda path: None
+) -> None:
     """Write `manifest.parquet`: every part's rows in plan order, exactly one per planned request.
+
+    Args:
+        store: The run's.
+        plan: The run's.
+        before_put: Called with the merged file: what it writes in the store is there once the manifest is.
 
     Raises:
         StorageError: the rows are not the plan's; nothing was written.
@@ -170,6 +177,7 @@ def merge_manifest(store: Store, plan: PlanSummary) -> None:
                 f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests "
                 "(avbatch audit names those that are wrong)"
             )
+        before_put(path)
         store.put_file(MANIFEST, path)
 
 

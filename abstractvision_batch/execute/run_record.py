@@ -137,11 +137,9 @@ def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, ca
     """Refuse to mix two runs in one output.
 
     Raises:
-        SpecError: the output holds a run whose pixels would differ, and the message lists what does; or the same run in
-            another layout.
+        SpecError: the output holds a run whose pixels would differ; the message lists what does.
     """
     if found.fingerprint == fingerprint(spec, prompts_digest=prompts_digest, card=card):
-        require_same_layout(found, spec, place=location)
         return
     differing = list(differing_fields(found, spec, prompts_digest)) or [f"the card of {card.id}"]
     shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
@@ -160,7 +158,7 @@ def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
     if found.layout != spec.output.layout:
         raise SpecError(
             f"{place}: output.layout: the run in {spec.output.path} is laid out as {found.layout}, "
-            f"not {spec.output.layout} (leave it {found.layout}, or choose another output.path)"
+            f"not {spec.output.layout} (leave it {found.layout}, or choose another output.path, or --new-run)"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from abstractvision_batch.media.images import EXTENSIONS, MIME_TYPES
 from abstractvision_batch.plan.columns import media_column
 
 #: What the Hugging Face hub takes for the data, by layout; one builder serves a folder.
@@ -22,7 +23,7 @@ def describe_loading(record: Mapping[str, Any]) -> str:
     views = ""
     if task == "multi_view_image":
         views = "`file_name` is a request's first view; `views` in its `metadata_json` has all of them.\n\n"
-    index = "`index.json` the list of tars for WebDataset's `wids`, " if layout == "webdataset" else ""
+    index = ", `index.json` the list of tars for WebDataset's reader `wids`" if layout == "webdataset" else ""
     return f"""## Loading
 
 `manifest.parquet` has one row per request: its prompt, seed and parameters, the columns of the prompt data set, and
@@ -40,9 +41,9 @@ rows[rows.status == "ok"][["prompt", "seed", "file_name"]]
 SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
 ```
 
-{_files(task) if layout == "files" else _containers(layout, task)}
-{views}`run.json` is the record of the run, `{plan}` its requests, {index}`artifacts/` the files, `manifest/` one part
-per finished shard.
+{_files(task) if layout == "files" else _containers(record["spec"])}
+{views}`run.json` is the record of the run, `{plan}` its requests, `artifacts/` the files, `manifest/` one part
+per finished shard{index}.
 """
 
 
@@ -61,13 +62,13 @@ looks for.
 """
 
 
-def _containers(layout: str, task: str) -> str:
-    name = media_column(task)
+def _containers(spec: Mapping[str, Any]) -> str:
+    layout, name = spec["output"]["layout"], media_column(spec["task"])
     holds = f"A row is a picture, in the column `{name}`, with its prompt and parameters"
-    builder, more = layout, ""
+    more = ""
     if layout == "webdataset":
-        extension = "mp4" if name == "video" else "png"
-        holds = f"A sample is `{extension}` (or the format that was asked for), `txt` (the prompt) and `json` (the row)"
+        extension = EXTENSIONS[MIME_TYPES["mp4" if name == "video" else spec["output"]["image_format"]]].lstrip(".")
+        holds = f"A sample is `{extension}`, `txt` (the prompt) and `json` (the row of the plan)"
         more = f"""```python
 import webdataset
 
@@ -80,9 +81,10 @@ import pandas as pd
 from datasets import load_dataset
 
 files = pd.read_parquet("manifest.parquet", columns=["file_name"]).file_name.dropna().unique().tolist()
-{name.removesuffix("s")}s = load_dataset("{builder}", data_files=files, split="train")
+{name.removesuffix("s")}s = load_dataset("{layout}", data_files=files, split="train")
 ```
 
-{more}{holds}; `request_id` joins it with the manifest. A single one is
-`size_bytes` bytes at `offset_bytes` of `file_name`, uncompressed. Failed requests are in the manifest alone.
+{more}{holds}; `request_id` joins it with the manifest.
+A single one is `size_bytes` bytes at `offset_bytes` of `file_name`, uncompressed. Failed requests
+are in the manifest alone.
 """

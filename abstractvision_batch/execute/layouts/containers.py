@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -29,6 +30,8 @@ from abstractvision_batch.execute.layouts.spool import Spool, local_disk
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_files import RowFile, row_files
 from abstractvision_batch.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 #: Results that a container repeats: what the files are. Nothing that may differ between two runs of one plan.
 MEDIA_COLUMNS = (
@@ -105,9 +108,12 @@ class ContainerLayout:
         }
 
     def clean_up(self, store: Store, results: Mapping[int, RowResult]) -> None:
-        for result in results.values():
-            for file in _files_of(result):
-                store.delete(file.name)
+        names = [file.name for result in results.values() for file in _files_of(result)]
+        try:
+            for name in names:
+                store.delete(name)
+        except StorageError as error:  # writing without deleting is a fair set of rights
+            logger.warning("%s (these files stay, and are in their container too)", error)
 
     def _write(
         self,

@@ -48,4 +48,7 @@ class Layout(Protocol):
         """
 
     def clean_up(self, store: Store, results: Mapping[int, RowResult]) -> None:
-        """Remove from the store, after the commit, the pieces that `results` named before they were placed."""
+        """Remove from the store, after the commit, the pieces that `results` named before they were placed.
+
+        What cannot be removed stays, and `avbatch audit` names it.
+        """

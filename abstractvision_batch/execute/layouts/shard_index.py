@@ -6,27 +6,31 @@ The format is that of WebDataset's indexed reader `wids`, version 1; the URLs ar
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from abstractvision_batch.execute.manifest import iter_merged
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.storage.store import Store
 
 SHARD_INDEX = "index.json"
 
 
-def write_shard_index(store: Store, name: str) -> None:
+def write_shard_index(store: Store, name: str, manifest: Path) -> None:
     """Write the index of the tars that the merged manifest names, in its order.
 
     Args:
         store: The run's.
         name: The run's.
+        manifest: The merged manifest, on the local disk.
     """
     samples: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    for table in iter_merged(store, ["file_name", "container_bytes"]):
-        for row in table.to_pylist():
-            if row["file_name"] is not None:
-                samples[row["file_name"]] = samples.get(row["file_name"], 0) + 1
-                sizes[row["file_name"]] = row["container_bytes"]
+    columns = ["file_name", "container_bytes"]
+    with open_parquet(manifest) as file:
+        for batch in file.iter_batches(columns=columns, use_threads=False):
+            for row in batch.to_pylist():
+                if row["file_name"] is not None:
+                    samples[row["file_name"]] = samples.get(row["file_name"], 0) + 1
+                    sizes[row["file_name"]] = row["container_bytes"]
     index = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
