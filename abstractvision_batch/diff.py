@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.changes import Change, environment_changes, weights_changes
 from abstractvision_batch.execute.environment import differing_values
-from abstractvision_batch.execute.environment_files import read_environments
 from abstractvision_batch.execute.manifest import iter_rows
+from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.pixel_comparison import ARTIFACT_COLUMNS, compare_rows
 from abstractvision_batch.run import Run, open_run
@@ -41,20 +42,6 @@ _COLUMNS = tuple(
 )
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that two runs do not share. `kind` is identity, runtime, card, prompts, weights or environment."""
-
-    kind: str
-    name: str
-    there: Any
-    here: Any
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +178,8 @@ def find_changes(there: Run, here: Run) -> Iterator[Change]:
         yield Change("card", name, before, after)
     if there.plan.prompts_digest != here.plan.prompts_digest:
         yield Change("prompts", "prompt dataset", there.plan.prompts_digest[:12], here.plan.prompts_digest[:12])
+    yield from weights_changes(read_weights(there.store), read_weights(here.store))
     yield from environment_changes(there, here)
-
-
-def environment_changes(there: Run, here: Run) -> Iterator[Change]:
-    """What of the workers' software, machine and switches differs; a value that several workers differ in is a list."""
-    one, other = (_all_values(read_environments(run.store).values()) for run in (there, here))
-    for name, before, after in differing_values(one, other):
-        yield Change("environment", name, before, after)
 
 
 def pair_rows(there: Iterable[Row], here: Iterable[Row]) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
@@ -256,21 +237,3 @@ def _worst_first(pair: Pair) -> tuple[int, float]:
     order = ("failed", "different", "close", "not measured", "identical").index(pair.verdict)
     psnr_db = pair.comparison.psnr_db if pair.comparison is not None else None
     return order, 0.0 if psnr_db is None else psnr_db
-
-
-def _all_values(descriptions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each leaf's value, or the sorted list of them where descriptions differ."""
-    found: dict[str, list[Any]] = defaultdict(list)
-    for description in descriptions:
-        for name, value in _leaves(description, ""):
-            if value not in found[name]:
-                found[name].append(value)
-    return {name: values[0] if len(values) == 1 else sorted(values, key=repr) for name, values in found.items()}
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _leaves(item, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", item

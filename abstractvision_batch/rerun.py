@@ -10,6 +10,7 @@ Not covered: whether the pixels are the same (`diff`; `verify` does both for a s
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.changes import find_changes_since
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_record import (
@@ -42,26 +44,35 @@ from abstractvision_batch.run import (
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.store import Store
 
+logger = logging.getLogger(__name__)
+
 
 def rerun(
     run: str | Path,
     output: str | Path,
     *,
     overrides: Sequence[str] = (),
+    strict: bool = False,
+    accept_weights: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
     """Execute a run's plan again.
 
+    What has changed since (packages, machine, switches) is logged as a warning each; other weights are refused.
+
     Args:
         run: Folder or URL of the run.
         output: Folder or URL of the new one.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
+        strict: Refuse every change, in place of a warning.
+        accept_weights: Warn of other weights too, in place of refusing them.
         storage_options: fsspec options of the store of `run`; those of `output` are the spec's, or overridden.
         on_progress: Called with the counts whenever they change.
 
     Raises:
-        SpecError: there is no run, an override would change pixels, or the output holds another run.
+        SpecError: there is no run, an override would change pixels, the output holds another run, or what has changed
+            since is refused.
         DependencyError: a model or a package is missing.
         StorageError: reading or writing failed; the same command resumes.
         ClusterError: Ray failed; the same command resumes.
@@ -69,6 +80,7 @@ def rerun(
     clock = time.monotonic()
     source = open_run(run, storage_options)
     loaded = load_recorded(run, source.record, verb="a rerun", overrides=[*redirect(source, output), *overrides])
+    _heed_changes(source, loaded, strict=strict, accept_weights=accept_weights)
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         copy_plan(source, Path(folder))
         store, record, tracker, ending = execute_plan(source, loaded, source.plan, Path(folder), on_progress)
@@ -123,6 +135,17 @@ def execute_plan(
         store.put_file_if_absent(file.name, folder / file.name)
     tracker, ending = execute(loaded, store, plan, on_progress)
     return store, record, tracker, ending
+
+
+def _heed_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weights: bool) -> None:
+    changes = list(find_changes_since(source, loaded))
+    refused = [change for change in changes if strict or (change.kind == "weights" and not accept_weights)]
+    if refused:
+        how = "put them back" if strict else "put them back, or accept the others: --accept-weights"
+        problems = [f"{source.path}: {change} ({how})" for change in refused]
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+    for change in changes:
+        logger.warning("%s: %s: pixels may differ", source.path, change)
 
 
 def _protocol(url: str) -> str:

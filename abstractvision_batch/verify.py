@@ -21,10 +21,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.diff import Change, environment_changes
+from abstractvision_batch.changes import Change, environment_changes, weights_changes
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.execute.progress import ProgressListener
+from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.pixel_comparison import compare_rows
 from abstractvision_batch.plan.selection import select_batches
@@ -150,7 +151,10 @@ def verify(
             finish_run(store, record, tracker)  # what is kept is a run like any other
         again = Run(store, record)
         rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
-        changes = tuple(environment_changes(source, again))
+        changes = (
+            *weights_changes(read_weights(source.store), read_weights(store)),
+            *environment_changes(source, again),
+        )
     return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
 
 

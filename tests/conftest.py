@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import abstractvision_batch
 from tests.emulators import abfs_server, gs_server, s3_server  # noqa: F401  fixtures
 from tests.jobs import MakeJob
 
@@ -48,3 +50,9 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def copied_model(tmp_path: Path) -> Path:
+    """A copy of the embedded model's folder, to be changed."""
+    return shutil.copytree(Path(abstractvision_batch.__file__).parent / "models" / "shapes64", tmp_path / "model")

@@ -29,7 +29,7 @@ LAYERS = (
     ("execute", "report"),
     (
         *("run", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations"),
-        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock"),
+        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes"),
     ),
     ("cli", "__main__"),
 )

@@ -17,6 +17,7 @@ from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.diff_command import diff
 from abstractvision_batch.cli.doctor_command import doctor
 from abstractvision_batch.cli.generate_command import generate
+from abstractvision_batch.cli.lock_command import lock
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
 from abstractvision_batch.cli.provider_models_command import provider_models
 from abstractvision_batch.cli.repl_command import repl
@@ -76,6 +77,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "rerun": rerun,
     "verify": verify,
     "diff": diff,
+    "lock": lock,
     "generate": generate,
     "show": show,
     "repl": repl,

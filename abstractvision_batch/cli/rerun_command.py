@@ -20,6 +20,12 @@ def rerun(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PATH", help="Folder or URL of the new run.", show_default=False)
     ],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse packages, a machine or switches that are not as they were.")
+    ] = False,
+    accept_weights: Annotated[
+        bool, typer.Option("--accept-weights", help="Run with other weights than the run had, which is refused else.")
+    ] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -34,7 +40,13 @@ def rerun(
     folder, options = locate_run(path, [], [])
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = execute_again(
-            folder, output, overrides=overrides or (), storage_options=options, on_progress=on_progress
+            folder,
+            output,
+            overrides=overrides or (),
+            strict=strict,
+            accept_weights=accept_weights,
+            storage_options=options,
+            on_progress=on_progress,
         )
     if as_json:
         print_json({"ok": result.exit_code == 0, **result.to_json()})

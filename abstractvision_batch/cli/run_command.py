@@ -38,6 +38,9 @@ def run(
     registry: RegistryOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse what is not as SPEC's lock file says (avbatch lock writes it).")
+    ] = False,
     new_run: Annotated[
         bool,
         typer.Option("--new-run", help="If output.path holds another run, go beside it, to output.path-2 or so on."),
@@ -49,11 +52,14 @@ def run(
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
     # Only now what a wrong spec need not wait for.
+    from abstractvision_batch.lock import require_locked
     from abstractvision_batch.new_output import choose_output
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
     from abstractvision_batch.run import run as run_job
 
+    if locked:
+        require_locked(loaded)
     if new_run:
         loaded = choose_output(loaded)
     # What a library prints on the way is no result.

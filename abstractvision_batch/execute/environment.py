@@ -46,7 +46,7 @@ _GIT_TIMEOUT_S = 10
 def describe_driver() -> dict[str, Any]:
     """The software, the machine and the working tree that a run was started from."""
     return {
-        **_describe_software(),
+        **describe_software(),
         **_describe_machine(),
         "host": socket.gethostname(),
         "argv": sys.argv[:1],
@@ -59,7 +59,7 @@ def describe_worker(backend: VisionBackend, weights: Weights | None) -> dict[str
     """The software and the machine that generate, with what the backend says of them; to be asked once it is loaded."""
     revisions = {} if weights is None else {part.name: part.revision for part in weights.parts if part.revision}
     return {
-        **_describe_software(),
+        **describe_software(),
         **_describe_machine(),
         "variables": _set_variables(),
         "backend": backend.environment(),
@@ -79,7 +79,8 @@ def differing_values(
             yield f"{prefix}{name}", one, other
 
 
-def _describe_software() -> dict[str, Any]:
+def describe_software() -> dict[str, Any]:
+    """Versions of this package, of Python and of the packages that can change pixels."""
     return {
         "avbatch": __version__,
         "python": platform.python_version(),

@@ -1,0 +1,31 @@
+"""`lock`: pin what a spec names from outside of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.output import print_json, print_lines
+
+
+def lock(
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The lock file (SPEC with .lock.json).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
+    from abstractvision_batch.lock import lock as write_lock
+    from abstractvision_batch.spec.load import load_spec
+
+    target = write_lock(load_spec(spec, overrides=overrides or (), registry_paths=registry or ()), output)
+    if as_json:
+        print_json({"ok": True, "path": str(target)})
+    else:
+        print_lines(f"locked     {target}", f"enforce    avbatch run {spec} --locked")
