@@ -27,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abstractvision_batch.execute.environment_files import ENVIRONMENTS
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
     PART_NAME,
@@ -215,7 +216,7 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
 def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
     """What lies outside `artifacts/` and belongs to nothing: temporary files and foreign parts."""
     plan_folders = {file.name.rpartition("/")[0] for file in plan.files}
-    for folder in sorted({"", PARTS, "report", *plan_folders}):
+    for folder in sorted({"", PARTS, ENVIRONMENTS, "report", *plan_folders}):
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
             if file.name.startswith("."):  # what a write or a probe of the store has in hand

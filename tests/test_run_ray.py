@@ -34,7 +34,10 @@ def test_ray_and_inline_write_the_same_manifest(make_job: MakeJob, tmp_path: Pat
 def test_many_actors_share_the_shards(make_job: MakeJob) -> None:
     result = run(make_job(backend={"kind": "procedural", "delay_s": 0.05}, execution={**ON_RAY, "actors": 3}))
 
-    assert len(set(_manifest(result.path)["worker"].to_pylist())) > 1
+    rows = _manifest(result.path).to_pylist()
+    assert len({row["worker"] for row in rows}) > 1
+    (environment,) = Path(result.path, "environments").iterdir()  # alike workers are one
+    assert {row["environment_id"] for row in rows} == {environment.stem}
 
 
 def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:

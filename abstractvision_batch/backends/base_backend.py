@@ -108,7 +108,8 @@ class VisionBackend(ABC):
 
         Returns:
             One item per request in their order; a list of assets only for a multi_view_image request. Images may come
-            as `RAW_RGB_MIME_TYPE`.
+            as `RAW_RGB_MIME_TYPE`. An asset that the same requests would not give again to the bit says so in its
+            metadata: `reproducibility` is `perceptual`, `seeded-remote` or `unseeded`.
 
         Raises:
             CapabilityNotSupportedError: the backend does not offer a request's task.

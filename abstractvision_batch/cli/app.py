@@ -20,6 +20,7 @@ from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.lock_command import lock
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
 from abstractvision_batch.cli.provider_models_command import provider_models
+from abstractvision_batch.cli.record_command import record
 from abstractvision_batch.cli.repl_command import repl
 from abstractvision_batch.cli.rerun_command import rerun
 from abstractvision_batch.cli.retry_command import retry
@@ -72,6 +73,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "validate": validate,
     "plan": plan,
     "status": status,
+    "record": record,
     "retry": retry,
     "audit": audit,
     "rerun": rerun,

@@ -1,7 +1,8 @@
 """`run.json`: what a run is. Written once, put-if-absent, so that two drivers of one output agree on one run.
 
-It holds the resolved spec, its fingerprint, the model's card, the plan's files with their hashes and the software that
-planned it; secrets stay names of environment variables.
+It holds the resolved spec, its fingerprint, the model's card, the parameters that follow from both, the plan's files
+with their hashes, the weights where the driver sees them, and the software that planned it; secrets stay names of
+environment variables. What only workers know lies beside it (`environment_files`, `run_weights`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_driver
+from abstractvision_batch.plan.expand import base_params, extra_params
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
@@ -92,6 +94,7 @@ def build_record(
         "base_dir": str(base_dir.absolute()),
         "spec": spec.model_dump(mode="json"),
         "card": card.to_json(),
+        "params": {**base_params(spec, card), "extra": extra_params(spec, card)},
         "plan": plan.to_json(),
         "conditional_put": conditional_put,
         "weights": None if weights is None else weights.to_json(),

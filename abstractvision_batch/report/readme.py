@@ -24,12 +24,15 @@ _HUB_TASKS = {
 }
 
 
-def write_run_readme(record: Mapping[str, Any], outcomes: Outcomes) -> str:
+def write_run_readme(
+    record: Mapping[str, Any], outcomes: Outcomes, environments: Mapping[str, Mapping[str, Any]]
+) -> str:
     """Markdown with the YAML header of a data set card.
 
     Args:
         record: The parsed `run.json`.
         outcomes: Counts over the whole manifest.
+        environments: What the workers were, by id.
     """
     sections = [
         _header(record),
@@ -37,7 +40,7 @@ def write_run_readme(record: Mapping[str, Any], outcomes: Outcomes) -> str:
         _model(record),
         _failures(outcomes),
         describe_loading(record),
-        _spec(record),
+        _spec(record, environments),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -103,7 +106,7 @@ A failed request is a row like any other, with `status` = `failed`.
 """
 
 
-def _spec(record: Mapping[str, Any]) -> str:
+def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any]]) -> str:
     spec = JobSpec.model_validate(record["spec"]).model_dump(mode="json", exclude_defaults=True)
     always = {name: record["spec"][name] for name in ("version", "name", "task", "model")}
     backend = {"backend": {"kind": record["spec"]["backend"]["kind"], **spec.get("backend", {})}}
@@ -111,8 +114,11 @@ def _spec(record: Mapping[str, Any]) -> str:
     fence = "````" if "```" in text else "```"
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    backends = [found["backend"] for found in environments.values()]
+    devices = sorted({str(backend.get("device_name") or backend["device"]) for backend in backends})
     return f"""## How it was made
 
+Generated on {" and on ".join(devices)}; each row's `environment_id` names a file in `environments/` that says more.
 avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The spec, without what is at its default:
 
 {fence}yaml

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from abstractvision_batch.execute.environment_files import read_environments
 from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_merged, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.parquet import open_parquet
@@ -40,7 +41,7 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     rows = read_rows(store, positions)
     sheet = write_contact_sheet(rows, lambda row: read_artifact(store, row), title=title, group_by=group_by)
     store.put(CONTACT_SHEET, sheet)
-    store.put(README, write_run_readme(record, read_outcomes(store)).encode())
+    store.put(README, write_run_readme(record, read_outcomes(store), read_environments(store)).encode())
 
 
 def sample_positions(store: Store, requests: int, points: int, *, pictures: int = MAX_PICTURES) -> list[int]:

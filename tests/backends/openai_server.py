@@ -83,6 +83,8 @@ class OpenAIServer:
     files_from: str = ""
     """Base of the URLs in replies; the server's own by default."""
     extra_images: int = 0
+    says: dict[str, Any] = field(default_factory=dict)
+    """More of each reply with images."""
     received: list[Received] = field(default_factory=list)
     faults: deque[Fault] = field(default_factory=deque)
     file_faults: deque[Fault] = field(default_factory=deque)
@@ -237,7 +239,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         usage = {"input_tokens": 10, "output_tokens": 272, "total_tokens": 282}
         data = [{**self._item(content), "revised_prompt": "a revised prompt"} for content in contents]
-        self.send_json(200, {"created": 1_700_000_000, "data": data, "usage": usage})
+        self.send_json(200, {"created": 1_700_000_000, "data": data, "usage": usage, **self.state.says})
 
     def _send_media(self, content: bytes, more: dict[str, Any]) -> None:
         if self.state.reply_as == "bytes":

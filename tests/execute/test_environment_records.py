@@ -12,6 +12,7 @@ import pytest
 
 from abstractvision_batch.execute.environment import describe_driver, differing_values, read_driver_version
 from abstractvision_batch.execute.environment_files import put_environment, read_environments
+from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.retry import retry
 from abstractvision_batch.run import run
 from abstractvision_batch.storage.store import open_store
@@ -39,6 +40,20 @@ def test_every_row_names_the_environment_that_made_it(make_job: MakeJob, tmp_pat
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["environment"]["packages"] == environment["packages"]
     assert record["environment"]["host"]
+
+
+def test_the_parameters_that_follow_from_spec_and_card_are_recorded(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(execution={}, backend={"kind": "procedural"}, params={"width": 64, "seed": 3})
+
+    run(job)
+
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    params = load_cards()["avbatch/procedural"].tasks["text_to_image"].params
+    assert record["params"]["steps"] == params["steps"].default == 20
+    assert (record["params"]["width"], record["params"]["seed"]) == (64, 3)
+    assert (record["spec"]["execution"]["batch_size"], record["plan"]["batch_size"]) == ("auto", 8)
+    assert record["plan"]["shard_size"] > 0
+    assert {row["steps"] for row in _rows(tmp_path / "run")} == {20}
 
 
 def test_another_environment_of_a_resumed_run_is_another_file_and_says_what_changed(

@@ -315,6 +315,8 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         return GeneratedAsset("image", raw_rgb(output.frames[0]), RAW_RGB_MIME_TYPE, metadata)
 
     def _metadata(self, request: PreparedRequest, output: Output) -> dict[str, Any]:
+        from abstractvision_batch.backends.huggingface_diffusers.torch_state import repeats_exactly
+
         model = self._loaded(request.kind)
         pipeline = model.pipeline(request.kind)
         metadata: dict[str, Any] = {
@@ -341,8 +343,8 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             metadata["fps"] = request.fps
         if output.retried_fp32:
             metadata["retried_fp32"] = True
-        if output.regrouped:
-            metadata["reproducibility"] = "perceptual"  # the pass had another size than the caller's batch
+        if output.regrouped or not repeats_exactly(model.device, self.config.torch_compile):
+            metadata["reproducibility"] = "perceptual"  # regrouped: the pass had another size than the caller's batch
         return metadata
 
 

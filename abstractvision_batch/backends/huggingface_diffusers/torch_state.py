@@ -9,6 +9,17 @@ import torch
 from abstractvision_batch.backends.processor import processor_name
 
 
+def repeats_exactly(device: torch.device, torch_compile: str) -> bool:
+    """Whether another process computes the same bits: not where kernels are chosen by timing them, nor on Apple's GPUs.
+
+    `torch.compile` times its reductions on a GPU in every mode, on a CPU only in `max-autotune`; for MPS, PyTorch
+    promises nothing and nobody has measured it.
+    """
+    if device.type == "cuda":
+        return torch_compile == "none" and not torch.backends.cudnn.benchmark
+    return device.type == "cpu" and torch_compile != "max-autotune"
+
+
 def describe_device(device: torch.device) -> dict[str, Any]:
     """The device by its model, and what kernels are chosen by."""
     if device.type == "cuda":

@@ -16,7 +16,7 @@ from abstractvision_batch.errors import GenerationError, InvalidOutputError
 from abstractvision_batch.media.probe import sniff_mime_type
 
 #: Of a reply's own words, what an asset's metadata keeps.
-_KEPT = ("usage", "created", "size", "quality", "background", "output_format", "timings")
+_KEPT = ("usage", "created", "size", "quality", "background", "output_format", "timings", "system_fingerprint")
 _KEPT_OF_ITEM = ("revised_prompt", "seed", "finish_reason")
 
 
@@ -44,6 +44,8 @@ def read_media(reply: Reply, *, secrets: tuple[str, ...] = ()) -> list[MediaItem
     payload = read_json(reply, secrets=secrets)
     entries = payload.get("data") or [payload]
     whole = {name: payload[name] for name in _KEPT if payload.get(name) is not None}
+    if payload.get("model") is not None:
+        whole["reported_model"] = payload["model"]  # beside `model`, which is what was asked for
     items = [_read_item(entry, reply, whole) for entry in entries] if isinstance(entries, list) else []
     found = [item for item in items if item is not None]
     if not found:

@@ -21,6 +21,7 @@ from abstractvision_batch.media.probe import sniff_mime_type
 _DONE = ("completed", "succeeded", "success", "done")
 _FAILED = ("failed", "error", "cancelled", "canceled", "expired", "rejected")
 _KEPT = ("id", "size", "seconds", "model", "remixed_from_video_id", "usage")
+_RENAMED = {"id": "job_id", "model": "reported_model"}
 _MIN_POLL_S = 0.01
 _MAX_POLL_S = 60.0
 
@@ -50,7 +51,7 @@ async def finish_job(created: Reply, transport: Transport, config: OpenAICompati
         job = read_json(reply, secrets=config.secrets)
     content = await repeat(lambda: transport.get(f"{path}/content"), retries=config.retries)
     items = read_media(content, secrets=config.secrets)
-    metadata = {f"job_{name}" if name == "id" else name: job[name] for name in _KEPT if job.get(name) is not None}
+    metadata = {_RENAMED.get(name, name): job[name] for name in _KEPT if job.get(name) is not None}
     return [MediaItem(item.source, item.data, item.url, metadata | item.metadata) for item in items]
 
 

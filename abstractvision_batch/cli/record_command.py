@@ -1,0 +1,101 @@
+"""`record`: what a run recorded of itself: parameters, weights, where it was started and where it was generated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines
+from abstractvision_batch.cli.status_command import RunArgument, locate_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from abstractvision_batch.backends.weights import Weights
+    from abstractvision_batch.run import Run
+
+_SHOWN_DIGITS = 12
+#: What of a worker's environment is worth a line, in this order; `--json` has all of it.
+_SHOWN_OF_BACKEND = ("device_name", "device", "dtype")
+_SHOWN_PACKAGES = ("torch", "diffusers", "stable-diffusion-cpp-python", "httpx", "numpy")
+
+
+def record(
+    path: RunArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run recorded: parameters, weights, software, machines."""
+    from abstractvision_batch.execute.environment_files import read_environments
+    from abstractvision_batch.execute.run_weights import read_weights
+    from abstractvision_batch.run import open_run
+
+    folder, options = locate_run(path, overrides or [], registry or [])
+    run = open_run(folder, options)
+    weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
+    if as_json:
+        print_json(
+            {
+                "path": run.path,
+                **run.record.data,
+                "weights": None if weights is None else weights.to_json(),
+                "environments": {name: {"rows": rows[name], **found} for name, found in environments.items()},
+            }
+        )
+        return
+    print_lines(*_describe_run(run), *_describe_weights(weights), *_describe_environments(environments, rows))
+
+
+def count_by_environment(run: Run) -> Counter[str]:
+    """Rows by the environment that they name."""
+    from abstractvision_batch.execute.manifest import iter_rows
+
+    counts: Counter[str] = Counter()
+    for table in iter_rows(run.store, ["environment_id"]):
+        counts.update(name for name in table["environment_id"].to_pylist() if name is not None)
+    return counts
+
+
+def _describe_run(run: Run) -> Iterator[str]:
+    data, driver = run.record.data, run.record.data["environment"]
+    commit = "no git" if driver["git_commit"] is None else f"git {driver['git_commit'][:_SHOWN_DIGITS]}"
+    params = {name: value for name, value in data["params"].items() if value not in (None, {})}
+    yield f"{data['name']}  {data['spec']['task']} · {data['spec']['model']} · {data['spec']['backend']['kind']}"
+    yield ""
+    yield f"run          {run.path}, started {data['created_at']}"
+    yield f"fingerprint  {data['fingerprint']}"
+    yield f"plan         {plural(run.plan.requests, 'request')}, batches of up to {run.plan.batch_size}"
+    yield f"prompts      {run.plan.prompts_digest[:_SHOWN_DIGITS]}, {plural(run.plan.prompts, 'prompt')}"
+    yield f"parameters   {', '.join(f'{name} {value}' for name, value in params.items())}"
+    yield (
+        f"started by   avbatch {driver['avbatch']}, Python {driver['python']}, on {driver['host']}, {commit}"
+        + (", with uncommitted changes" if driver["git_dirty"] else "")
+    )
+
+
+def _describe_weights(weights: Weights | None) -> Iterator[str]:
+    if weights is None:
+        return
+    yield f"weights      {weights.digest}"
+    for part in weights.parts:
+        size = format_size(sum(file.size_bytes for file in part.files))
+        commit = "" if part.revision is None else f" at {part.revision[:_SHOWN_DIGITS]}"
+        yield f"             {part.name}: {part.source}{commit}, {plural(len(part.files), 'file')}, {size}"
+
+
+def _describe_environments(environments: Mapping[str, Mapping[str, Any]], rows: Counter[str]) -> Iterator[str]:
+    """Each environment in a line, and what the others have that the one of the most rows has not."""
+    from abstractvision_batch.execute.environment import differing_values
+
+    ordered = sorted(environments, key=lambda name: (-rows[name], name))
+    for name in ordered:
+        found = environments[name]
+        backend, packages = found["backend"], found["packages"]
+        words = [str(backend[key]) for key in _SHOWN_OF_BACKEND if backend.get(key)]
+        words += [f"{package} {packages[package]}" for package in _SHOWN_PACKAGES if package in packages]
+        yield f"environment  {name}, {plural(rows[name], 'row')}: {', '.join(words)}"
+        if name != ordered[0]:
+            for value, there, here in differing_values(environments[ordered[0]], found):
+                yield f"             {value}: {there} in {ordered[0]}, {here} here"
