@@ -115,10 +115,10 @@ def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     backends = [found["backend"] for found in environments.values()]
-    devices = sorted({str(backend.get("device_name") or backend["device"]) for backend in backends})
+    devices = sorted({str(backend.get("device_name") or backend.get("device") or "?") for backend in backends})
     return f"""## How it was made
 
-Generated on {" and on ".join(devices)}; each row's `environment_id` names a file in `environments/` that says more.
+Generated on {" and on ".join(devices) or "?"}; each row's `environment_id` names a file in `environments/` that says more.
 avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The spec, without what is at its default:
 
 {fence}yaml
