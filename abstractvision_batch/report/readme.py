@@ -116,9 +116,10 @@ def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     backends = [found["backend"] for found in environments.values()]
     devices = sorted({str(backend.get("device_name") or backend.get("device") or "?") for backend in backends})
+    where = " and on ".join(devices) or "?"
     return f"""## How it was made
 
-Generated on {" and on ".join(devices) or "?"}; each row's `environment_id` names a file in `environments/` that says more.
+Generated on {where}; each row's `environment_id` names a file in `environments/` that says more.
 avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. The spec, without what is at its default:
 
 {fence}yaml
