@@ -35,7 +35,12 @@ class Report:
     answered: int = 0
     epoch: int = -1
     """The newest under which one of the answered was sent."""
+    sent_epoch: int = -1
+    """The newest under which anything was sent, the first of it `sent_s` ago."""
+    sent_s: float = 0.0
     refused: int = 0
+    refusal_s: float = 0.0
+    """How long the slowest refusal took."""
     pause_s: float = 0.0
     """The longest that a refusal asked for."""
     latency_s: float = 0.0
@@ -43,7 +48,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Allowance:
     """What a worker may do until it reports again."""
 
     permits: int
@@ -57,7 +62,7 @@ class Grant:
 
 
 #: Brings a report to the limit that workers share. Raises ConnectionError when it cannot.
-Exchange = Callable[[Report], Awaitable[Grant]]
+Exchange = Callable[[Report], Awaitable[Allowance]]
 
 
 @dataclass(slots=True)
@@ -94,7 +99,7 @@ class SharedLimit:
         self._paused_until = float("-inf")
         self._latency_s = 0.0
 
-    def exchange(self, report: Report) -> Grant:
+    def exchange(self, report: Report) -> Allowance:
         """Take a report, and answer what its worker may do."""
         now = self._clock()
         self._leases = {name: one for name, one in self._leases.items() if now - one.heard_at < LEASE_S}
@@ -109,7 +114,7 @@ class SharedLimit:
         if not lease.demand:
             del self._leases[report.worker]
         pause_s = max(0.0, self._paused_until - now)
-        return Grant(lease.permits, self.law.epoch, pause_s, self.law.refusing, self._report_in_s())
+        return Allowance(lease.permits, self.law.epoch, pause_s, self.law.refusing, self._report_in_s())
 
     def drop(self, worker: str) -> None:
         """Give up what a worker holds: it is dead."""
@@ -119,14 +124,19 @@ class SharedLimit:
         if report.answered:
             lease.answered += report.answered
             self._latency_s += (report.latency_s - self._latency_s) * (0.2 if self._latency_s else 1.0)
-            wanted = sum(one.demand for one in self._leases.values()) > self.law.limit
-            self.law.answered(report.answered, epoch=report.epoch, wanted=wanted, now=now)
         if report.refused:
             others = sum(one.sent for name, one in self._leases.items() if name != report.worker)
             pause_s = self.law.refused(
-                report.refused, working_on=others + report.in_flight, pause_s=report.pause_s, now=now
+                report.refused,
+                working_on=others + report.in_flight,
+                pause_s=report.pause_s,
+                took_s=report.refusal_s,
+                now=now,
             )
             self._paused_until = max(self._paused_until, now + pause_s)
+        wanted = sum(one.demand for one in self._leases.values()) > self.law.limit
+        sent_s = report.sent_s if report.sent_epoch == self.law.epoch else 0.0
+        self.law.answered(report.answered, epoch=report.epoch, sent_s=sent_s, wanted=wanted, now=now)
 
     def _permits_of(self, lease: _Lease) -> int:
         """Its share, as far as others do not hold it still."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.spec.backend_sections import BackendSpec
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.store import Store, open_store
+
+#: Each is a thread that waits.
+MAX_SHARDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,21 @@ class RunContext:
     prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
+
+    @property
+    def max_in_flight(self) -> int | None:
+        """Requests that all workers together may have in flight at a server; None where they generate themselves."""
+        return getattr(self.backend, "max_concurrency", None)
+
+    @property
+    def shards_at_once(self) -> int:
+        """Shards that one process has to run at once to keep a server busy.
+
+        A batch ends with its slowest request, when nothing of it waits any more; another batch has to, then.
+        """
+        if self.max_in_flight is None:
+            return 1
+        return min(MAX_SHARDS_AT_ONCE, math.ceil(self.max_in_flight / self.plan.batch_size) + 1)
 
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""

@@ -1,16 +1,24 @@
-"""Run shards in this process, one after the other: the reference that every other executor must equal."""
+"""Run shards in this process, one after the other: the reference that every other executor must equal.
+
+Where a server generates, several run side by side, so that it is asked for more while the last requests of a shard end.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 
 from abstractvision_batch.errors import GenerationCancelledError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.execute.spending import SpendingGuard
+from abstractvision_batch.execute.spending import Grant, SpendingGuard
+
+POLL_S = 0.1
 
 
 def run_shards_inline(
@@ -37,6 +45,9 @@ def run_shards_inline(
         StorageError: reading the plan or writing failed.
     """
     with closing(ShardRunner(context, context.create_backend())) as runner:
+        if context.shards_at_once > 1:
+            _run_side_by_side(runner, shards, context.shards_at_once, interrupts, guard, on_rows, on_shard)
+            return
         for shard in shards:
             if interrupts.draining or (grant := guard.grant(shard)) is None:
                 return
@@ -48,3 +59,53 @@ def run_shards_inline(
                 return
             guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
             on_shard(summary)
+
+
+def _run_side_by_side(
+    runner: ShardRunner,
+    shards: Iterable[int],
+    at_once: int,
+    interrupts: Interrupts,
+    guard: SpendingGuard,
+    on_rows: Callable[[int, int], None],
+    on_shard: Callable[[ShardSummary], None],
+) -> None:
+    """The same with several shards at a time, on threads; callbacks come from this one."""
+    waiting = deque(shards)
+    running: dict[Future[ShardSummary], Grant] = {}
+    rows: dict[int, tuple[int, int]] = {}
+    ended = threading.Event()
+
+    def run(shard: int, tries: int | None) -> ShardSummary:
+        def note(succeeded: int, failed: int) -> None:
+            rows[shard] = (succeeded, failed)
+
+        def cancelled() -> bool:
+            return interrupts.cancelled or ended.is_set()
+
+        return runner.run_shard(shard, tries=tries, cancelled=cancelled, on_rows=note)
+
+    def start() -> None:
+        while waiting and len(running) < at_once and not interrupts.draining:
+            grant = guard.grant(waiting[0])
+            if grant is None:
+                return  # until a shard gives back what it did not use, or for good
+            running[pool.submit(run, waiting.popleft(), grant.tries)] = grant
+
+    runner.load()
+    with ThreadPoolExecutor(at_once, thread_name_prefix="shard") as pool:
+        try:
+            start()
+            while running:
+                for future in wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED).done:
+                    grant = running.pop(future)
+                    with suppress(GenerationCancelledError):
+                        summary = future.result()
+                        rows.pop(summary.shard, None)
+                        guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
+                        on_shard(summary)
+                start()
+                counts = list(rows.values())
+                on_rows(sum(succeeded for succeeded, _ in counts), sum(failed for _, failed in counts))
+        finally:
+            ended.set()  # whatever ends this ends those that still run

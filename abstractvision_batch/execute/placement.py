@@ -1,15 +1,21 @@
 """How many actors a run has and what each asks of the cluster. Knows no Ray but its resource names.
 
-`auto` fills the cluster: one actor per GPU where the backend uses GPUs, else one per share of its CPUs.
+`auto` fills the cluster: one actor per GPU where the backend uses GPUs, else one per share of its CPUs. Of actors that
+only send requests to a server there are no more than keep it busy, but two, so that one sends while another ends a
+shard.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.context import RunContext
+
+#: Requests in flight that one actor handles with ease; measured 2026-11, 200 small images a second and core.
+REQUESTS_PER_ACTOR = 16
 
 
 def actor_options(context: RunContext, resources: Mapping[str, float]) -> dict[str, Any]:
@@ -43,4 +49,6 @@ def number_of_actors(
         return min(wanted, shards)
     shares = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
     fitting = min(int(resources.get(name, 0) // share) for name, share in shares.items() if share > 0)
+    if context.max_in_flight is not None:
+        fitting = min(fitting, max(2, math.ceil(context.max_in_flight / REQUESTS_PER_ACTOR)))
     return max(1, min(fitting, shards))

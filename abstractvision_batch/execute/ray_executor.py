@@ -9,6 +9,7 @@ Not covered: submitting jobs to a cluster; this file joins one or starts one on 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 
+from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import AbstractVisionError, ClusterError, GenerationCancelledError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -42,6 +44,19 @@ MAX_LOADING_DEATHS = 3
 POLL_S = 0.25
 
 
+def _way_to(limit: Any) -> Exchange:
+    """How a worker reports to the actor that holds the run's limit of requests in flight."""
+
+    async def exchange(report: Report) -> Allowance:
+        try:
+            allowance: Allowance = await limit.exchange.remote(report)
+        except RayError as exc:
+            raise ConnectionError(_first_line(exc)) from exc
+        return allowance
+
+    return exchange
+
+
 def _is_cancelled() -> bool:
     return bool(ray.get_runtime_context().is_canceled())
 
@@ -50,6 +65,7 @@ def _is_cancelled() -> bool:
 class _Actor:
     """The driver's view of one actor. `calls` are in the order in which the actor runs them."""
 
+    name: str
     handle: Any
     loading: Any
     calls: dict[Any, Work] = field(default_factory=dict)
@@ -108,6 +124,11 @@ class _Pool:
         self._queue = ShardQueue(shards, split=self._batches_of)
         self._options = actor_options(context, ray.cluster_resources())
         self._board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+        # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
+        self._limit = None
+        if context.max_in_flight is not None:
+            self._limit = ray.remote(SharedLimit).options(num_cpus=0, max_restarts=-1).remote(context.max_in_flight)
+        self._names = (f"worker {number}" for number in itertools.count())
         self._context_ref = ray.put(context)
         number = number_of_actors(context, ray.cluster_resources(), self._options, shards=len(shards))
         self._actors = [self._start_actor() for _ in range(number)]
@@ -124,14 +145,22 @@ class _Pool:
         finally:
             for actor in self._actors:
                 ray.kill(actor.handle)
-            ray.kill(self._board)
+            for helper in (self._board, self._limit):
+                if helper is not None:
+                    ray.kill(helper)
 
     def _busy(self) -> bool:
         return any(actor.calls for actor in self._actors)
 
     def _start_actor(self) -> _Actor:
-        handle = ray.remote(Worker).options(**self._options).remote(self._context_ref, self._board, _is_cancelled)
-        return _Actor(handle, handle.load.remote())
+        name = next(self._names)
+        exchange = None if self._limit is None else _way_to(self._limit)
+        handle = (
+            ray.remote(Worker)
+            .options(**self._options)
+            .remote(self._context_ref, self._board, _is_cancelled, exchange, name)
+        )
+        return _Actor(name, handle, handle.load.remote())
 
     def _feed(self) -> None:
         if self._interrupts.draining:
@@ -216,6 +245,8 @@ class _Pool:
     def _replace(self, actor: _Actor, error: RayActorError) -> None:
         """Put a dead actor's work back, the first of which it died of, and start another actor."""
         self._actors.remove(actor)
+        if self._limit is not None:
+            self._limit.drop.remote(actor.name)
         works = list(actor.calls.values())
         for number, reference in enumerate(actor.calls):
             if (grant := actor.grants.get(reference)) is not None and number == 0:

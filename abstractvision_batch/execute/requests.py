@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,24 +74,28 @@ class InputImages:
         self._options = options
         self._keep = keep
         self._cache: dict[str, bytes] = {}
+        self._lock = threading.Lock()  # of the cache: shards may run side by side
 
     def __call__(self, url: str) -> bytes:
-        if url not in self._cache:
-            try:
-                data = Retries().call(lambda: self._read(url), what=url)
-            except Exception as exc:
-                match classify(exc):
-                    case None:
-                        raise
-                    case Failure.TRANSIENT if url.startswith(WEB):
-                        raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
-                    case Failure.TRANSIENT:  # the store is down, not the row wrong
-                        raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
-                raise InputImageError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
-            while len(self._cache) >= self._keep:
-                del self._cache[next(iter(self._cache))]
+        with self._lock:
+            if url in self._cache:
+                return self._cache[url]
+        try:
+            data = Retries().call(lambda: self._read(url), what=url)
+        except Exception as exc:
+            match classify(exc):
+                case None:
+                    raise
+                case Failure.TRANSIENT if url.startswith(WEB):
+                    raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
+                case Failure.TRANSIENT:  # the store is down, not the row wrong
+                    raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
+            raise InputImageError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
+        with self._lock:
             self._cache[url] = data
-        return self._cache[url]
+            while len(self._cache) > self._keep:
+                del self._cache[next(iter(self._cache))]
+        return data
 
     def _read(self, url: str) -> bytes:
         with fsspec.open(url, "rb", **self._options) as stream:

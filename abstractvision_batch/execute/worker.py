@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.progress import ShardSummary
@@ -42,17 +43,31 @@ class Worker:
         context: The run.
         board: Handle of the actor of a `ProgressBoard`.
         cancelled: Whether the call that runs now was cancelled.
+        exchange: The way to the limit of requests in flight that all workers share; None if there is none.
+        name: This worker's name there.
     """
 
-    def __init__(self, context: RunContext, board: Any, cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        board: Any,
+        cancelled: Callable[[], bool],
+        exchange: Exchange | None = None,
+        name: str = "this",
+    ) -> None:
         self._context = context
         self._board = board
         self._cancelled = cancelled
+        self._exchange = exchange
+        self._name = name
         self._runner: ShardRunner | None = None
 
     def load(self) -> None:
         """Load the model."""
-        runner = ShardRunner(self._context, self._context.create_backend())
+        backend = self._context.create_backend()
+        if self._exchange is not None:
+            backend.share_limit(self._exchange, self._name)
+        runner = ShardRunner(self._context, backend)
         runner.load()
         self._runner = runner
 

@@ -212,9 +212,15 @@ class OpenAIBackendSpec(StrictModel):
     """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
     connect_timeout_s: Annotated[Number, Field(gt=0, le=3600)] = 10.0
     retries: Annotated[int, Field(ge=0, le=100)] = 5
-    """Further attempts after a rate limit, server error or lost connection, inside each of `execution.max_attempts`."""
+    """Further attempts after a server error or lost connection, inside each of `execution.max_attempts`.
+
+    A refusal for too many requests counts only where the server works on nothing of the run.
+    """
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Requests of one worker in flight, within its batch; fewer while the server answers that it has too many."""
+    """Requests of the whole run in flight, all workers together; fewer while the server refuses more.
+
+    How many it bears is found out as the run goes, and followed; the limit never falls below 1.
+    """
     max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
     """Of a larger reply no more is read."""
     price: PriceSpec | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.backends.openai_compatible.retries import Effort, persist
-from abstractvision_batch.backends.shared_limit import Exchange, Grant, Report, SharedLimit
+from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
 
 #: Seconds on the way, there and back.
@@ -64,11 +64,11 @@ class Endpoint:
 def way_to(shared: SharedLimit, *, delay_s: float = 0.002) -> Exchange:
     """A shared limit in another process."""
 
-    async def exchange(report: Report) -> Grant:
+    async def exchange(report: Report) -> Allowance:
         await asyncio.sleep(delay_s)
-        grant = shared.exchange(report)
+        allowance = shared.exchange(report)
         await asyncio.sleep(delay_s)
-        return grant
+        return allowance
 
     return exchange
 

@@ -10,7 +10,7 @@ import pytest
 
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.backends.openai_compatible.retries import Effort, persist
-from abstractvision_batch.backends.shared_limit import Exchange, Grant, Report, SharedLimit
+from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
 from tests.backends.simulated_endpoint import (
     Endpoint,
@@ -161,7 +161,7 @@ def test_workers_go_on_when_the_shared_limit_is_gone_and_come_back_to_it() -> No
         shared = [SharedLimit(12, clock=asyncio.get_running_loop().time)]
 
         def frail(number: int) -> Exchange:
-            async def exchange(report: Report) -> Grant:
+            async def exchange(report: Report) -> Allowance:
                 if 2.0 < endpoint.seconds < 5.0:
                     raise ConnectionError("the actor died")
                 if endpoint.seconds >= 5.0 and len(shared) == 1:

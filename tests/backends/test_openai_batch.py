@@ -95,13 +95,16 @@ def test_the_official_spec_passes_the_official_rules_and_leaves_its_key_nowhere(
         assert file.is_dir() or KEY.encode() not in file.read_bytes(), file
 
 
-def test_a_whole_batch_is_in_flight_at_once(server: OpenAIServer, make_job: MakeJob, tmp_path: Path) -> None:
-    server.gate = threading.Barrier(4)
+def test_as_many_requests_are_in_flight_as_the_job_allows_whatever_its_batches(
+    server: OpenAIServer, make_job: MakeJob
+) -> None:
+    """The server answers only when five are there: more than a batch, and than the last of a shard."""
+    server.gate = threading.Barrier(5)
 
-    result = run(make_job(backend=on(server), execution={"batch_size": 4, "shard_size": 8}))
+    result = run(make_job(backend=on(server, max_concurrency=5), execution={"batch_size": 2, "shard_size": 2}))
 
     assert (result.succeeded, result.failed) == (20, 0)
-    assert server.most_in_flight == 4
+    assert server.most_in_flight == 5
 
 
 def test_refused_and_broken_replies_are_rows_and_the_others_are_images(

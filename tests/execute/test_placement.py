@@ -87,3 +87,17 @@ def test_auto_fills_the_cluster_with_at_most_one_actor_per_shard(
     context = _context(**execution)
     options = actor_options(context, resources)
     assert number_of_actors(context, resources, options, shards=shards) == actors
+
+
+def test_a_server_has_no_more_actors_than_keep_it_busy_and_at_least_two() -> None:
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1"}
+    resources = {"CPU": 64.0}
+
+    def actors(**more: Any) -> int:
+        context = _context({**server, **more})
+        return number_of_actors(context, resources, actor_options(context, resources), shards=1000)
+
+    assert actors() == 2
+    assert actors(max_concurrency=1) == 2
+    assert actors(max_concurrency=128) == 8
+    assert actors(max_concurrency=1024) == 64

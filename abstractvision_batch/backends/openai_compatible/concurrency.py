@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from abstractvision_batch.backends.shared_limit import Exchange, Grant, Report, SharedLimit
+from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Slot:
 
     def refused(self, error: BackendBusyError, *, pause_s: float = 0.0) -> None:
         """The server had too many requests, and wants none for `pause_s` seconds."""
-        self._limit._note_refusal(error, pause_s)
+        self._limit._note_refusal(error, pause_s, self._started_at)
 
 
 class AdaptiveLimit:
@@ -62,12 +62,14 @@ class AdaptiveLimit:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._own = None if exchange else SharedLimit(maximum, clock=self._loop.time)
-        self._grant = Grant(permits=0, epoch=-1, pause_s=0.0, refusing=0, report_in_s=LOST_S)
+        self._allowance = Allowance(permits=0, epoch=-1, pause_s=0.0, refusing=0, report_in_s=LOST_S)
         self._permits = 0
         self._paused_until = float("-inf")
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._answered = self._refused = 0
-        self._epoch, self._latency_s, self._pause_s = -1, 0.0, 0.0
+        self._epoch, self._latency_s, self._pause_s, self._refusal_s = -1, 0.0, 0.0, 0.0
+        self._sent_epoch, self._sent_at = -1, 0.0
+        self._due: asyncio.TimerHandle | None = None
         self._last_refusal: BackendBusyError | None = None
         self._reported = 0
         self._talking: asyncio.Task[None] | None = None
@@ -85,11 +87,14 @@ class AdaptiveLimit:
         Raises:
             BackendBusyError: the server refuses everything; `given_up` is true.
         """
-        if again and self._grant.refusing > self._patience:
+        if again and self._allowance.refusing > self._patience:
             raise self._given_up()
         await self._acquire(again)
+        slot = Slot(self, self._allowance.epoch, self._loop.time())
+        if self._sent_epoch != self._allowance.epoch:
+            self._sent_epoch, self._sent_at = self._allowance.epoch, self._loop.time()
         try:
-            yield Slot(self, self._grant.epoch, self._loop.time())
+            yield slot
         finally:
             self.in_flight -= 1
             self._changed()
@@ -98,6 +103,8 @@ class AdaptiveLimit:
         """Say nothing more to the shared limit; what is held there ends with its lease."""
         if self._talking is not None:
             self._talking.cancel()
+        if self._due is not None:
+            self._due.cancel()
 
     async def _acquire(self, again: bool) -> None:
         turn = self._loop.create_future()
@@ -122,8 +129,9 @@ class AdaptiveLimit:
         self._latency_s += self._loop.time() - started_at
         self._epoch = max(self._epoch, epoch)
 
-    def _note_refusal(self, error: BackendBusyError, pause_s: float) -> None:
+    def _note_refusal(self, error: BackendBusyError, pause_s: float, started_at: float) -> None:
         self._refused += 1
+        self._refusal_s = max(self._refusal_s, self._loop.time() - started_at)
         self._pause_s = max(self._pause_s, pause_s)
         self._permits = max(0, self._permits - 1)  # until the limit has heard of it
         self._last_refusal = error
@@ -132,6 +140,8 @@ class AdaptiveLimit:
         """Something may have to be reported, or handed out."""
         if self._own is not None:
             self._apply(self._own.exchange(self._report()))
+            if self._due is None and not self.idle:
+                self._due = self._loop.call_later(self._allowance.report_in_s, self._report_now)
         if self._exchange is not None:
             self._hand_out()
             demand = self.in_flight + len(self._waiting)
@@ -141,28 +151,32 @@ class AdaptiveLimit:
             if self._talking is None or self._talking.done():
                 self._talking = self._loop.create_task(self._talk(self._exchange))
 
+    def _report_now(self) -> None:
+        self._due = None
+        self._changed()
+
     async def _talk(self, exchange: Exchange) -> None:
         """Report until nothing is left to report: at once what matters to others, the rest when it is due."""
         while True:
             self._news.clear()
             report = self._report()
             try:
-                grant = await asyncio.wait_for(exchange(report), EXCHANGE_TIMEOUT_S)
+                allowance = await asyncio.wait_for(exchange(report), EXCHANGE_TIMEOUT_S)
             except (ConnectionError, TimeoutError) as exc:
                 if self._own is None:
                     logger.warning("the run's shared limit of requests is out of reach, going on alone: %s", exc)
-                    self._own = SharedLimit(max(1, self._grant.permits), clock=self._loop.time)
+                    self._own = SharedLimit(max(1, self._allowance.permits), clock=self._loop.time)
                     self._apply(self._own.exchange(report))
                 if self.idle:
                     return
                 await asyncio.sleep(LOST_S)
                 continue
             self._own = None
-            self._apply(grant)
+            self._apply(allowance)
             if self.idle and not (report.in_flight or report.waiting):
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), grant.report_in_s)
+                await asyncio.wait_for(self._news.wait(), allowance.report_in_s)
 
     def _report(self) -> Report:
         report = Report(
@@ -171,24 +185,27 @@ class AdaptiveLimit:
             waiting=len(self._waiting),
             answered=self._answered,
             epoch=self._epoch,
+            sent_epoch=self._sent_epoch,
+            sent_s=self._loop.time() - self._sent_at,
             refused=self._refused,
+            refusal_s=self._refusal_s,
             pause_s=self._pause_s,
             latency_s=self._latency_s / self._answered if self._answered else 0.0,
         )
         self._answered = self._refused = 0
-        self._epoch, self._latency_s, self._pause_s = -1, 0.0, 0.0
+        self._epoch, self._latency_s, self._pause_s, self._refusal_s = -1, 0.0, 0.0, 0.0
         self._reported = report.in_flight + report.waiting
         return report
 
-    def _apply(self, grant: Grant) -> None:
-        before, self._grant = self._grant, grant
-        self._permits = grant.permits
-        until = self._loop.time() + grant.pause_s
-        if grant.pause_s > 0 and until > self._paused_until + 0.001:
+    def _apply(self, allowance: Allowance) -> None:
+        before, self._allowance = self._allowance, allowance
+        self._permits = allowance.permits
+        until = self._loop.time() + allowance.pause_s
+        if allowance.pause_s > 0 and until > self._paused_until + 0.001:
             self._paused_until = until
             # A hair later, so that the clock is past the pause when the timer fires.
-            self._loop.call_later(grant.pause_s + 0.001, self._hand_out)
-        if grant.refusing > max(self._patience, before.refusing):
+            self._loop.call_later(allowance.pause_s + 0.001, self._hand_out)
+        if allowance.refusing > max(self._patience, before.refusing):
             for turn in self._waiting:
                 if not turn.done():
                     turn.set_exception(self._given_up())
@@ -208,6 +225,6 @@ class AdaptiveLimit:
         said = self._last_refusal or "openai: the server has too many requests"
         attributes = {} if self._last_refusal is None else self._last_refusal.__dict__
         return BackendBusyError(
-            f"{said} (it refused the last {self._grant.refusing} requests while it worked on none of this run's)",
+            f"{said} (it refused the last {self._allowance.refusing} requests while it worked on none of this run's)",
             **{**attributes, "given_up": True},
         )

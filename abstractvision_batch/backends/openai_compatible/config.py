@@ -53,9 +53,9 @@ class OpenAICompatibleBackendConfig:
     """Sent like `api_key`, and as secret."""
     connect_timeout_s: float = field(default=10.0, kw_only=True)
     retries: int = field(default=5, kw_only=True)
-    """Further attempts after a rate limit, a server error or a lost connection."""
+    """Further attempts after a server error or a lost connection, and of a server that refuses everything."""
     max_concurrency: int = field(default=16, kw_only=True)
-    """Requests in flight at most; fewer while the server answers that it has too many."""
+    """Requests in flight at most, of all workers that share a limit; fewer while the server refuses more."""
     repeat_unanswered: bool = field(default=True, kw_only=True)
     """Whether a request whose reply was lost is sent again; the server may have done it."""
     max_response_bytes: int = field(default=256 * 2**20, kw_only=True)
