@@ -23,7 +23,7 @@ PROMPTS: list[dict[str, Any]] = [
 
 def job(layout: str, path: Path, **sections: Any) -> dict[str, Any]:
     return {
-        "name": layout,
+        "name": "readers",
         "model": "avbatch/procedural",
         "backend": {"kind": "procedural", "fail_when": "picture 3"},
         "prompts": {"source": PROMPTS},

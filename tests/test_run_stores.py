@@ -27,7 +27,7 @@ from tests.emulators import BUCKET, StoreServer
 from tests.jobs import MakeJob
 
 #: Columns of when and by whom; all others are equal wherever the run lives.
-OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker"}
+OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker", "environment_id"}
 #: gcp-storage-emulator ignores `ifGenerationMatch`.
 CONDITIONAL_PUT = {"memory": True, "s3": True, "gs": False, "abfs": True}
 
