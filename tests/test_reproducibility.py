@@ -83,7 +83,7 @@ def _diff_after(job: dict[str, Any], section: str, **fields: Any) -> DiffReport:
     return diff(job["output"]["path"], changed["output"]["path"])
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "scheduler": ("backend", {"scheduler": "EulerDiscreteScheduler"}, "identity", "backend.diffusers.scheduler"),
     "dtype": ("backend", {"dtype": "bfloat16"}, "identity", "backend.diffusers.dtype"),
     "threads": ("backend", {"threads": 2}, "identity", "backend.diffusers.threads"),
