@@ -32,12 +32,13 @@ from abstractvision_batch.execute.manifest import (
     MANIFEST,
     PART_NAME,
     PARTS,
+    iter_shards,
     list_parts,
     missing_shards,
     part_name,
-    read_shard_rows,
 )
 from abstractvision_batch.execute.merkle import MerkleTree
+from abstractvision_batch.execute.run_record import EXTENSION_NAME, EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import read_shard
@@ -161,7 +162,8 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     findings += _find_leftovers(store, plan)
     findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
     if not missing and not any(finding.kind in REDONE for finding in findings):
-        findings += _check_merged(store, (read_shard_rows(store, shard, parts[shard]) for shard in range(plan.shards)))
+        planned_parts = {shard: parts[shard] for shard in range(plan.shards)}
+        findings += _check_merged(store, iter_shards(store, plan, planned_parts))
     return AuditReport(
         path=run.path,
         requests=plan.requests,
@@ -216,7 +218,7 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
 def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
     """What lies outside `artifacts/` and belongs to nothing: temporary files and foreign parts."""
     plan_folders = {file.name.rpartition("/")[0] for file in plan.files}
-    for folder in sorted({"", PARTS, ENVIRONMENTS, "report", *plan_folders}):
+    for folder in sorted({"", PARTS, ENVIRONMENTS, EXTENSIONS, "report", *plan_folders}):
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
             if file.name.startswith("."):  # what a write or a probe of the store has in hand
@@ -225,6 +227,8 @@ def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
                 match = PART_NAME.match(file.name)
                 if match is None or int(match[1]) >= plan.shards:
                     yield orphan(name, "no part of a shard of this plan", file.modified_at)
+            elif folder == EXTENSIONS and EXTENSION_NAME.match(file.name) is None:
+                yield orphan(name, "no extension of this run", file.modified_at)
 
 
 def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]:

@@ -14,9 +14,9 @@ from abstractvision_batch.execute.run_record import read_record
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.plan.build import prompts_digest
 from abstractvision_batch.readiness import find_weights
-from abstractvision_batch.run import open_output
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.start import open_output
 from abstractvision_batch.storage.store import Store
 
 

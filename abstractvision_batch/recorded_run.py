@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.execute.run_record import RunRecord, differing_fields
-from abstractvision_batch.run import Run, load, open_run
+from abstractvision_batch.execute.run_record import RunRecord, describe_difference
+from abstractvision_batch.run import Run, open_run
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
+from abstractvision_batch.start import load
 
 
 def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
@@ -56,9 +57,9 @@ def load_recorded(
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest
     if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):
-        differing = list(differing_fields(record, loaded.spec, digest)) or [f"the card of {loaded.card.id}"]
+        differing = describe_difference(record, loaded.spec, prompts_digest=digest, card=loaded.card)
         raise SpecError(
             f"{record.data['name']}: {verb} gives the run's own pixels, and these fields would change them: "
-            f"{'; '.join(differing[:5])} (leave them as they are, or start a new run)"
+            f"{differing} (leave them as they are, or start a new run)"
         )
     return loaded

@@ -38,10 +38,10 @@ from abstractvision_batch.run import (
     describe_result,
     execute,
     finish_run,
-    open_output,
     open_run,
 )
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.start import open_output
 from abstractvision_batch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def rerun(
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         copy_plan(source, Path(folder))
         store, record, tracker, ending = execute_plan(source, loaded, source.plan, Path(folder), on_progress)
-    counts = finish_run(store, record, tracker)
+    record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 
@@ -163,4 +163,4 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         weights=find_weights(loaded),
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
-    return replace(record, data={**record.data, "rerun_of": origin})
+    return replace(record, generations=({**record.generations[0], "rerun_of": origin},))

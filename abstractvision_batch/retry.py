@@ -27,7 +27,6 @@ from abstractvision_batch.execute.row_filter import parse_condition
 from abstractvision_batch.execute.run_record import require_same_layout
 from abstractvision_batch.execute.shard_rows import Retry, rows_to_run
 from abstractvision_batch.plan.columns import manifest_schema
-from abstractvision_batch.plan.read import read_schema
 from abstractvision_batch.readiness import check_model, check_weights
 from abstractvision_batch.recorded_run import find_run, load_recorded
 from abstractvision_batch.run import (
@@ -86,8 +85,8 @@ def retry(
         ending = run_on_executor(context, list(chosen), tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()
-    counts = finish_run(opened.store, opened.record, tracker)
-    return describe_result(opened.store, opened.record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
+    record, counts = finish_run(opened.store, opened.record, tracker)
+    return describe_result(opened.store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 
 def choose_rows(run: Run, where: str | None) -> dict[int, int]:
@@ -101,7 +100,7 @@ def choose_rows(run: Run, where: str | None) -> dict[int, int]:
     failed = {shard: rows for shard, rows in count_failed(run.store).items() if shard not in missing}
     if where is None:
         return failed
-    parse_condition(where, manifest_schema(read_schema(run.store.open, run.plan)))  # wrong also where nothing failed
+    parse_condition(where, manifest_schema(run.plan.schema))  # wrong also where nothing failed
     again = Retry(parts={shard: tuple(parts[shard]) for shard in failed}, where=where)
     chosen = {shard: rows_to_run(run.store, run.plan, shard, again).table.num_rows for shard in failed}
     return {shard: rows for shard, rows in chosen.items() if rows}

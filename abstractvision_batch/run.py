@@ -3,11 +3,11 @@
     spec.yaml → load and check → plan → execute → merge → report
 
 Running the same spec again is how a run resumes: shards that left a manifest part are done, and only the others run.
+A spec that grew extends the run when it is asked to: its plan gets further shards, and those are the others.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.context import RunContext
-from abstractvision_batch.execute.executors import require_executor, run_shards
+from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.layouts.shard_index import write_shard_index
 from abstractvision_batch.execute.limits import FailureLimit
@@ -29,33 +28,27 @@ from abstractvision_batch.execute.manifest import (
     RowCounts,
     count_rows,
     is_merged,
-    iter_rows,
+    iter_shards,
     list_parts,
     merge_manifest,
+    merged_shards,
     missing_shards,
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_files import read_artifact
-from abstractvision_batch.execute.run_record import (
-    RunRecord,
-    build_record,
-    read_record,
-    require_same_layout,
-    require_same_run,
-    write_record,
-)
+from abstractvision_batch.execute.run_record import RunRecord, read_record
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.parquet import open_parquet
-from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.readiness import check_model, check_weights, find_weights, placed
+from abstractvision_batch.readiness import check_model
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
-from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.prices import find_price
+from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.storage.store import Store, open_store
 
 
@@ -107,6 +100,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
+    extend: bool = False,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
     """Run a job, or what is left of it.
@@ -115,10 +109,11 @@ def run(
         spec: Path of a YAML file, a mapping of the same content, or what `load_spec` returned.
         overrides: ``dotted.key=value`` strings, as of ``--set``.
         registry_paths: More folders of model cards.
+        extend: If the output holds a run of fewer prompts, samples or matrix points, add what is missing.
         on_progress: Called with the counts whenever they change.
 
     Raises:
-        SpecError: the spec is wrong, or its output holds another run.
+        SpecError: the spec is wrong, or its output holds another run, or one that it does more than extend.
         DependencyError: a model or a package is missing.
         StorageError: reading or writing failed; running again resumes.
         ClusterError: Ray failed; running again resumes.
@@ -126,87 +121,10 @@ def run(
     clock = time.monotonic()
     loaded = load(spec, overrides=overrides, registry_paths=registry_paths)
     store = open_output(loaded)
-    record = start_run(loaded, store)
+    record = start_run(loaded, store, extend=extend)
     tracker, ending = execute(loaded, store, record.plan, on_progress)
-    counts = finish_run(store, record, tracker)
+    record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
-
-
-def load(
-    spec: str | Path | Mapping[str, Any] | LoadedSpec,
-    *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-) -> LoadedSpec:
-    """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
-    if isinstance(spec, LoadedSpec):
-        loaded = spec
-    elif isinstance(spec, Mapping):
-        loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
-    else:
-        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
-    with placed(loaded, "backend", "kind"):
-        require_extra(loaded.spec.backend.kind)
-    with placed(loaded, "execution", "executor"):
-        require_executor(loaded.spec.execution.executor)
-    return loaded
-
-
-def open_output(loaded: LoadedSpec) -> Store:
-    """The store of the job's output.
-
-    Raises:
-        SpecError: nothing can be written there.
-    """
-    output = loaded.spec.output
-    with placed(loaded, "output", "path"):
-        store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
-        store.check_writable()
-    return store
-
-
-def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
-    """Plan a new run and write its record and its plan, or find the same run there.
-
-    Raises:
-        SpecError: a prompt is wrong, or the output holds another run.
-    """
-    record = read_record(store)
-    if record is not None:
-        _require_same_run(record, loaded, prompts_digest(loaded))
-        check_weights(loaded, store)
-        if all(store.exists(file.name) for file in record.plan.files):
-            return record
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        plan = build_plan(loaded, Path(folder))
-        if record is None:
-            check_model(loaded)
-            with placed(loaded, "output", "path"):
-                record = build_record(
-                    loaded.spec,
-                    spec_path=loaded.path,
-                    base_dir=loaded.base_dir,
-                    card=loaded.card,
-                    plan=plan,
-                    conditional_put=store.probe_conditional_put(),
-                    weights=find_weights(loaded),
-                )
-                record = write_record(store, record)
-            _require_same_run(record, loaded, plan.prompts_digest)
-        if plan.files != record.plan.files:
-            raise StorageError(
-                f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
-                "(run again with the execution settings of its run.json)"
-            )
-        for file in plan.files:
-            store.put_file_if_absent(file.name, Path(folder) / file.name)
-    return record
-
-
-def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:
-    location = loaded.positions.where(("output", "path"))
-    require_same_run(record, loaded.spec, prompts_digest=digest, card=loaded.card, location=location)
-    require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
 
 
 def execute(
@@ -222,7 +140,8 @@ def execute(
     )
     if not missing:
         return tracker, Ending()
-    store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
+    if missing[0] < merged_shards(store):
+        store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
     before = count_rows(store)
     limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before.failed)
     guard = build_guard(loaded, before, rows)
@@ -278,10 +197,14 @@ def run_on_executor(
     return Ending(interrupts.interrupted, limit.message(failed) if limit.reached(failed) else guard.stopped)
 
 
-def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> RowCounts:
-    """Merge the parts and write the report once every shard is done; the counts of what is there."""
+def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, RowCounts]:
+    """Merge the parts and write the report once every shard is done; the run and the counts of what is there.
+
+    Another driver may have extended the run meanwhile: then it is not done.
+    """
+    record = read_record(store) or record
     if missing_shards(record.plan, list_parts(store)):
-        return count_rows(store)
+        return record, count_rows(store)
     merged = is_merged(store)
     if not merged:
         tracker.on_phase("merge")
@@ -289,7 +212,7 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> Row
     if not merged or not store.exists(README):  # the report's last file
         tracker.on_phase("report")
         write_report(store, record.data)
-    return count_rows(store)
+    return record, count_rows(store)
 
 
 def merge(store: Store, record: RunRecord) -> None:
@@ -354,7 +277,9 @@ class Run:
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
                 return open_parquet(stream).read(use_threads=False)
-        return pa.concat_tables([table.replace_schema_metadata(None) for table in iter_rows(self.store)])
+        parts = {shard: attempts for shard, attempts in list_parts(self.store).items() if shard < self.plan.shards}
+        tables = iter_shards(self.store, self.plan, parts)
+        return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
     def read_artifact(self, row: Mapping[str, Any]) -> bytes:
         """The picture or video of a row of the manifest, or of one of the `views` of its `metadata_json`.

@@ -20,7 +20,8 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute import shard_runner
 from abstractvision_batch.media.images import encode_image
 from abstractvision_batch.retry import retry
-from abstractvision_batch.run import load, run
+from abstractvision_batch.run import run
+from abstractvision_batch.start import load
 from tests.backends.openai_server import OpenAIServer, answers, refuses, resets, running_server
 from tests.jobs import MakeJob
 

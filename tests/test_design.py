@@ -28,8 +28,8 @@ LAYERS = (
     ("backends", "storage", "vision_manager"),
     ("execute", "report"),
     (
-        *("run", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now", "integrations"),
-        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes"),
+        *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),
+        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes", "integrations"),
     ),
     ("cli", "__main__"),
 )

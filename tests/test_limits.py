@@ -22,7 +22,8 @@ from abstractvision_batch.errors import GenerationCancelledError, SpecError
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.retry import retry
-from abstractvision_batch.run import build_context, load, open_output, run, start_run
+from abstractvision_batch.run import build_context, run
+from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.types import VisionRequest
 from tests.jobs import MakeJob
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.new_output import choose_output
-from abstractvision_batch.run import load, run
+from abstractvision_batch.run import run
+from abstractvision_batch.start import load
 from tests.jobs import MakeJob
 
 

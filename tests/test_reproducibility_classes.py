@@ -14,7 +14,8 @@ from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallba
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import OutOfMemoryError
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.run import build_context, load, open_output, run, start_run
+from abstractvision_batch.run import build_context, run
+from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.types import VisionRequest
 from tests.backends.openai_server import OpenAIServer, running_server
 from tests.jobs import MakeJob

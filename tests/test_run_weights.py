@@ -19,7 +19,8 @@ from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.new_output import choose_output
 from abstractvision_batch.readiness import find_weights
 from abstractvision_batch.retry import retry
-from abstractvision_batch.run import build_context, load, open_output, run, start_run
+from abstractvision_batch.run import build_context, run
+from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.storage.store import open_store
 from tests.jobs import MakeJob
 

@@ -49,6 +49,9 @@ def plan(
     spec: SpecArgument,
     output: Annotated[Path | None, typer.Option(help="Also write the plan to this Parquet file.")] = None,
     rows: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Only what run --extend would add to the run in output.path.")
+    ] = False,
     overrides: SetOption = None,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
@@ -58,15 +61,21 @@ def plan(
     from abstractvision_batch.spec.load import load_spec
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    existing: PlanSummary | None = None
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        summary = build_plan(loaded, Path(folder))
+        if extend:
+            existing, summary = _plan_extension(loaded, Path(folder))
+        else:
+            summary = build_plan(loaded, Path(folder))
         first = _read_first_rows(Path(folder), summary, rows)
         if output is not None:
             _write_plan(Path(folder), summary, output)
     if as_json:
-        print_json({**_describe_plan(loaded, summary), "output": output and str(output), "rows": first})
+        kept = {"kept_requests": existing.requests if existing else 0} if extend else {}
+        shown = {"output": output and str(output), "rows": first}
+        print_json({**_describe_plan(loaded, summary), **kept, **shown})
         return
-    print_lines(f"{loaded.spec.name}: {_count(summary)}", "")
+    print_lines(f"{loaded.spec.name}: {_count(summary) if existing is None else _count_added(existing, summary)}", "")
     if first:
         _print_rows(first)
     if summary.requests > len(first):
@@ -85,6 +94,31 @@ def _count(summary: PlanSummary) -> str:
     )
 
 
+def _count_added(existing: PlanSummary, added: PlanSummary) -> str:
+    kept = f"the {plural(existing.requests, 'request')} there"
+    if not added.requests:
+        return f"adds nothing to {kept}"
+    return (
+        f"adds {plural(added.requests, 'request')} in {plural(added.shards, 'shard')} to {kept}, which stay as they are"
+    )
+
+
+def _plan_extension(loaded: LoadedSpec, folder: Path) -> tuple[PlanSummary | None, PlanSummary]:
+    """The plan of the run in the output, None where there is no run, and what is added to it."""
+    from abstractvision_batch.execute.run_record import read_record
+    from abstractvision_batch.extension import plan_extension
+    from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.spec.env import resolve_options
+    from abstractvision_batch.storage.store import open_store
+
+    output = loaded.spec.output
+    store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
+    record = read_record(store)
+    if record is None:
+        return None, build_plan(loaded, folder)
+    return record.plan, plan_extension(loaded, store, record, folder)
+
+
 def _describe_plan(loaded: LoadedSpec, summary: PlanSummary) -> dict[str, Any]:
     spec = loaded.spec
     return {
@@ -93,7 +127,7 @@ def _describe_plan(loaded: LoadedSpec, summary: PlanSummary) -> dict[str, Any]:
         "model": spec.model,
         "backend": spec.backend.kind,
         "output_path": spec.output.path,
-        **{name: value for name, value in summary.to_json().items() if name != "files"},
+        **{name: value for name, value in summary.to_json().items() if name not in ("files", "columns")},
     }
 
 
@@ -136,7 +170,7 @@ def _write_plan(folder: Path, summary: PlanSummary, output: Path) -> None:
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(output, pq.read_schema(folder / summary.files[0].name), compression="zstd") as writer:
+        with pq.ParquetWriter(output, summary.schema, compression="zstd") as writer:
             for file in summary.files:
                 source = open_parquet(folder / file.name)
                 for group in range(source.metadata.num_row_groups):

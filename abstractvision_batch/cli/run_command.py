@@ -45,8 +45,16 @@ def run(
         bool,
         typer.Option("--new-run", help="If output.path holds another run, go beside it, to output.path-2 or so on."),
     ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="If output.path holds a run of fewer prompts, samples or matrix points, add the others."
+        ),
+    ] = False,
 ) -> None:
     """Run a job. The same command again resumes it, and does nothing once it is complete."""
+    if new_run and extend:
+        raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
     from abstractvision_batch.spec.env import resolve_options
     from abstractvision_batch.spec.load import load_spec
 
@@ -64,7 +72,7 @@ def run(
         loaded = choose_output(loaded)
     # What a library prints on the way is no result.
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
-        result = run_job(loaded, on_progress=on_progress)
+        result = run_job(loaded, extend=extend, on_progress=on_progress)
     failures: tuple[FailureGroup, ...] = ()
     if result.failed and (as_json or not quiet):
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
-from abstractvision_batch.cli.output import format_cost, format_size, print_json, print_lines
+from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
 from abstractvision_batch.cli.run_command import describe_failures
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def status(
         "task": run.record.spec.task,
         "model": run.record.spec.model,
         "created_at": run.record.data["created_at"],
+        "extensions": run.record.data["extensions"],
         "complete": shards_done == run.plan.shards,
-        "merged": is_merged(run.store),
+        "merged": shards_done == run.plan.shards and is_merged(run.store),
         "shards": run.plan.shards,
         "shards_done": shards_done,
         "requests": run.plan.requests,
@@ -63,6 +64,7 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
         f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
         "",
         f"run        {state['path']}, started {state['created_at']}",
+        *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state["extensions"]),
         f"shards     {state['shards_done']:,} of {state['shards']:,} done",
         f"requests   {state['requests']:,}: {rows}",
         *([f"cost       {format_cost(state['cost_usd'], state['attempts'])}"] if state["cost_usd"] is not None else []),

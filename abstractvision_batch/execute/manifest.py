@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.parquet import open_parquet
+from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.storage.store import Store
 
@@ -30,8 +31,10 @@ PARTS = "manifest"
 PART_NAME = re.compile(r"^(\d+)-a(\d+)\.parquet$")
 #: Rows of one row group of the merged manifest: enough for a scan, little enough to hold.
 ROW_GROUP_ROWS = 16_384
-#: Key of the merged manifest's Parquet metadata: a digest of the names of the parts that it was merged of.
+#: Keys of the merged manifest's Parquet metadata: a digest of the names of the parts that it was merged of, and the
+#: number of their shards.
 PARTS_KEY = b"abstractvision_batch.parts"
+SHARDS_KEY = b"abstractvision_batch.shards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,13 @@ def iter_merged(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
+def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) -> Iterator[pa.Table]:
+    """Every row of shards that left parts, one shard at a time, all with the columns of the whole plan."""
+    schema = manifest_schema(plan.schema)
+    for shard, attempts in parts.items():
+        yield fit_columns(read_shard_rows(store, shard, attempts), schema)
+
+
 def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Every row that has a result, one shard at a time."""
     for shard, attempts in list_parts(store).items():
@@ -144,14 +154,12 @@ def count_failed(store: Store) -> dict[int, int]:
 
 def is_merged(store: Store) -> bool:
     """Whether the merged manifest is there and is of the parts that are there now."""
-    if not store.exists(MANIFEST):
-        return False
-    with store.open(MANIFEST) as stream:
-        try:
-            metadata = pq.read_metadata(stream).metadata or {}
-        except pa.ArrowInvalid:
-            return False
-    return bool(metadata.get(PARTS_KEY) == _parts_digest(list_parts(store)))
+    return _merged_metadata(store).get(PARTS_KEY) == _parts_digest(list_parts(store))
+
+
+def merged_shards(store: Store) -> int:
+    """How many shards the merged manifest is of, from the first on; fewer than the plan's in a run that is extended."""
+    return int(_merged_metadata(store).get(SHARDS_KEY, b"0"))
 
 
 def merge_manifest(
@@ -167,11 +175,12 @@ def merge_manifest(
     Raises:
         StorageError: the rows are not the plan's; nothing was written.
     """
-    parts = list_parts(store)
+    # Parts of further shards are of an extension that another driver began, and not yet of this plan.
+    parts = {shard: attempts for shard, attempts in list_parts(store).items() if shard < plan.shards}
+    metadata = {PARTS_KEY: _parts_digest(parts), SHARDS_KEY: str(plan.shards).encode()}
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         path = Path(folder) / MANIFEST
-        tables = (read_shard_rows(store, shard, parts[shard]) for shard in parts if shard < plan.shards)
-        written = _write_merged(path, tables, {PARTS_KEY: _parts_digest(parts)})
+        written = _write_merged(path, iter_shards(store, plan, parts), metadata)
         if written != plan.requests:
             raise StorageError(
                 f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests "
@@ -200,6 +209,16 @@ def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, 
         if writer is not None:
             writer.close()
     return written
+
+
+def _merged_metadata(store: Store) -> dict[bytes, bytes]:
+    if not store.exists(MANIFEST):
+        return {}
+    with store.open(MANIFEST) as stream:
+        try:
+            return pq.read_metadata(stream).metadata or {}
+        except pa.ArrowInvalid:
+            return {}
 
 
 def _parts_digest(parts: dict[int, list[int]]) -> bytes:

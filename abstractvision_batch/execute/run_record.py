@@ -3,13 +3,17 @@
 It holds the resolved spec, its fingerprint, the model's card, the parameters that follow from both, the plan's files
 with their hashes, the weights where the driver sees them, and the software that planned it; secrets stay names of
 environment variables. What only workers know lies beside it (`environment_files`, `run_weights`).
+
+A run that was extended has `extensions/00001.json` and so on as well, each written in the same way and of the same
+kind: the spec as it was from then on, and the files that were added to the plan. What the run is now is all of them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,50 +30,80 @@ from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.store import Store
 
 RECORD = "run.json"
-FORMAT = 1
+EXTENSIONS = "extensions"
+EXTENSION_NAME = re.compile(r"^(\d+)\.json$")
+FORMAT = 2
+
+
+#: What an extension says anew of its run.
+_RENEWED = ("name", "fingerprint", "fingerprint_version", "spec_path", "base_dir", "spec", "card", "params")
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The parsed `run.json`; `data` is all of it."""
+    """What a run is now: its `run.json`, and what its extensions made of it."""
 
-    data: Mapping[str, Any]
+    generations: tuple[Mapping[str, Any], ...]
+    """The parsed `run.json` and extensions, oldest first; the plan of an extension is what it added."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`run.json` as it would be of the run as it is now, and `extensions`: when, and how many requests."""
+        first, newest = self.generations[0], self.generations[-1]
+        extensions = [
+            {"created_at": extension["created_at"], "requests": extension["plan"]["requests"]}
+            for extension in self.generations[1:]
+        ]
+        renewed = {name: newest[name] for name in _RENEWED}
+        return {**first, **renewed, "plan": self.plan.to_json(), "extensions": extensions}
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that changes pixels."""
-        return str(self.data["fingerprint"])
+        return str(self.generations[-1]["fingerprint"])
 
     @property
     def plan(self) -> PlanSummary:
         """The plan's counts and files."""
-        return PlanSummary.from_json(self.data["plan"])
+        return self.plan_of(len(self.generations))
+
+    @property
+    def plans(self) -> tuple[PlanSummary, ...]:
+        """The plan of `run.json`, and what each extension added to it."""
+        return tuple(PlanSummary.from_json(generation["plan"]) for generation in self.generations)
+
+    def plan_of(self, generations: int) -> PlanSummary:
+        """The plan as it was of so many generations."""
+        plan, *added = self.plans[:generations]
+        for extension in added:
+            plan = plan.extended_by(extension)
+        return plan
 
     @property
     def spec(self) -> JobSpec:
         """The resolved job spec."""
-        return JobSpec.model_validate(self.data["spec"])
+        return JobSpec.model_validate(self.generations[-1]["spec"])
 
     @property
     def layout(self) -> str:
         """How its files lie in the store: the spec's `output.layout`."""
-        return str(self.data["spec"]["output"].get("layout", "files"))
+        return str(self.generations[-1]["spec"]["output"]["layout"])
 
     @property
     def base_dir(self) -> Path:
-        """Where relative paths of the spec start, on the host that started the run."""
-        return Path(self.data.get("base_dir", "."))
+        """Where relative paths of the spec start, on the host that started or extended the run."""
+        return Path(self.generations[-1]["base_dir"])
 
     @property
     def weights(self) -> Weights | None:
         """The files that the driver saw; None where only the workers know (`run_weights`), or there are none."""
-        data = self.data.get("weights")
+        data = self.generations[0].get("weights")
         return None if data is None else Weights.from_json(data)
 
     @property
     def card(self) -> ModelCard:
         """The model's card as it was."""
-        return ModelCard.from_json(self.data["card"])
+        return ModelCard.from_json(self.generations[-1]["card"])
 
 
 def build_record(
@@ -83,9 +117,29 @@ def build_record(
     weights: Weights | None,
 ) -> RunRecord:
     """The record of a new run."""
-    data = {
-        "format": FORMAT,
+    described = _describe_generation(spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan)
+    first = {
         "run_id": uuid.uuid4().hex,
+        "conditional_put": conditional_put,
+        "weights": None if weights is None else weights.to_json(),
+    }
+    return RunRecord(({**first, **described},))
+
+
+def extend_record(
+    record: RunRecord, spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, added: PlanSummary
+) -> RunRecord:
+    """The record of a run as it is once it has been extended; `added` is what its plan gains."""
+    described = _describe_generation(spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added)
+    extension = {"run_id": record.generations[0]["run_id"], "extends": record.fingerprint, **described}
+    return RunRecord((*record.generations, extension))
+
+
+def _describe_generation(
+    spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, plan: PlanSummary
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "name": spec.name,
         "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card),
@@ -96,24 +150,40 @@ def build_record(
         "card": card.to_json(),
         "params": {**base_params(spec, card), "extra": extra_params(spec, card)},
         "plan": plan.to_json(),
-        "conditional_put": conditional_put,
-        "weights": None if weights is None else weights.to_json(),
         "environment": describe_driver(),
     }
-    return RunRecord(data)
 
 
 def read_record(store: Store) -> RunRecord | None:
-    """The run that lives in the store; None where there is none.
+    """The run that lives in the store, with its extensions; None where there is none.
 
     Raises:
-        StorageError: there is a `run.json`, but not one of ours.
+        StorageError: there is a `run.json`, but not one of ours; or an extension is not of this run, or is missing.
     """
+    numbers = sorted(int(match[1]) for name in store.list(EXTENSIONS) if (match := EXTENSION_NAME.match(name)))
     if not store.exists(RECORD):
+        if numbers:
+            name = extension_name(numbers[0])
+            raise StorageError(f"{store.url_of(name)}: extends a run whose {RECORD} is gone (restore it)")
         return None
-    where = store.url_of(RECORD)
+    generations = [_read_generation(store, RECORD)]
+    for number in range(1, max(numbers, default=0) + 1):
+        name = extension_name(number)
+        if number not in numbers:
+            raise StorageError(f"{store.url_of(name)}: is not there, and there are later ones (restore it)")
+        extension, before = _read_generation(store, name), generations[-1]
+        if (extension["run_id"], extension["extends"]) != (before["run_id"], before["fingerprint"]):
+            raise StorageError(
+                f"{store.url_of(name)}: extends another run than the {RECORD} there (remove one of both)"
+            )
+        generations.append(extension)
+    return RunRecord(tuple(generations))
+
+
+def _read_generation(store: Store, name: str) -> dict[str, Any]:
+    where = store.url_of(name)
     try:
-        data = json.loads(store.read(RECORD))
+        data = json.loads(store.read(name))
     except ValueError as exc:
         raise StorageError(f"{where}: not JSON ({exc}); choose another output or remove it") from exc
     if not isinstance(data, dict) or "fingerprint" not in data or "plan" not in data:
@@ -122,34 +192,28 @@ def read_record(store: Store) -> RunRecord | None:
         raise StorageError(
             f"{where}: format {data.get('format')}, this version reads {FORMAT} (use the version it names)"
         )
-    return RunRecord(data)
+    return data
+
+
+def extension_name(number: int) -> str:
+    """Name of a run's first, second, ... extension."""
+    return f"{EXTENSIONS}/{number:05d}.json"
 
 
 def write_record(store: Store, record: RunRecord) -> RunRecord:
-    """Put the record if there is none; the one that is there now."""
-    data = json.dumps(record.data, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-    if store.put_if_absent(RECORD, data):
+    """Put the newest generation of the record if there is none of its number; the record that is there now.
+
+    Where the store may ignore the condition, what was put may have been replaced already, so it is read again.
+    """
+    number = len(record.generations) - 1
+    name = extension_name(number) if number else RECORD
+    data = json.dumps(record.generations[-1], indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    if store.put_if_absent(name, data) and record.generations[0]["conditional_put"]:
         return record
     found = read_record(store)
     if found is None:
         raise StorageError(f"{store.url_of(RECORD)}: appeared and vanished while the run started")
     return found
-
-
-def require_same_run(found: RunRecord, spec: JobSpec, *, prompts_digest: str, card: ModelCard, location: str) -> None:
-    """Refuse to mix two runs in one output.
-
-    Raises:
-        SpecError: the output holds a run whose pixels would differ; the message lists what does.
-    """
-    if found.fingerprint == fingerprint(spec, prompts_digest=prompts_digest, card=card):
-        return
-    differing = list(differing_fields(found, spec, prompts_digest)) or [f"the card of {card.id}"]
-    shown = "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
-    raise SpecError(
-        f"{location}: output.path: {spec.output.path} holds another run, {found.data['name']} of "
-        f"{found.data['created_at']} ({shown}) (choose another output.path, or --new-run)"
-    )
 
 
 def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
@@ -165,14 +229,24 @@ def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
         )
 
 
-def differing_fields(found: RunRecord, spec: JobSpec, plan_digest: str) -> Iterator[str]:
-    """What of a spec makes another run of it, for people."""
+def describe_difference(found: RunRecord, spec: JobSpec, *, prompts_digest: str, card: ModelCard) -> str:
+    """What of a spec makes another run of it, for people, in a few words."""
+    differing = list(differing_fields(found, spec).values())
+    if found.plan.prompts_digest != prompts_digest:
+        differing.append("the prompt dataset's content")
+    if not differing:
+        differing.append(f"the card of {card.id}")
+    return "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
+
+
+def differing_fields(found: RunRecord, spec: JobSpec) -> dict[str, str]:
+    """Identity fields whose value is another one, each with both values, for people."""
     there, here = spec_identity(found.spec), spec_identity(spec)
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name):
-            yield f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
-    if found.plan.prompts_digest != plan_digest:
-        yield "the prompt dataset's content"
+    return {
+        name: f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    }
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:

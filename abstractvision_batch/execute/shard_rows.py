@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from abstractvision_batch.execute.manifest import read_shard_rows
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_filter import parse_condition
+from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.storage.store import Store
@@ -59,7 +60,7 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
     if retry is None:
         return ShardRows(planned)
     attempts = retry.parts[shard]
-    rows = read_shard_rows(store, shard, attempts)
+    rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
     condition = pc.field("status") == "failed"
     if retry.where is not None:
         condition = condition & parse_condition(retry.where, rows.schema)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
 from abstractvision_batch.plan.columns import plan_schema
+from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.prompts import Prompt
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.plan.rows import PromptReader
@@ -30,6 +31,8 @@ from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.spec.load import LoadedSpec
 
 _SPOOL_CHUNK = 1024
+#: What stands before a plan that extends none.
+_NOTHING = PlanSummary(0, 0, 0, 0, 0, 0, 0, 0, "", (), ())
 #: Row groups are small and many: without statistics, and with dictionaries only for columns that repeat within a shard,
 #: a shard of 256 requests is written in 0.5 ms (zstd: 0.8 ms for two thirds of the size).
 _WRITER_OPTIONS = {
@@ -39,8 +42,11 @@ _WRITER_OPTIONS = {
 }
 
 
-def build_plan(loaded: LoadedSpec, folder: Path) -> PlanSummary:
+def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None = None) -> PlanSummary:
     """Write the plan into `folder`: `plan.parquet`, or `plan/00000.parquet`, ... of 64 shards each when it is longer.
+
+    With `existing`, the plan is of the requests that it lacks, and rows, batches, shards and files are numbered on from
+    those that it has; there may be none.
 
     Raises:
         SpecError: the prompt dataset, or a row of it, is not what the spec and the model need; all problems together.
@@ -56,19 +62,26 @@ def build_plan(loaded: LoadedSpec, folder: Path) -> PlanSummary:
         spool = scratch / "prompts"
         prompts = _write_spool(spool, reader.prompts())
         expansion = Expansion(loaded)
-        requests = prompts * expansion.requests_per_prompt
+        requests = expansion.requests(lambda: _read_spool(spool))
+        count = prompts * expansion.requests_per_prompt
+        before = _NOTHING if existing is None else existing.summary
+        if existing is not None:
+            requests = existing.drop_known(requests)
         batch_size = _batch_size(loaded)
         shard_size = spec.execution.shard_size
         if shard_size == "auto":
-            shard_size = auto_shard_size(requests, video=spec.task in ("text_to_video", "image_to_video"))
-        batches = pin_batches(expansion.requests(lambda: _read_spool(spool)), batch_size)
-        columns = ColumnBuilder(loaded, plan_schema(reader.passed_schema))
+            shard_size = auto_shard_size(
+                count - before.requests, video=spec.task in ("text_to_video", "image_to_video")
+            )
+        batches = pin_batches(requests, batch_size)
+        schema = plan_schema(reader.passed_schema)
+        columns = ColumnBuilder(loaded, schema, rows=before.requests, batches=before.batches, shards=before.shards)
         shards = map(columns.build, cut_shards(batches, shard_size))
-        written = tuple(_write_files(shards, columns.schema, folder))
+        written = tuple(_write_files(shards, schema, folder, before))
     return PlanSummary(
-        requests=columns.rows,
-        shards=columns.shards,
-        batches=columns.batches,
+        requests=columns.rows - before.requests,
+        shards=columns.shards - before.shards,
+        batches=columns.batches - before.batches,
         prompts=prompts,
         matrix_points=expansion.points,
         samples_per_prompt=spec.samples_per_prompt,
@@ -77,6 +90,7 @@ def build_plan(loaded: LoadedSpec, folder: Path) -> PlanSummary:
         prompts_digest=digest,
         prompts_files=tuple(file.name for file in files),
         files=written,
+        columns=tuple((field.name, str(field.type)) for field in reader.passed_schema),
     )
 
 
@@ -124,12 +138,14 @@ def _read_spool(path: Path) -> Iterator[Prompt]:
             yield from map(Prompt._make, zip(*columns, strict=True))
 
 
-def _write_files(shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> Iterator[PlanFile]:
+def _write_files(
+    shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, before: PlanSummary
+) -> Iterator[PlanFile]:
     shards = iter(shards)
     names: list[str] = []
     counts: list[int] = []
     while (first := next(shards, None)) is not None:
-        name = f"plan/{len(names):05d}.parquet"
+        name = f"plan/{len(before.files) + len(names):05d}.parquet"
         (folder / "plan").mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(folder / name, schema, **_WRITER_OPTIONS) as writer:
             writer.write_batch(first)
@@ -138,12 +154,12 @@ def _write_files(shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Pa
                 writer.write_batch(shard)
                 counts[-1] += 1
         names.append(name)
-    if len(names) == 1:
+    if len(names) == 1 and not before.files:
         (folder / names[0]).replace(folder / "plan.parquet")
         (folder / "plan").rmdir()
         names = ["plan.parquet"]
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
-        yield _describe(folder, name, number * SHARDS_PER_FILE, count)
+        yield _describe(folder, name, before.shards + number * SHARDS_PER_FILE, count)
 
 
 def _describe(folder: Path, name: str, first_shard: int, shards: int) -> PlanFile:

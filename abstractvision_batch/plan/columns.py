@@ -1,12 +1,14 @@
 """The columns of a plan and of a manifest, with their Arrow types, and the names that a prompt dataset may not use.
 
 A plan's columns are `PLAN_SCHEMA` and then the prompt dataset's own; a manifest's are the plan's and then the results.
-No type is ever null, whatever the rows hold, so parts of one run always have one schema.
+No type is ever null, whatever the rows hold, so parts of one plan always have one schema. Where a run was extended, a
+later plan may have other columns of the prompt dataset; `fit_columns` makes one table of all.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -73,6 +75,9 @@ RESULT_SCHEMA = pa.schema(
     ]
 )
 
+#: Names and types of a prompt dataset's own columns, as `run.json` has them.
+PassedColumns = tuple[tuple[str, str], ...]
+_INT, _FLOAT = str(pa.int64()), str(pa.float64())
 _RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHEMA.names)}
 
 
@@ -96,3 +101,31 @@ def plan_schema(extra: pa.Schema) -> pa.Schema:
 def manifest_schema(plan: pa.Schema) -> pa.Schema:
     """The columns of `plan` and then those of the results, which the fixed names of a plan can never meet."""
     return pa.schema([*plan, *RESULT_SCHEMA])
+
+
+def unify_passed(first: PassedColumns, second: PassedColumns) -> PassedColumns:
+    """Columns of either, those of `first` in front; one whose types differ has what holds both, text at worst."""
+    types = dict(first)
+    for name, type_ in second:
+        types[name] = _wider(types.get(name, type_), type_)
+    return tuple(types.items())
+
+
+def _wider(one: str, other: str) -> str:
+    if one == other:
+        return one
+    return _FLOAT if {one, other} == {_INT, _FLOAT} else str(pa.string())
+
+
+def fit_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns of `schema`: null where it has none, converted where the type is another."""
+    if table.schema.equals(schema):
+        return table
+    there = set(table.schema.names)
+    columns = [
+        pc.cast(table[field.name], field.type, safe=False)
+        if field.name in there
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))

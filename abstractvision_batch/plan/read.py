@@ -5,6 +5,7 @@ The caller brings `open_file`, so that a plan is read the same from a folder, a 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.parquet import open_parquet
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+
+READ_WHOLE_BYTES = 1 << 26
 
 
 def read_shard(open_file: Callable[[str], BinaryIO], summary: PlanSummary, shard: int) -> pa.Table:
@@ -32,10 +35,20 @@ def read_shard(open_file: Callable[[str], BinaryIO], summary: PlanSummary, shard
             ) from error
 
 
-def read_schema(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> pa.Schema:
-    """Columns of the plan, the same in each of its files."""
-    with open_file(summary.files[0].name) as stream:
-        return pq.read_schema(stream)
+def read_ids(open_file: Callable[[str], BinaryIO], file: PlanFile) -> Iterator[list[str]]:
+    """Request ids of one file of a plan, a shard at a time.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    with open_file(file.name) as stream:
+        # A file of 64 shards is a few megabytes: one request of an object store instead of one for each shard.
+        source = io.BytesIO(stream.read()) if file.size_bytes <= READ_WHOLE_BYTES else stream
+        try:
+            for batch in open_parquet(source).iter_batches(columns=["request_id"], use_threads=False):
+                yield batch.column(0).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"{file.name}: cannot be read: {error} (the plan's file is damaged)") from error
 
 
 def count_shard_rows(
@@ -53,5 +66,6 @@ def count_shard_rows(
 
 def iter_rows(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> Iterator[dict[str, Any]]:
     """Every row in plan order, holding one shard in memory at a time."""
-    for shard in range(summary.shards):
-        yield from read_shard(open_file, summary, shard).to_pylist()
+    for file in summary.files:
+        for shard in range(file.first_shard, file.first_shard + file.shards):
+            yield from read_shard(open_file, summary, shard).to_pylist()

@@ -97,9 +97,11 @@ class Expansion:
 
 
 class ColumnBuilder:
-    """Makes the Arrow columns of one shard after the other, counting rows and batches on."""
+    """Makes the Arrow columns of one shard after the other, counting rows, batches and shards on from those given."""
 
-    def __init__(self, loaded: LoadedSpec, schema: pa.Schema) -> None:
+    def __init__(
+        self, loaded: LoadedSpec, schema: pa.Schema, *, rows: int = 0, batches: int = 0, shards: int = 0
+    ) -> None:
         self.schema = schema
         self._passed = schema.names[len(PLAN_SCHEMA) :]
         self._constant = {
@@ -108,18 +110,19 @@ class ColumnBuilder:
             "backend": loaded.spec.backend.kind,
             "params_json": canonical_json(extra_params(loaded.spec, loaded.card)),
         }
-        self.rows = 0
-        self.batches = 0
-        self.shards = 0
+        self.rows = rows
+        self.batches = batches
+        self.shards = shards
 
     def build(self, batches: Sequence[Sequence[Request]]) -> pa.RecordBatch:
         """The next shard."""
-        groups, prompts, samples, seeds = zip(*(request for batch in batches for request in batch), strict=True)
+        requests = [request for batch in batches for request in batch]
+        groups, prompts, samples, seeds = zip(*requests, strict=True)
         ids, texts, _, images, masks, passed = zip(*prompts, strict=True)
         count = len(prompts)
         columns: dict[str, Any] = {
             "index": range(self.rows, self.rows + count),
-            "request_id": _request_ids(groups, prompts, samples, seeds),
+            "request_id": request_ids(requests),
             "prompt_id": ids,
             "sample_index": samples,
             "seed": seeds,
@@ -149,9 +152,8 @@ class ColumnBuilder:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-def _request_ids(
-    groups: Sequence[Group], prompts: Sequence[Prompt], samples: Sequence[int], seeds: Sequence[int]
-) -> list[str]:
+def request_ids(requests: Sequence[Request]) -> list[str]:
+    """The id of each request."""
     return [
         group.ids.id_of(
             prompt.id,
@@ -162,7 +164,7 @@ def _request_ids(
             sample,
             seed,
         )
-        for group, prompt, sample, seed in zip(groups, prompts, samples, seeds, strict=True)
+        for group, prompt, sample, seed in requests
     ]
 
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from abstractvision_batch.plan.read import read_schema, read_shard
+from abstractvision_batch.plan.columns import fit_columns
+from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 
 SELECTED_PLAN = "plan.parquet"
@@ -39,9 +40,9 @@ def select_batches(
     """
     path = folder / SELECTED_PLAN
     requests = 0
-    with pq.ParquetWriter(path, read_schema(open_file, plan)) as writer:
+    with pq.ParquetWriter(path, plan.schema) as writer:
         for number, shard in enumerate(sorted(batches)):
-            rows = read_shard(open_file, plan, shard)
+            rows = fit_columns(read_shard(open_file, plan, shard), plan.schema)
             rows = rows.filter(pc.field("batch_id").isin(list(batches[shard])))
             position = rows.schema.get_field_index("shard")
             shards = pa.array([number] * rows.num_rows, pa.int64())

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import pyarrow as pa
+
+from abstractvision_batch.plan.columns import PassedColumns, plan_schema, unify_passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,10 @@ class PlanFile:
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """Counts and files of a plan. `prompts_digest` is a SHA-256 of the prompt dataset's bytes."""
+    """Counts and files of a plan. `prompts_digest` is a SHA-256 of the prompt dataset's bytes.
+
+    Of an extension, the requests, shards, batches and files are those that it adds, numbered on from those before.
+    """
 
     requests: int
     shards: int
@@ -33,6 +40,8 @@ class PlanSummary:
     prompts_digest: str
     prompts_files: tuple[str, ...]
     files: tuple[PlanFile, ...]
+    columns: PassedColumns = ()
+    """The prompt dataset's own."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
@@ -42,7 +51,24 @@ class PlanSummary:
     def from_json(cls, data: Mapping[str, Any]) -> PlanSummary:
         """The summary that `to_json` wrote."""
         files = tuple(PlanFile(**file) for file in data["files"])
-        return cls(**{**data, "prompts_files": tuple(data["prompts_files"]), "files": files})
+        columns = tuple((name, type_) for name, type_ in data["columns"])
+        return cls(**{**data, "prompts_files": tuple(data["prompts_files"]), "files": files, "columns": columns})
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the plan; a file of it lacks those that a later extension brought."""
+        return plan_schema(pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in self.columns]))
+
+    def extended_by(self, added: PlanSummary) -> PlanSummary:
+        """This plan and what an extension adds to it."""
+        return replace(
+            added,
+            requests=self.requests + added.requests,
+            shards=self.shards + added.shards,
+            batches=self.batches + added.batches,
+            files=(*self.files, *added.files),
+            columns=unify_passed(self.columns, added.columns),
+        )
 
     def file_of(self, shard: int) -> PlanFile:
         """The file whose row groups include `shard`.

@@ -16,10 +16,11 @@ def describe_loading(record: Mapping[str, Any]) -> str:
     """The section "Loading".
 
     Args:
-        record: The parsed `run.json`.
+        record: `RunRecord.data`: the run as it is now.
     """
     layout, task = record["spec"]["output"].get("layout", "files"), record["spec"]["task"]
-    plan = "plan/" if len(record["plan"]["files"]) > 1 else "plan.parquet"
+    plan = ", ".join(sorted({f"`{_top(file['name'])}`" for file in record["plan"]["files"]}))
+    extensions = "`extensions/` what it was extended by, " if record["extensions"] else ""
     views = ""
     if task == "multi_view_image":
         views = "`file_name` is a request's first view; `views` in its `metadata_json` has all of them.\n\n"
@@ -42,9 +43,15 @@ SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
 ```
 
 {_files(task) if layout == "files" else _containers(record["spec"])}
-{views}`run.json` is the record of the run, `{plan}` its requests, `artifacts/` the files, `manifest/` one part
-per finished shard{index}.
+{views}`run.json` is the record of the run, {extensions}{plan} its requests, `artifacts/` the files,
+`manifest/` one part per finished shard{index}.
 """
+
+
+def _top(name: str) -> str:
+    """The folder of a file, or the file where it is in none."""
+    folder, slash, _ = name.partition("/")
+    return folder + slash
 
 
 def _files(task: str) -> str:

@@ -30,7 +30,7 @@ def write_run_readme(
     """Markdown with the YAML header of a data set card.
 
     Args:
-        record: The parsed `run.json`.
+        record: `RunRecord.data`: the run as it is now.
         outcomes: Counts over the whole manifest.
         environments: What the workers were, by id.
     """
@@ -72,9 +72,14 @@ def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
 | requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
 | succeeded | {outcomes.succeeded:,} |
 | failed | {outcomes.failed:,} |
-| started | {record["created_at"]} |
+| started | {record["created_at"]} |{_extensions(record)}
 | fingerprint | `{record["fingerprint"]}` |
 """
+
+
+def _extensions(record: Mapping[str, Any]) -> str:
+    rows = (f"\n| extended | {one['created_at']}, by {one['requests']:,} requests |" for one in record["extensions"])
+    return "".join(rows)
 
 
 def _model(record: Mapping[str, Any]) -> str:

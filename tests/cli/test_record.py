@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 import abstractvision_batch
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.run import open_output, run, start_run
+from abstractvision_batch.run import run
 from abstractvision_batch.spec.load import spec_from_mapping
+from abstractvision_batch.start import open_output, start_run
 from tests.jobs import MakeJob
 
 

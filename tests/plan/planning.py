@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.build import build_plan
-from abstractvision_batch.plan.read import iter_rows, read_schema
+from abstractvision_batch.plan.read import iter_rows
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.spec.load import spec_from_mapping
 
@@ -59,7 +60,7 @@ class Planner:
             summary,
             out,
             list(iter_rows(lambda name: (out / name).open("rb"), summary)),
-            read_schema(lambda name: (out / name).open("rb"), summary),
+            pq.read_schema(out / summary.files[0].name),
         )
 
     def problems(self, source: Any, **keywords: Any) -> tuple[str, ...]:

@@ -1,0 +1,106 @@
+"""`avbatch run --extend`: what a spec that grew adds to the run in its output, and whether it only adds.
+
+    new spec → requests → those that the recorded plan lacks → further batches, shards and files of the plan
+
+What is there stays as it is: rows, files, batches, shards. So every request there must be one of the new spec too, and
+what determines its pixels beyond the request itself (image format, batch size, what the backend runs) must be the same.
+
+Not covered: writing it (`start`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.run_record import RunRecord, describe_difference, differing_fields
+from abstractvision_batch.plan.build import build_plan
+from abstractvision_batch.plan.existing import ExistingPlan
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, card_identity
+from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.store import Store
+
+#: Fields that say which requests there are and what is in them; the ids of the requests tell whether they only add.
+_REQUEST_FIELDS = ("prompts.", "params.", "matrix", "zip", "samples_per_prompt")
+
+
+def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: Path) -> PlanSummary:
+    """Plan what a spec adds to a run, which may be nothing, and write that plan into a local folder.
+
+    Raises:
+        SpecError: it does more than add, or a prompt is wrong.
+        StorageError: the run's plan cannot be read.
+    """
+    _require_same_settings(loaded, record)
+    existing = ExistingPlan(store.open, record.plan)
+    added = build_plan(loaded, folder, existing)
+    if missing := existing.missing:
+        row = existing.first_missing() or {}
+        difference = describe_difference(record, loaded.spec, prompts_digest=added.prompts_digest, card=loaded.card)
+        moved = added.prompts_digest != record.plan.prompts_digest
+        hint = "; without an id column a prompt's id is its row number: add prompts at the end" if moved else ""
+        raise SpecError(
+            f"{_place(loaded)}: --extend only adds, and this spec lacks {missing:,} of the {record.plan.requests:,} "
+            f"requests there, as sample {row['sample_index']} of prompt {row['prompt_id']!r}, {_short(row['prompt'])} "
+            f"({difference}) (keep what is there, or --new-run{hint})"
+        )
+    _require_fitting_columns(loaded, record, added)
+    return added
+
+
+def _require_same_settings(loaded: LoadedSpec, record: RunRecord) -> None:
+    found = list(_differing_settings(loaded, record))
+    if found:
+        raise SpecError(
+            f"{_place(loaded)}: --extend only adds, and this spec changes what made the requests there "
+            f"({'; '.join(found)}) (leave that as it is, or --new-run)"
+        )
+
+
+def _differing_settings(loaded: LoadedSpec, record: RunRecord) -> Iterator[str]:
+    planned_by = record.data["fingerprint_version"]
+    if planned_by != FINGERPRINT_VERSION:
+        yield f"fingerprint version {planned_by} there, {FINGERPRINT_VERSION} in this version of avbatch"
+    for name, said in differing_fields(record, loaded.spec).items():
+        if not name.startswith(_REQUEST_FIELDS):
+            yield said
+    if record.layout != loaded.spec.output.layout:
+        yield f"output.layout: {record.layout} there, {loaded.spec.output.layout} here"
+    if card_identity(record.card, record.spec)["backend"] != card_identity(loaded.card, loaded.spec)["backend"]:
+        yield f"what the card of {loaded.card.id} says of the backend"
+
+
+def _require_fitting_columns(loaded: LoadedSpec, record: RunRecord, added: PlanSummary) -> None:
+    """Whether the prompt dataset's own columns can be columns of one manifest."""
+    there, here = dict(record.plan.columns), dict(added.columns)
+    if record.layout == "parquet" and added.requests and there != here:
+        differing = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+        shown = ", ".join(
+            f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)" for name in differing
+        )
+        raise SpecError(
+            f"{_source(loaded)}: the files of the layout parquet have the columns of the prompts, and these are not "
+            f"those of the run there: {shown} (leave them as they were, with prompts.drop or rename, or --new-run)"
+        )
+    known = {name.casefold(): name for name in there}
+    for name in here:
+        if known.get(name.casefold(), name) != name:
+            raise SpecError(
+                f"{_source(loaded)}: column {name!r} differs by case only from {known[name.casefold()]!r} of the run "
+                f"there (rename: {{{name}: {known[name.casefold()]}}}, or drop it)"
+            )
+
+
+def _place(loaded: LoadedSpec) -> str:
+    return f"{loaded.positions.where(('output', 'path'))}: output.path: {loaded.spec.output.path}"
+
+
+def _source(loaded: LoadedSpec) -> str:
+    return f"{loaded.positions.where(('prompts', 'source'))}: prompts.source"
+
+
+def _short(prompt: str) -> str:
+    text = " ".join(prompt.split())
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")

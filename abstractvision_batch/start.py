@@ -1,0 +1,219 @@
+"""How a run begins: what it needs is checked, then it is new, resumed or extended.
+
+    spec → checked; output → opened; nothing there → planned, recorded
+                                     the same run there → resumed
+                                     a smaller run there, and --extend → what it lacks planned, recorded
+
+A record is written before the files of its plan, put-if-absent, and has their hashes. So two drivers agree on one run,
+and files that a crash left out are written by the next invocation, whether it extends or not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.execute.executors import require_executor
+from abstractvision_batch.execute.run_record import (
+    RunRecord,
+    build_record,
+    describe_difference,
+    extend_record,
+    read_record,
+    require_same_layout,
+    write_record,
+)
+from abstractvision_batch.extension import plan_extension
+from abstractvision_batch.plan.build import build_plan, prompts_digest
+from abstractvision_batch.plan.existing import ExistingPlan
+from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.readiness import check_model, check_weights, find_weights, placed
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.identity import fingerprint
+from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.storage.store import Store, open_store
+
+
+def load(
+    spec: str | Path | Mapping[str, Any] | LoadedSpec,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+) -> LoadedSpec:
+    """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
+    if isinstance(spec, LoadedSpec):
+        loaded = spec
+    elif isinstance(spec, Mapping):
+        loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
+    else:
+        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
+    with placed(loaded, "backend", "kind"):
+        require_extra(loaded.spec.backend.kind)
+    with placed(loaded, "execution", "executor"):
+        require_executor(loaded.spec.execution.executor)
+    return loaded
+
+
+def open_output(loaded: LoadedSpec) -> Store:
+    """The store of the job's output.
+
+    Raises:
+        SpecError: nothing can be written there.
+    """
+    output = loaded.spec.output
+    with placed(loaded, "output", "path"):
+        store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
+        store.check_writable()
+    return store
+
+
+def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunRecord:
+    """Plan a new run and write its record and its plan, or find the same run there, or a smaller one to extend.
+
+    Raises:
+        SpecError: a prompt is wrong, the output holds another run, or extending it would do more than add.
+        StorageError: the plan of the run there is incomplete, and cannot be completed.
+    """
+    record = read_record(store)
+    if record is None:
+        return _start_new_run(loaded, store)
+    digest = prompts_digest(loaded)
+    if record.fingerprint == _fingerprint(loaded, digest):
+        require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
+        check_weights(loaded, store)
+        _complete_plan(record, store, loaded)
+        return record
+    if not extend:
+        _refuse(loaded, store, record, digest)
+    check_weights(loaded, store)
+    _complete_plan(record, store)
+    return _extend_run(loaded, store, record)
+
+
+def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        plan = build_plan(loaded, Path(folder))
+        check_model(loaded)
+        with placed(loaded, "output", "path"):
+            record = build_record(
+                loaded.spec,
+                spec_path=loaded.path,
+                base_dir=loaded.base_dir,
+                card=loaded.card,
+                plan=plan,
+                conditional_put=store.probe_conditional_put(),
+                weights=find_weights(loaded),
+            )
+            record = write_record(store, record)
+        if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):  # another driver was faster
+            _refuse(loaded, store, record, plan.prompts_digest)
+        require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
+        _put_plan_files(store, record.plans[0], plan, Path(folder))
+    return record
+
+
+def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecord:
+    """Record what the spec adds, and write the plan of it; the run as it was where that is nothing."""
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        added = plan_extension(loaded, store, record, Path(folder))
+        if not added.requests:
+            return record
+        check_model(loaded)
+        extended = extend_record(
+            record,
+            loaded.spec,
+            spec_path=loaded.path,
+            base_dir=loaded.base_dir,
+            card=loaded.card,
+            added=added,
+        )
+        found = write_record(store, extended)
+        if found.fingerprint != extended.fingerprint:
+            raise SpecError(
+                f"{_output(loaded)} was extended by another driver meanwhile, with another spec "
+                "(run the same command again, which extends what it left)"
+            )
+        _put_plan_files(store, found.plans[-1], added, Path(folder))
+    return found
+
+
+def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = None) -> None:
+    """Write files of the plan that a crash left out; `loaded` is the newest of the run's specs."""
+    for number, (generation, planned) in enumerate(zip(record.generations, record.plans, strict=True)):
+        if all(store.exists(file.name) for file in planned.files):
+            continue
+        spec = loaded if number == len(record.generations) - 1 else None
+        with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+            existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
+            plan = build_plan(spec or _recorded_spec(generation), Path(folder), existing)
+            _put_plan_files(store, planned, plan, Path(folder))
+
+
+def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
+    """The spec of a generation, as if it were given again: a plan differs by whether a default was written out."""
+    spec = JobSpec.model_validate(generation["spec"])
+    given = spec.model_dump(mode="json", exclude_defaults=True)
+    given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
+    return spec_from_mapping(given, base_dir=Path(generation["base_dir"]), card=ModelCard.from_json(generation["card"]))
+
+
+def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, folder: Path) -> None:
+    if plan.prompts_digest != recorded.prompts_digest:
+        raise StorageError(
+            f"{store.url}: its plan is incomplete, and the prompts that it was made of have changed since "
+            f"(restore {recorded.files[0].name}, or the prompts)"
+        )
+    if plan.files != recorded.files:
+        raise StorageError(
+            f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
+            "(run again with the execution settings of its run.json)"
+        )
+    for file in plan.files:
+        store.put_file_if_absent(file.name, folder / file.name)
+
+
+def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) -> NoReturn:
+    """Refuse to mix two runs in one output.
+
+    Raises:
+        SpecError: always; the message lists what makes the difference.
+    """
+    own = _fingerprint(loaded, digest)
+    for generation, later in zip(record.generations, record.generations[1:], strict=False):
+        if generation["fingerprint"] == own:
+            raise SpecError(
+                f"{_output(loaded)} was extended since this spec, by that of {later['spec_path']} on "
+                f"{later['created_at']} (run that one, choose another output.path, or --new-run)"
+            )
+    difference = describe_difference(record, loaded.spec, prompts_digest=digest, card=loaded.card)
+    adds = _requests_to_add(loaded, store, record)
+    extend = (
+        "" if adds is None else f", or --extend, which keeps all {record.plan.requests:,} requests and adds {adds:,}"
+    )
+    raise SpecError(
+        f"{_output(loaded)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}) "
+        f"(choose another output.path, or --new-run{extend})"
+    )
+
+
+def _requests_to_add(loaded: LoadedSpec, store: Store, record: RunRecord) -> int | None:
+    """How many requests extending would add; None where it is not possible."""
+    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        try:
+            return plan_extension(loaded, store, record, Path(folder)).requests
+        except (SpecError, StorageError):
+            return None
+
+
+def _fingerprint(loaded: LoadedSpec, digest: str) -> str:
+    return fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card)
+
+
+def _output(loaded: LoadedSpec) -> str:
+    return f"{loaded.positions.where(('output', 'path'))}: output.path: {loaded.spec.output.path}"
