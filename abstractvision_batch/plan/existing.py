@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from abstractvision_batch.errors import StorageError
 from abstractvision_batch.plan.identity import REQUEST_ID_DIGITS
 from abstractvision_batch.plan.read import iter_rows, read_ids
 from abstractvision_batch.plan.requests import BatchKey, Request, request_ids
@@ -39,10 +40,15 @@ class ExistingPlan:
         start = 0
         for file in summary.files:
             for ids in read_ids(open_file, file):
-                self._ids[start : start + len(ids)] = _packed(ids)
+                if start + len(ids) <= summary.requests:
+                    self._ids[start : start + len(ids)] = _packed(ids)
                 start += len(ids)
+        if start != summary.requests:
+            raise StorageError(f"the plan has {start:,} rows for {summary.requests:,} requests (its files are damaged)")
         self._ids.sort()
         self._met = np.zeros(len(self._ids), np.bool_)
+        # Two seeds of a matrix may, once in 2**31, be one for a prompt: then two rows are one request.
+        self._met[1:] = self._ids[1:] == self._ids[:-1]
 
     @property
     def missing(self) -> int:
