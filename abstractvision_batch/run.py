@@ -131,6 +131,8 @@ def execute(
     loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
 ) -> tuple[ProgressTracker, Ending]:
     """Run the shards that are not done; what was done, and what ended it early."""
+    # Asked before the parts: what is merged later is another driver's of this run, and whole.
+    merged_before = merged_shards(store)
     missing = missing_shards(plan, list_parts(store))
     rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
     done = plan.shards - len(missing)
@@ -140,8 +142,8 @@ def execute(
     )
     if not missing:
         return tracker, Ending()
-    if missing[0] < merged_shards(store):
-        store.delete(MANIFEST)  # of an earlier whole run that has lost parts since
+    if missing[0] < merged_before:
+        store.delete(MANIFEST)  # of parts that were lost since; not that of before an extension
     before = count_rows(store)
     limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before.failed)
     guard = build_guard(loaded, before, rows)
