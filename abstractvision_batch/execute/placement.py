@@ -14,7 +14,7 @@ from typing import Any
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.context import RunContext
 
-#: Requests in flight that one actor handles with ease; measured 2026-11, 200 small images a second and core.
+#: Requests in flight of one actor: few enough that reading and storing their images, one core's work, keeps up.
 REQUESTS_PER_ACTOR = 16
 
 
