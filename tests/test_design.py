@@ -29,7 +29,7 @@ LAYERS = (
     ("execute", "report"),
     (
         *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),
-        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes", "integrations"),
+        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes", "row_program", "integrations"),
     ),
     ("cli", "__main__"),
 )

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.backends.weights import Weights
-from abstractvision_batch.errors import GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -35,6 +36,26 @@ ProgressCallback = Callable[[int, int | None], None]
 Cancelled = Callable[[], bool]
 #: One request's outcome in a batch: an asset, the views of a multi_view_image request, or why it failed.
 BatchItem = GeneratedAsset | list[GeneratedAsset] | GenerationError
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRow:
+    """A request that was generated, with what a program needs to do it again."""
+
+    request_id: str
+    request: VisionRequest
+    """Without the bytes of its images."""
+    image: str | None
+    """Path or URL of the input image."""
+    mask: str | None
+    width: int
+    """Of what was generated, in pixels."""
+    height: int
+    frames: int
+    content_type: str
+    pixel_sha256: str | None
+    metadata: Mapping[str, Any]
+    """As the backend wrote it."""
 
 
 class VisionBackend(ABC):
@@ -154,6 +175,14 @@ class VisionBackend(ABC):
         None where requests share no forward pass, so that nothing of a batch can reach its neighbours.
         """
         return None
+
+    def write_program(self, rows: Sequence[ProgramRow], slot: int) -> str:
+        """A Python program that generates `rows[slot]` as this batch did, without this package.
+
+        Raises:
+            CapabilityNotSupportedError: there is none for this backend, or for how it is configured.
+        """
+        raise CapabilityNotSupportedError(f"{type(self).__name__}: its requests cannot be written as a program")
 
     def check_ready(self) -> None:  # noqa: B027 - a hook, not a duty
         """Check cheaply, loading nothing, that what the first request needs is there.

@@ -39,6 +39,10 @@ def verify(
         str | None,
         typer.Option("--output", "-o", metavar="PATH", help="Keep what is generated in this folder or URL."),
     ] = None,
+    python: Annotated[
+        bool,
+        typer.Option("--python", help="Generate nothing: print a program without avbatch that generates the --id."),
+    ] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -49,10 +53,17 @@ def verify(
     """
     if sum((sample is not None, everything, bool(ids))) > 1:
         raise typer.BadParameter("one of --sample, --all and --id", param_hint="--sample")
+    if python and len(ids or ()) != 1:
+        raise typer.BadParameter("needs one --id", param_hint="--python")
+    from abstractvision_batch.row_program import write_program
+    from abstractvision_batch.run import open_run
     from abstractvision_batch.verify import DEFAULT_SAMPLE
     from abstractvision_batch.verify import verify as verify_rows
 
     folder, options = locate_run(path, [], [])
+    if python and ids:
+        print_lines(write_program(open_run(folder, options), ids[0]).rstrip())
+        return
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         report = verify_rows(
             folder,

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgramRow, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     HuggingFaceDiffusersBackendConfig,
     LoraAdapter,
@@ -162,6 +162,12 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
     def batch_tolerance_db(self) -> float | None:
         """By dtype; far below what rounding costs, far above what another picture has."""
         return _BATCH_TOLERANCE_DB.get(str(self.environment()["dtype"]), _LEAST_TOLERANCE_DB)
+
+    def write_program(self, rows: Sequence[ProgramRow], slot: int) -> str:
+        """As Diffusers alone would do it."""
+        from abstractvision_batch.backends.huggingface_diffusers.python_program import write_program
+
+        return write_program(self.config, rows, slot)
 
     def environment(self) -> dict[str, Any]:
         """Describe device, dtype, threads, switches and versions: the pixels depend on each."""

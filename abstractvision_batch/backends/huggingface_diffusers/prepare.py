@@ -100,8 +100,8 @@ def prepare_request(
     accepted = inspect.signature(type(pipeline).__call__).parameters
     name = type(pipeline).__name__
     extra = dict(request.extra)
-    shared, notes = _sampling(request, accepted, name, config.rename)
-    own_loras = _request_loras(extra)
+    shared, notes = sampling_arguments(request, accepted, name, config.rename)
+    own_loras = request_loras(extra)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
     _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(config.rename.values()), name)
     shared |= extra
@@ -153,7 +153,7 @@ def size_multiple(pipeline: Any) -> int:
     return int(factor) * (patch if isinstance(patch, int) else 1)
 
 
-def _sampling(
+def sampling_arguments(
     request: PipelineRequest, accepted: Mapping[str, inspect.Parameter], name: str, rename: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Translate steps, guidance and strength; the notes say what is used, defaults of the pipeline included."""
@@ -245,7 +245,7 @@ def _check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
             raise GenerationError(f"extra.{key}: {value} is not a finite number")
 
 
-def _request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
+def request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
     """Take the adapters of one request out of its `extra`; None if it says nothing of them."""
     found = [key for key in _LORA_KEYS if key in extra]
     if not found:

@@ -1,0 +1,175 @@
+"""A batch as a Python program that needs PyTorch and Diffusers alone: what this backend does, written out.
+
+For a person who wants to see, change or believe what was run. Not covered: what no few lines express (quantisation,
+compiled or exchanged components), multi_view_image.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pprint import pformat
+from typing import Any
+
+from abstractvision_batch.backends.base_backend import ProgramRow
+from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class
+from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
+from abstractvision_batch.backends.huggingface_diffusers.prepare import request_loras, sampling_arguments
+from abstractvision_batch.errors import CapabilityNotSupportedError
+from abstractvision_batch.types import MultiAngleRequest
+
+#: Options of the backend that a short program cannot say, and the values of them that need no saying.
+_UNSAYABLE: dict[str, object] = {
+    "components": {}, "quantization": "none", "torch_compile": "none", "attention_backend": None, "rapid_aio_repo": None
+}  # fmt: skip
+_OFFLOADS = {"model": "model_cpu_offload", "sequential": "sequential_cpu_offload"}
+
+
+def write_program(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[ProgramRow], slot: int) -> str:
+    """The program for `rows[slot]`, run in one forward pass with its neighbours as it was.
+
+    Raises:
+        CapabilityNotSupportedError: an option of the backend, or the task, cannot be written so.
+        DependencyError: the model or an adapter is not there.
+    """
+    for name, plain in _UNSAYABLE.items():
+        if getattr(config, name) != plain:
+            raise CapabilityNotSupportedError(f"backend.{name}: a short program cannot say it (avbatch verify can)")
+    row = rows[slot]
+    if isinstance(row.request, MultiAngleRequest):
+        raise CapabilityNotSupportedError("multi_view_image: a short program cannot say it (avbatch verify can)")
+    video = str(row.content_type).startswith("video/")
+    lines = [
+        f'"""Request {row.request_id}: slot {slot} of a batch of {len(rows)}."""',
+        "",
+        *(["import hashlib", ""] if not video else []),
+        "import diffusers",
+        "import numpy as np",
+        "import torch",
+        f"from diffusers.utils import {'export_to_video, ' if video else ''}load_image",
+        "from PIL import Image",
+        "",
+        f"torch.set_num_threads({config.threads})  # the number changes pixels by a level",
+        *_load_lines(config, row),
+        *_lora_lines(config, row),
+        "",
+        *_call_lines(config, rows),
+        "",
+        *(_video_lines(row, slot) if video else _image_lines(row, slot)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _load_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> Iterator[str]:
+    model, name = find_model(config), row.metadata["pipeline"]
+    dtype = f"torch.{row.metadata['dtype']}"
+    if model.checkpoint is None:
+        source = repr(str(model.folder)) if model.revision is None else f"{model.name!r}, revision={model.revision!r}"
+        inside = "" if model.revision is None or config.subfolder is None else f", subfolder={config.subfolder!r}"
+        variant = "" if config.variant is None else f", variant={config.variant!r}"
+        yield f"pipeline = diffusers.{name}.from_pretrained({source}{inside}{variant}, torch_dtype={dtype})"
+    elif has_decoder(model.checkpoint):
+        place = f"{str(model.checkpoint)!r}, config={str(model.folder)!r}"
+        yield f"pipeline = diffusers.{name}.from_single_file({place}, torch_dtype={dtype})"
+    else:
+        raise CapabilityNotSupportedError(
+            "backend.model_path: a checkpoint of the denoiser alone is more than a short program says"
+        )
+    if config.scheduler is not None:
+        yield f"pipeline.scheduler = diffusers.{config.scheduler}.from_config(pipeline.scheduler.config)"
+    device = repr(str(row.metadata["device"]))
+    if config.offload == "none":
+        yield f"pipeline.to({device})"
+    else:
+        yield f"pipeline.enable_{_OFFLOADS[config.offload]}(device={device})"
+    if config.attention_slicing:
+        yield "pipeline.enable_attention_slicing()"
+    if config.vae_slicing:
+        yield "pipeline.vae.enable_slicing()"
+    if config.vae_tiling:
+        yield "pipeline.vae.enable_tiling()"
+
+
+def _lora_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> Iterator[str]:
+    own = request_loras(dict(row.request.extra))
+    adapters: tuple[LoraAdapter, ...] = config.loras if own is None else own
+    for number, adapter in enumerate(adapters):
+        folder, weight_name = find_lora(adapter, config)
+        yield (
+            f"pipeline.load_lora_weights({str(folder)!r}, weight_name={weight_name!r}, adapter_name='lora_{number}')"
+        )
+    if adapters:
+        names = [f"lora_{number}" for number in range(len(adapters))]
+        yield f"pipeline.set_adapters({names!r}, adapter_weights={[adapter.scale for adapter in adapters]!r})"
+
+
+def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[ProgramRow]) -> Iterator[str]:
+    first = rows[0]
+    name = str(first.metadata["pipeline"])
+    accepted = inspect.signature(get_pipeline_class(name).__call__).parameters
+    arguments = _shared_arguments(config, first, accepted, name)
+    size = f"({first.width}, {first.height})"
+    yield f"seeds = {_listed([row.metadata['seed'] for row in rows])}"
+    if "prompt" in accepted:
+        yield f"prompts = {_listed([row.request.prompt or '' for row in rows])}"
+        arguments["prompt"] = "prompts"
+    negatives = [row.request.negative_prompt for row in rows]
+    if negatives[0] is None and "true_cfg_scale" in arguments:
+        negatives = [" " for _ in rows]
+    if negatives[0] is not None:
+        yield f"negative_prompts = {_listed(negatives)}"
+        arguments["negative_prompt"] = "negative_prompts"
+    if first.image is not None:
+        yield f"images = [load_image(path).convert('RGB') for path in {_listed([row.image for row in rows])}]"
+        yield f"images = [image.resize({size}, Image.Resampling.LANCZOS) for image in images]"
+        arguments[config.rename.get("image", "image")] = "images"
+    if first.mask is not None:
+        yield f"masks = [load_image(path).convert('L') for path in {_listed([row.mask for row in rows])}]"
+        yield f"masks = [mask.resize({size}, Image.Resampling.BILINEAR) for mask in masks]"
+        arguments[config.rename.get("mask", "mask_image")] = "masks"
+    arguments["generator"] = "[torch.Generator('cpu').manual_seed(seed) for seed in seeds]"
+    arguments["output_type"] = "'np'"
+    yield "result = pipeline("
+    for key, value in arguments.items():
+        yield f"    {key}={value},"
+    yield ")"
+
+
+def _shared_arguments(
+    config: HuggingFaceDiffusersBackendConfig, row: ProgramRow, accepted: Mapping[str, Any], name: str
+) -> dict[str, str]:
+    """What all requests of the batch have in common, as source text."""
+    shared, _ = sampling_arguments(row.request, accepted, name, config.rename)  # type: ignore[arg-type]
+    extra = dict(row.request.extra)
+    request_loras(extra)
+    shared |= extra
+    for side, value in (("width", row.width), ("height", row.height)):
+        if side in accepted:
+            shared[side] = value
+    frames, fps = row.metadata.get("num_frames", row.frames), row.metadata.get("fps")
+    if fps is not None:
+        shared |= {key: value for key, value in (("num_frames", frames), ("fps", fps)) if key in accepted}
+    return {key: repr(value) for key, value in shared.items()}
+
+
+def _image_lines(row: ProgramRow, slot: int) -> Iterator[str]:
+    yield f"pixels = (result.images[{slot}] * 255).round().astype(np.uint8)"
+    yield "image = Image.fromarray(pixels)"
+    if row.mask is not None:
+        yield f"image = Image.composite(image, images[{slot}], masks[{slot}])  # what the mask keeps is the input's"
+    yield f"image.save({f'{row.request_id}.png'!r})"
+    yield "digest = hashlib.sha256(f'RGB {image.width}x{image.height}\\n'.encode() + image.tobytes()).hexdigest()"
+    yield f"print('the same pixels' if digest == {row.pixel_sha256!r} else f'other pixels: {{digest}}')"
+
+
+def _video_lines(row: ProgramRow, slot: int) -> Iterator[str]:
+    path = f"{row.request_id}.mp4"
+    yield f"export_to_video(list(result.frames[{slot}]), {path!r}, fps={row.metadata['fps']})"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """A list in source text, one value a line where there are several."""
+    text = json.dumps(values, ensure_ascii=False) if all(isinstance(value, str) for value in values) else None
+    return text if text is not None and len(text) < 80 else pformat(list(values), width=110)

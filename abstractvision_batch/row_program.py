@@ -1,0 +1,64 @@
+"""A row of a run as a Python program without this package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.compute as pc
+
+from abstractvision_batch.backends.base_backend import ProgramRow
+from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.manifest import iter_rows, list_parts, read_shard_rows
+from abstractvision_batch.execute.requests import build_request
+from abstractvision_batch.recorded_run import load_recorded
+from abstractvision_batch.run import Run
+
+Row = Mapping[str, Any]
+
+
+def write_program(run: Run, request_id: str) -> str:
+    """A program that generates a row's picture as its batch did, and says whether the pixels are the same.
+
+    Raises:
+        SpecError: the run has no such row, or it failed.
+        CapabilityNotSupportedError: the backend, or how it was configured, cannot be written so.
+        DependencyError: the model is not there.
+    """
+    shard = _find_shard(run, request_id)
+    rows = read_shard_rows(run.store, shard, list_parts(run.store)[shard])
+    (wanted,) = rows.filter(pc.field("request_id") == request_id).to_pylist()
+    if wanted["status"] != "ok":
+        raise SpecError(f"{request_id}: it failed ({wanted['error_kind']}): there is nothing to generate again")
+    batch = rows.filter(pc.field("batch_id") == wanted["batch_id"]).sort_by("batch_slot").to_pylist()
+    loaded = load_recorded(run.path, run.record, verb="a program")
+    with create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model) as backend:
+        return backend.write_program([_program_row(row, wanted) for row in batch], wanted["batch_slot"])
+
+
+def _find_shard(run: Run, request_id: str) -> int:
+    for table in iter_rows(run.store, ["request_id", "shard"]):
+        found = table.filter(pc.field("request_id") == request_id)
+        if found.num_rows:
+            return int(found["shard"][0].as_py())
+    raise SpecError(f"{run.path}: no row has the id {request_id} (the manifest's column request_id has them)")
+
+
+def _program_row(row: Row, wanted: Row) -> ProgramRow:
+    """A neighbour that failed has no metadata; what its pass shared is the wanted row's."""
+    own = json.loads(row["metadata_json"] or "{}")
+    shared = json.loads(wanted["metadata_json"] or "{}")
+    return ProgramRow(
+        request_id=row["request_id"],
+        request=build_request(row, lambda url: b""),  # the program reads the images itself
+        image=row["input_image"],
+        mask=row["mask_image"],
+        width=wanted["media_width"],
+        height=wanted["media_height"],
+        frames=wanted["media_frames"],
+        content_type=wanted["content_type"],
+        pixel_sha256=row["pixel_sha256"],
+        metadata={**shared, "seed": row["seed"], **own},
+    )
