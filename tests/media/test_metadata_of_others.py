@@ -215,6 +215,20 @@ def test_a_videos_packets_stay_byte_for_byte_wherever_its_index_is(tmp_path: Pat
     assert embed_generation(embedded.data, OURS).data == embedded.data
 
 
+@pytest.mark.parametrize("flags", ["", "faststart"])
+@pytest.mark.parametrize("absent", [b"udta", b"meta", b"ilst"])
+def test_what_a_video_lacks_around_its_tags_is_made(tmp_path: Path, flags: str, absent: bytes) -> None:
+    data = remuxed(tmp_path, flags, title="theirs").replace(absent, b"free")
+
+    embedded = embed_generation(data, OURS)
+
+    assert embedded.left_out == ()
+    assert packets(embedded.data) == packets(data)
+    with av.open(io.BytesIO(embedded.data)) as container:
+        assert (container.metadata["title"], container.metadata["description"]) == ("ours", "ours")
+    assert read_parameters(embedded.data)["seed"] == 7
+
+
 def test_a_fragmented_video_is_left_alone(tmp_path: Path) -> None:
     data = remuxed(tmp_path, "frag_keyframe+empty_moov")
 

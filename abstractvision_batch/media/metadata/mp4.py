@@ -37,8 +37,7 @@ class _Box:
 def is_signed(data: bytes) -> bool:
     """Whether a C2PA manifest vouches for these very bytes."""
     top = _boxes(data, 0, len(data))
-    signed = any(box.kind == b"uuid" and data[box.body :].startswith(_C2PA) for box in top)
-    return signed or points_to_manifest(_xmp(data, top) or b"")
+    return _extension(data, top, _C2PA) is not None or points_to_manifest(_extension(data, top, _XMP) or b"")
 
 
 def insert(data: bytes, payload: Payload) -> tuple[bytes, tuple[str, ...]]:
@@ -52,7 +51,7 @@ def insert(data: bytes, payload: Payload) -> tuple[bytes, tuple[str, ...]]:
     texts = {_TITLE: payload.title, _COMMENT: payload.infotext, _DESCRIPTION: payload.prompt}
     tags = b"".join(_tag(name, text) for name, text in texts.items() if text and name not in there)
     xmp = b""
-    if _xmp(data, top) is None:
+    if _extension(data, top, _XMP) is None:
         xmp = _box(b"uuid", _XMP + payload.xmp(json=True))
     else:
         left_out.append("XMP")
@@ -62,17 +61,17 @@ def insert(data: bytes, payload: Payload) -> tuple[bytes, tuple[str, ...]]:
 def extract(data: bytes) -> Found:
     """What the file says."""
     top = _boxes(data, 0, len(data))
-    index, xmp = _find(top, b"moov"), _xmp(data, top)
+    index, xmp = _find(top, b"moov"), _extension(data, top, _XMP)
     comment = None if index is None else _tags(data, index).get(_COMMENT)
     source_type, own = (None, None) if xmp is None else read_packet(xmp)
     return Found(comment, own, source_type)
 
 
-def _boxes(data: bytes, start: int, end: int) -> list[_Box]:
+def _boxes(data: bytes | bytearray, start: int, end: int) -> list[_Box]:
     return list(_read_boxes(data, start, end))
 
 
-def _read_boxes(data: bytes, start: int, end: int) -> Iterator[_Box]:
+def _read_boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[_Box]:
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
@@ -134,7 +133,7 @@ def _with_tags(data: bytes, index: _Box, tags: bytes) -> bytes:
 
 def _shift_offsets(data: bytearray, outer: _Box, place: int, by: int) -> None:
     """Add to each offset of a chunk of media data that lies beyond `place`."""
-    for box in _boxes(bytes(data[: outer.end]), outer.body, outer.end):
+    for box in _boxes(data, outer.body, outer.end):
         if box.kind in _TABLES:
             _shift_offsets(data, box, place, by)
         elif box.kind in (b"stco", b"co64"):
@@ -145,12 +144,14 @@ def _shift_offsets(data: bytearray, outer: _Box, place: int, by: int) -> None:
                     struct.pack_into(form, data, at, offset + by)
 
 
-def _xmp(data: bytes, top: list[_Box]) -> bytes | None:
+def _extension(data: bytes, top: list[_Box], uuid: bytes) -> bytes | None:
+    """Of the first box of this extended type, what follows the type."""
+    start = len(uuid)
     return next(
         (
-            data[box.body + len(_XMP) : box.end]
+            data[box.body + start : box.end]
             for box in top
-            if box.kind == b"uuid" and data[box.body :].startswith(_XMP)
+            if box.kind == b"uuid" and data[box.body : box.body + start] == uuid
         ),
         None,
     )
