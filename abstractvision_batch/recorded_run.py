@@ -27,7 +27,8 @@ def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | 
     if not isinstance(run, LoadedSpec):
         return open_run(run, storage_options)
     output = run.spec.output
-    return open_run(output.path, storage_options or resolve_options(output.storage_options, "output.storage_options"))
+    options = resolve_options(output.storage_options, "output.storage_options", given=storage_options)
+    return open_run(output.path, options)
 
 
 def load_recorded(

@@ -56,7 +56,7 @@ def retry(
         run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
         where: A condition of SQL that failed rows must meet to be run again: ``error_class = 'transient'``.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
-        storage_options: fsspec options of the run's store; by default those of its spec.
+        storage_options: fsspec options of the run's store, over those of its spec.
         on_progress: Called with the counts whenever they change.
 
     Raises:
@@ -80,7 +80,7 @@ def retry(
         check_weights(loaded, opened.store)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
-        context = build_context(loaded, opened.store, opened.plan, again)
+        context = build_context(loaded, opened.store, opened.plan, again, storage_options)
         limit = FailureLimit(loaded.spec.execution.max_failed, sum(chosen.values()))
         ending = run_on_executor(context, list(chosen), tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):

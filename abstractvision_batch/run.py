@@ -160,8 +160,14 @@ def build_guard(loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int]) 
     return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows)
 
 
-def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Retry | None = None) -> RunContext:
-    """What workers are told."""
+def build_context(
+    loaded: LoadedSpec,
+    store: Store,
+    plan: PlanSummary,
+    retry: Retry | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> RunContext:
+    """What workers are told; `storage_options` of the store go over those of the spec."""
     backend = loaded.backend
     if isinstance(backend, OpenAIBackendSpec) and loaded.spec.execution.budget.counts:
         backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
@@ -171,7 +177,9 @@ def build_context(loaded: LoadedSpec, store: Store, plan: PlanSummary, retry: Re
         backend=backend,
         card=loaded.card,
         plan=plan,
-        store_options=resolve_options(loaded.spec.output.storage_options, "output.storage_options"),
+        store_options=resolve_options(
+            loaded.spec.output.storage_options, "output.storage_options", given=storage_options
+        ),
         prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
         retry=retry,
     )

@@ -22,10 +22,10 @@ NAME = PACKAGE.name
 #: Lowest first; a module imports from its own row and lower ones. The longest matching prefix decides.
 LAYERS = (
     ("errors",),
-    ("types", "artifacts", "media", "parquet"),
+    ("types", "artifacts", "media", "parquet", "storage"),
     ("spec", "registry", "model_capabilities"),
     ("plan",),
-    ("backends", "storage", "vision_manager"),
+    ("backends", "vision_manager"),
     ("execute", "report"),
     (
         *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),

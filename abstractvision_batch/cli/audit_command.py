@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_size, one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
 
@@ -35,12 +35,13 @@ def audit(
     ] = 3600.0,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that a run is whole: planned requests, rows, files and their hashes. Exits with 1 if it is not."""
     from abstractvision_batch.audit import audit as audit_run
 
-    folder, options = locate_run(path, overrides or [], registry or [])
+    folder, options = locate_run(path, overrides, registry, storage_options)
     report = audit_run(folder, options, fast=fast, repair=repair, grace_s=grace_s)
     if as_json:
         print_json({"ok": report.exit_code == 0, **report.to_json()})

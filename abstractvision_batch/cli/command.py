@@ -28,6 +28,14 @@ RegistryOption = Annotated[
     list[str] | None,
     typer.Option("--registry", metavar="PATH", help="File or folder with more model cards; repeatable."),
 ]
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="Option of the run's store, as endpoint_url=http://127.0.0.1:9000 or secret=env:NAME; repeatable.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption
+from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
 
@@ -32,6 +32,7 @@ def diff(
     measured: Annotated[
         int, typer.Option("--measure", min=0, metavar="N", help="Pairs of unequal pixels to decode and measure.")
     ] = 1000,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
@@ -39,7 +40,7 @@ def diff(
     from abstractvision_batch.diff_html import write_page
     from abstractvision_batch.run import open_run
 
-    one, other = (open_run(*locate_run(path, [], [])) for path in (there, here))
+    one, other = (open_run(*locate_run(path, None, None, storage_options)) for path in (there, here))
     report = compare_runs(one, other, measured=measured)
     if html is not None:
         write_page(report, one, other, html, pairs=pairs)

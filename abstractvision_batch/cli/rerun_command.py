@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.run_command import summarise_run
@@ -27,6 +27,7 @@ def rerun(
         bool, typer.Option("--accept-weights", help="Run with other weights than the run had, which is refused else.")
     ] = False,
     overrides: SetOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -37,7 +38,7 @@ def rerun(
     from abstractvision_batch.rerun import rerun as execute_again
     from abstractvision_batch.run import open_run
 
-    folder, options = locate_run(path, [], [])
+    folder, options = locate_run(path, None, None, storage_options)
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = execute_again(
             folder,

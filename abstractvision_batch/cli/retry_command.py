@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
-from abstractvision_batch.cli.status_command import RunArgument
+from abstractvision_batch.cli.status_command import RunArgument, is_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,18 +32,23 @@ def retry(
     ] = None,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run failed rows of a run again, and no other. --set takes fields that change no pixel."""
     from abstractvision_batch.retry import retry as retry_rows
     from abstractvision_batch.spec.load import load_spec
+    from abstractvision_batch.spec.storage_options import parse_storage_options
 
+    options = parse_storage_options(storage_options or ())
     run: str | LoadedSpec = path
-    if path.endswith((".yaml", ".yml")) and Path(path).is_file():
+    if is_spec(path):
         run = load_spec(path, overrides=overrides or (), registry_paths=registry or ())
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
-        result = retry_rows(run, where=where, overrides=overrides or (), on_progress=on_progress)
+        result = retry_rows(
+            run, where=where, overrides=overrides or (), storage_options=options, on_progress=on_progress
+        )
     if as_json:
         print_json({"ok": result.exit_code == 0, **result.to_json()})
     elif not quiet:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
 from abstractvision_batch.cli.run_command import describe_failures
 
@@ -23,6 +23,7 @@ def status(
     path: RunArgument,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
@@ -30,7 +31,7 @@ def status(
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.run import open_run
 
-    folder, options = locate_run(path, overrides or [], registry or [])
+    folder, options = locate_run(path, overrides, registry, storage_options)
     run = open_run(folder, options)
     outcomes = read_outcomes(run.store)
     shards_done = run.plan.shards - len(run.missing_shards())
@@ -73,14 +74,24 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
     )
 
 
-def locate_run(path: str, overrides: list[str], registry: list[str]) -> tuple[str, dict[str, Any]]:
-    """The run's folder or URL, and the options of its storage."""
-    if not (path.endswith((".yaml", ".yml")) and Path(path).is_file()):
+def locate_run(
+    path: str, overrides: list[str] | None, registry: list[str] | None, given: list[str] | None
+) -> tuple[str, dict[str, Any]]:
+    """The run's folder or URL, and the options of its storage: a spec's, and over them the `given`."""
+    from abstractvision_batch.spec.storage_options import parse_storage_options
+
+    options = parse_storage_options(given or ())
+    if not is_spec(path):
         if overrides:
             raise typer.BadParameter("overrides a spec, and PATH is a run", param_hint="--set")
-        return path, {}
+        return path, options
     from abstractvision_batch.spec.env import resolve_options
     from abstractvision_batch.spec.load import load_spec
 
-    output = load_spec(path, overrides=overrides, registry_paths=registry).spec.output
-    return output.path, resolve_options(output.storage_options, "output.storage_options")
+    output = load_spec(path, overrides=overrides or (), registry_paths=registry or ()).spec.output
+    return output.path, resolve_options(output.storage_options, "output.storage_options", given=options)
+
+
+def is_spec(path: str) -> bool:
+    """Whether PATH is the spec that wrote a run, not the run."""
+    return path.endswith((".yaml", ".yml")) and Path(path).is_file()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
@@ -44,6 +44,7 @@ def verify(
         typer.Option("--python", help="Generate nothing: print a program without avbatch that generates the --id."),
     ] = False,
     overrides: SetOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -60,7 +61,7 @@ def verify(
     from abstractvision_batch.verify import DEFAULT_SAMPLE
     from abstractvision_batch.verify import verify as verify_rows
 
-    folder, options = locate_run(path, [], [])
+    folder, options = locate_run(path, None, None, storage_options)
     if python and ids:
         print_lines(write_program(open_run(folder, options), ids[0]).rstrip())
         return

@@ -7,11 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import fsspec
-
 from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
 from abstractvision_batch.storage.failures import Failure, classify, explain
-from abstractvision_batch.storage.retries import Retries
+from abstractvision_batch.storage.urls import WEB, read_url
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
@@ -22,8 +20,6 @@ from abstractvision_batch.types import (
 )
 
 LoadBytes = Callable[[str], bytes]
-#: Each image's own host, which may never come back; a store is one for all, and without it no row can be done.
-WEB = ("http://", "https://")
 
 
 def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionRequest:
@@ -81,12 +77,12 @@ class InputImages:
             if url in self._cache:
                 return self._cache[url]
         try:
-            data = Retries().call(lambda: self._read(url), what=url)
+            data = read_url(url, self._options)
         except Exception as exc:
             match classify(exc):
                 case None:
                     raise
-                case Failure.TRANSIENT if url.startswith(WEB):
+                case Failure.TRANSIENT if url.startswith(WEB):  # a host of its own, which may never come back
                     raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
                 case Failure.TRANSIENT:  # the store is down, not the row wrong
                     raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
@@ -96,8 +92,3 @@ class InputImages:
             while len(self._cache) > self._keep:
                 del self._cache[next(iter(self._cache))]
         return data
-
-    def _read(self, url: str) -> bytes:
-        with fsspec.open(url, "rb", **self._options) as stream:
-            data: bytes = stream.read()
-            return data

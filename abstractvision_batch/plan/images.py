@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
 from PIL import ExifTags, Image
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.plan.sources import is_remote
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.urls import open_url
 
 _REMEMBERED_IMAGES = 65_536
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -47,10 +48,7 @@ class ImageProber:
         """
         url = self._locate(folder, name)
         try:
-            if is_remote(url):
-                with fsspec.open(url, "rb", **self._options) as stream:
-                    return self._measure(url, name, stream)
-            with Path(url).open("rb") as stream:
+            with open_url(url, self._options) if is_remote(url) else Path(url).open("rb") as stream:
                 return self._measure(url, name, stream)
         except FileNotFoundError:
             raise ValueError(f"{name}: no such file (looked for {url})") from None
@@ -59,7 +57,7 @@ class ImageProber:
             raise ValueError(f"{name}: {what}") from None
         except ImportError as error:
             raise ValueError(f"{name}: no driver for this URL: {error}") from None
-        except ValueError:
+        except (ValueError, StorageError):
             raise
         except Exception as error:
             # Each fsspec driver has an error tree of its own, not all of it under OSError.
@@ -70,7 +68,7 @@ class ImageProber:
         if is_remote(name):
             return name
         if is_remote(folder):
-            return name if name.startswith("/") else f"{folder}/{name}"
+            return name if name.startswith("/") else _join(folder, name)
         return str((Path(folder) / Path(name).expanduser()).absolute())
 
     @staticmethod
@@ -81,6 +79,17 @@ class ImageProber:
                 width, height = _upright_size(image)
         size = stream.seek(0, io.SEEK_END)
         return InputImage(url, width, height, f"{name}|{size}")
+
+
+def _join(folder: str, name: str) -> str:
+    """A relative name in a remote folder; a store knows no ``..`` and would look for an object of that name."""
+    if not {".", ".."} & set(name.split("/")):
+        return f"{folder}/{name}"
+    protocol, _, path = folder.partition("://")
+    joined = posixpath.normpath(f"{path}/{name}")
+    if joined.split("/")[0] != path.split("/")[0]:
+        raise ValueError(f"{name}: leads out of {protocol}://{path.split('/')[0]} (write a whole URL)")
+    return f"{protocol}://{joined}"
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

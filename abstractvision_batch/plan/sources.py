@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError, StorageError
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.retries import Retries
+from abstractvision_batch.storage.urls import open_filesystem
 
 _Result = TypeVar("_Result")
 
@@ -128,7 +128,7 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
 
 def _list_remote(loaded: LoadedSpec, source: str) -> tuple[Any, list[str]]:
     options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
-    filesystem, path = _at_the_edge(loaded, source, lambda: fsspec.core.url_to_fs(source, **options))
+    filesystem, path = _at_the_edge(loaded, source, lambda: open_filesystem(source, options))
     if not _is_glob(source):
         if _at_the_edge(loaded, source, lambda: filesystem.isdir(path)):
             raise SpecError(f"{_place(loaded)}: {source} is a folder (name a file, or a glob such as {source}/*.txt)")
@@ -141,11 +141,11 @@ def _list_remote(loaded: LoadedSpec, source: str) -> tuple[Any, list[str]]:
 
 
 def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) -> _Result:
-    """Run `call` and translate whatever a driver raises: each has an error tree of its own, not all under OSError."""
+    """Run `call`, again where that may help, and translate what a driver raises: they do not all use OSError."""
     place = _place(loaded)
     protocol = shown.partition("://")[0]
     try:
-        return call()
+        return Retries().call(call, what=shown)
     except FileNotFoundError as error:
         raise SpecError(f"{place}: {shown}: no such file") from error
     except ImportError as error:

@@ -194,12 +194,17 @@ def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
         yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"
 
 
+def is_plain_secret(name: str, value: object) -> bool:
+    """Whether an option of a store holds a secret itself, not the name of a variable that does."""
+    if not isinstance(value, str) or value in _TOKEN_METHODS or value.endswith(".json"):
+        return False
+    return _SECRET_OPTION.search(name.lower()) is not None
+
+
 def _find_plain_secrets(spec: JobSpec) -> Iterator[Problem]:
     for part, options in (("prompts", spec.prompts.storage_options), ("output", spec.output.storage_options)):
         for name, value in options.items():
-            if not isinstance(value, str) or value in _TOKEN_METHODS or value.endswith(".json"):
-                continue
-            if _SECRET_OPTION.search(name.lower()):
+            if is_plain_secret(name, value):
                 yield (part, "storage_options", name), "a secret stands in the spec (write {env: NAME})"
     if isinstance(spec.backend, OpenAIBackendSpec):
         for name, value in spec.backend.headers.items():

@@ -73,23 +73,29 @@ def resolve_secret(secret: FromEnv, field: str) -> str:
 
 
 def resolve_options(
-    options: Mapping[str, str | int | bool | float | FromEnv], field: str = "storage_options"
+    options: Mapping[str, str | int | bool | float | FromEnv],
+    field: str = "storage_options",
+    *,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Options of fsspec with their secrets looked up; never log or store the result.
+    """Options of fsspec with their secrets looked up, and over them those `given`; never log or store the result.
 
     Raises:
         SpecError: a variable is not set; all of them are named.
     """
     resolved: dict[str, Any] = {}
     problems: list[str] = []
+    given = given or {}
     for name, value in options.items():
+        if name in given:
+            continue
         try:
             resolved[name] = resolve_secret(value, f"{field}.{name}") if isinstance(value, FromEnv) else value
         except SpecError as error:
             problems.extend(error.problems)
     if problems:
         raise SpecError("\n".join(problems), problems=tuple(problems))
-    return resolved
+    return {**resolved, **given}
 
 
 def _replace(text: str, environ: Mapping[str, str], path: FieldPath, problems: list[tuple[FieldPath, str]]) -> str:

@@ -166,11 +166,12 @@ def _by_code(error: BaseException) -> Failure | None:
 def _by_status(error: BaseException) -> Failure | None:
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    candidates = [metadata.get("HTTPStatusCode")]
-    candidates += [getattr(error, name, None) for name in ("status_code", "status", "code")]
-    for status in candidates:
-        if str(status).isdigit() and int(str(status)) in STATUSES:
-            return STATUSES[int(str(status))]
+    if metadata.get("HTTPStatusCode") in STATUSES:
+        return STATUSES[metadata["HTTPStatusCode"]]
+    for name in ("status_code", "status", "code"):
+        status = str(getattr(error, name, None))
+        if status.isdigit() and int(status) in STATUSES:
+            return STATUSES[int(status)]
     # gcsfs: OSError("Forbidden: <url>\n<message>").
     return Failure.DENIED if isinstance(error, OSError) and str(error).startswith("Forbidden: ") else None
 

@@ -14,16 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
-from abstractvision_batch.storage.client_options import client_options
 from abstractvision_batch.storage.failures import classify, explain
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.stored_file import StoredFile
+from abstractvision_batch.storage.urls import open_filesystem
 
 #: Protocol → (module that must be importable, extra of this package that installs it).
 DRIVERS = {
@@ -112,7 +111,7 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
             f'{url}: {protocol}:// needs {module} (run: pip install "abstractvision_batch[{extra}]")'
         )
     try:
-        filesystem, root = fsspec.core.url_to_fs(url, **client_options(protocol, options or {}))
+        filesystem, root = open_filesystem(url, options or {})
     except Exception as exc:
         # Drivers connect lazily, but look for credentials and check their options here.
         if not isinstance(exc, ImportError | TypeError) and classify(exc) is None:
@@ -120,6 +119,4 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         raise StorageError(f"{url}: cannot be opened: {explain(exc, writing=False)}") from exc
     if isinstance(filesystem, LocalFileSystem):
         return LocalStore(Path(root))
-    if module == "s3fs":
-        filesystem.retries = 1  # s3fs's own, over botocore's; see client_options
     return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"), retries=retries)

@@ -176,7 +176,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_name(planner: Planner) -> N
         ("garbage.txt", bytes(range(256)) * 4, "garbage.txt:1: a NUL byte"),
         ("garbage.parquet", b"not parquet at all", "garbage.parquet: not a Parquet file"),
         ("garbage.txt.gz", b"not gzip", "garbage.txt.gz: the gzip file cannot be read"),
-        ("cut.txt.gz", gzip.compress(b"a fox\n" * 99)[:-9], "cut.txt.gz: the gzip file cannot be read"),
+        ("cut.txt.gz", gzip.compress(b"a fox\n" * 99, mtime=0)[:-9], "cut.txt.gz: the gzip file cannot be read"),
         ("ragged.csv", b"prompt,n\na,1\nb\nc,1,2\n", "ragged.csv:3: 1 fields where the header has 2"),
         ("open.csv", b'prompt,n\na,1\n"b,1\nc,1\n', "open.csv:3: unexpected end of data"),
         ("unquoted.csv", b'prompt,n\n"a" fox,1\n', "unquoted.csv:2: "),

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,52 +10,15 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.store import Store, open_store
 from tests.emulators import StoreServer
-
-THROTTLED = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
-
-
-@dataclass
-class FaultyS3:
-    """Moto behind a door: what stands in `faults` happens to the next requests of its method, in order."""
-
-    app: Callable[..., Iterable[bytes]]
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        self.requests.append(method)
-        fault = next((fault for fault in self.faults if fault[0] == method), None)
-        if fault is None:
-            return self.app(environ, start_response)
-        self.faults.remove(fault)
-        match fault[1]:
-            case "throttle":
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                start_response("503 Slow Down", [("Content-Type", "application/xml")])
-                return [THROTTLED]
-            case "done, then hang up":
-                list(self.app(environ, lambda *answer: None))
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        start_response("500 Nobody reads this", [])
-        return []
+from tests.storage.faulty_s3 import FaultyS3, running_door
 
 
 @pytest.fixture
 def faulty_s3(s3_server: StoreServer) -> Iterator[tuple[Store, FaultyS3]]:
     """A store of its own, and its server's faults."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    door = FaultyS3(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, door, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}
-    yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_door() as (door, endpoint):
+        options = {"endpoint_url": endpoint}
+        yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
 
 
 @pytest.mark.parametrize("fault", ["throttle", "hang up"])

@@ -1,0 +1,85 @@
+"""Files at URLs that are no part of a run (prompt files, input images), opened with our client options and retries.
+
+Not covered: what may be missing. Drivers' own errors come through where the caller has a word for them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, TypeVar
+
+import fsspec
+
+from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.client_options import client_options
+from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.object_reader import open_object
+from abstractvision_batch.storage.retries import Retries
+
+T = TypeVar("T")
+
+#: Their servers need not know ranges, nor sizes.
+WEB = ("http://", "https://")
+
+
+def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL, and the URL's path as it spells it; raises what the driver raises.
+
+    Args:
+        url: Any fsspec URL. The options of a chain (``zip://a.png::s3://…``) are the caller's alone.
+        options: fsspec options with secrets resolved.
+    """
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    chosen = dict(options) if "::" in url else client_options(protocol, options)
+    filesystem, path = fsspec.core.url_to_fs(url, **chosen)
+    if protocol in ("s3", "s3a") and "::" not in url:
+        filesystem.retries = 1  # s3fs's own, over botocore's; see client_options
+    return filesystem, path
+
+
+def read_url(url: str, options: Mapping[str, Any]) -> bytes:
+    """The whole file, tried again where that may help; raises what the driver raises."""
+    return Retries().call(lambda: _read(url, options), what=url)
+
+
+def open_url(url: str, options: Mapping[str, Any]) -> BinaryIO:
+    """A seekable stream that reads only the parts it is asked for, from the web all of it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the store refuses it.
+        StorageError: the store fails, here or while the stream is read.
+        ImportError, ValueError: there is no such driver.
+    """
+    if url.startswith(WEB):
+        return io.BytesIO(_at_the_edge(url, lambda: _read(url, options)))
+    filesystem, path = open_filesystem(url, options)
+    size_bytes = int(_at_the_edge(url, lambda: filesystem.info(path))["size"])
+
+    def read_range(start: int, end: int) -> bytes:
+        try:
+            return _at_the_edge(url, lambda: bytes(filesystem.cat_file(path, start=start, end=end)))
+        except OSError as exc:  # whoever reads the stream would take it for a broken file
+            raise StorageError(f"{url}: {exc}") from exc
+
+    return open_object(size_bytes, read_range)
+
+
+def _read(url: str, options: Mapping[str, Any]) -> bytes:
+    filesystem, path = open_filesystem(url, options)
+    return bytes(filesystem.cat_file(path))
+
+
+def _at_the_edge(url: str, action: Callable[[], T]) -> T:
+    try:
+        return Retries().call(action, what=url)
+    except Exception as exc:
+        match classify(exc):
+            case None:
+                raise
+            case Failure.TRANSIENT:
+                raise StorageError(f"{url}: {explain(exc, writing=False)} (running again tries again)") from exc
+            case Failure.MISSING | Failure.NO_BUCKET:
+                raise FileNotFoundError(url) from exc
+        raise OSError(explain(exc, writing=False)) from exc
