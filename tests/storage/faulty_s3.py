@@ -28,7 +28,7 @@ class FaultyS3:
         if method in self.refused:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [DENIED]
+            return [] if method == "HEAD" else [DENIED]
         fault = next((fault for fault in self.faults if fault[0] == method), None)
         if fault is None:
             return self.app(environ, start_response)
@@ -37,7 +37,7 @@ class FaultyS3:
             case "throttle":
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 start_response("503 Slow Down", [("Content-Type", "application/xml")])
-                return [THROTTLED]
+                return [] if method == "HEAD" else [THROTTLED]
             case "done, then hang up":
                 list(self.app(environ, lambda *answer: None))
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
