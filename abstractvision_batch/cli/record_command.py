@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
 
@@ -25,6 +25,7 @@ def record(
     path: RunArgument,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a run recorded: parameters, weights, software, machines."""
@@ -32,7 +33,7 @@ def record(
     from abstractvision_batch.execute.run_weights import read_weights
     from abstractvision_batch.run import open_run
 
-    folder, options = locate_run(path, overrides or [], registry or [])
+    folder, options = locate_run(path, overrides, registry, storage_options)
     run = open_run(folder, options)
     weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
     if as_json:

@@ -75,7 +75,7 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
 
 
 def locate_run(
-    path: str, overrides: list[str] | None, registry: list[str] | None, given: list[str] | None
+    path: str, overrides: list[str] | None, registry: list[str] | None, given: list[str] | None = None
 ) -> tuple[str, dict[str, Any]]:
     """The run's folder or URL, and the options of its storage: a spec's, and over them the `given`."""
     from abstractvision_batch.spec.storage_options import parse_storage_options

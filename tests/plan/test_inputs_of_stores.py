@@ -80,7 +80,9 @@ def test_a_store_that_stays_down_is_a_storage_failure_and_no_broken_image(
 
     for method in ("HEAD", "GET"):
         faulty.faults = [(method, "throttle")] * 9
-        with pytest.raises(StorageError, match=r"a\.png: .*(Slow Down|SlowDown|Reduce your request rate|503)"):
+        with pytest.raises(
+            StorageError, match=r"a\.png: .*(Slow Down|SlowDown|Reduce your request rate|Service Unavailable|503)"
+        ):
             planner.build(rows, prompts={"storage_options": options}, **IMAGES)
     with pytest.raises(StorageError, match=r"a\.png: "):
         InputImages(options)(url)
