@@ -48,6 +48,7 @@ def test_equal_nested_empty_and_long_members_are_found_where_they_lie(
 ) -> None:
     """Row groups end after 3,000 bytes here; members share beginnings, or hold one another."""
     monkeypatch.setattr(parquet_container, "GROUP_BYTES", 3000)
+    monkeypatch.setattr(parquet_container, "WINDOW_BYTES", 131)
     long = os.urandom(2_500_000)
     pictures = [b"x" * 100, b"x" * 100, b"x" * 99 + b"y", b"", long, b"x", long[:1000], b"PAR1", long + long]
 

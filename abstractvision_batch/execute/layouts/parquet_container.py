@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,8 @@ GROUP_ROWS = 100
 GROUP_BYTES = 32 << 20
 #: Bytes of a member by which it is looked for; its hash then decides.
 SEARCHED_BYTES = 64
+#: Between two members lie some headers, or the other columns of a row group.
+WINDOW_BYTES = 1 << 16
 
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES: dict[str, Any] = {"image": {"_type": "Image"}, "images": [{"_type": "Image"}], "video": {"_type": "Video"}}
@@ -82,10 +83,10 @@ class ParquetContainer:
 
     def _find_members(self) -> Iterator[int]:
         """Where each member begins: pyarrow does not say, so they are looked for, one after the other."""
-        with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with self._path.open("rb") as file:
             position = 0
             for head, size, sha256 in self._members:
-                position = _find(data, head, size, sha256, position)
+                position = _find(file, head, size, sha256, position)
                 yield position
                 position += size
 
@@ -111,15 +112,28 @@ def _leaf_names(schema: pa.Schema) -> list[str]:
     return [columns.column(number).path for number in range(len(columns))]
 
 
-def _find(data: mmap.mmap, head: bytes, size: int, sha256: str, start: int) -> int:
+def _find(file: BinaryIO, head: bytes, size: int, sha256: str, start: int) -> int:
     # What the encoding PLAIN writes for a byte array: its length, then the bytes.
     pattern = struct.pack("<I", size) + head
-    while (found := data.find(pattern, start)) >= 0:
-        begin = found + 4
-        if hashlib.sha256(memoryview(data)[begin : begin + size]).hexdigest() == sha256:
-            return begin
-        start = found + 1
+    for found in _occurrences(file, pattern, start):
+        file.seek(found + 4)
+        if hashlib.sha256(file.read(size)).hexdigest() == sha256:
+            return found + 4
     raise StorageError(
         f"a file of {size:,} bytes is not in its Parquet file as it is "
         f"(pyarrow {pa.__version__} writes it in another way: output.layout: files, or another pyarrow)"
     )
+
+
+def _occurrences(file: BinaryIO, pattern: bytes, start: int) -> Iterator[int]:
+    """Where a pattern is from `start` on, looking at a window at a time: a mapped file would count as memory in use."""
+    while True:
+        file.seek(start)
+        window = file.read(WINDOW_BYTES)
+        at = window.find(pattern)
+        while at >= 0:
+            yield start + at
+            at = window.find(pattern, at + 1)
+        if len(window) < WINDOW_BYTES:
+            return
+        start += len(window) - len(pattern) + 1
