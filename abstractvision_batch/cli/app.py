@@ -34,7 +34,7 @@ from abstractvision_batch.cli.verify_command import verify
 EXIT_CODES = """\b
 Exit codes:
   0    every request succeeded
-  1    the run finished and some rows failed, or an audit found something
+  1    rows failed, a limit stopped the run, or audit, verify or diff found something
   2    the spec or the command line is wrong; nothing was started
   3    a dependency, a model or a server is missing
   4    storage or cluster failure; running again resumes
