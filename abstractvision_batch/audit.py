@@ -3,8 +3,8 @@
     plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → Merkle root
 
 Whole means: every planned request has exactly one newest row; every file that a row names is there with its size and
-sha256; there is no other file; `manifest.parquet` is the parts. The root is over request id and sha256 of each request
-in the order of the plan, so two runs with one root have the same files.
+sha256, and every environment; there is no other file; `manifest.parquet` is the parts. The root is over request id and
+sha256 of each request in the order of the plan, so two runs with one root have the same files.
 
 Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
 belongs to nothing, if that is older than a grace, since a retry may be going on; and it merges again. Artifacts of a
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.execute.environment_files import ENVIRONMENTS
+from abstractvision_batch.execute.environment_files import ENVIRONMENTS, environment_name
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
     PART_NAME,
@@ -145,6 +145,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     findings = list(_check_plan_files(store, plan))
     readable = not findings
     artifacts = Artifacts(store)
+    environments: set[str] = set()
     tree, succeeded, failed, files, size_bytes = MerkleTree(), 0, 0, 0, 0
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
         for shard in range(plan.shards):
@@ -157,8 +158,10 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             for request_id in planned or ():
                 tree.add([request_id, *hashes.get(request_id, ())])
             findings += found.findings
+            environments |= found.environments
             succeeded, failed = succeeded + found.succeeded, failed + found.failed
             files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
+    findings += _check_environments(store, environments)
     findings += _find_leftovers(store, plan)
     findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
     if not missing and not any(finding.kind in REDONE for finding in findings):
@@ -213,6 +216,14 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
         if digest.hexdigest() != file.sha256:
             said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
             yield Finding("plan_file", file.name, said)
+
+
+def _check_environments(store: Store, named: Iterable[str]) -> Iterator[Finding]:
+    """Whether what rows say of where they were made is there."""
+    there = set(store.list(ENVIRONMENTS))
+    for name in sorted(map(environment_name, named)):
+        if name.removeprefix(f"{ENVIRONMENTS}/") not in there:
+            yield Finding("missing_environment", name, "is not there: what the rows that name it were made on is lost")
 
 
 def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:

@@ -65,6 +65,17 @@ def test_failed_rows_are_no_findings(make_job: MakeJob, tmp_path: Path) -> None:
     assert (report.findings, report.succeeded, report.failed, report.files) == ((), 16, 4, 16)
 
 
+def test_an_environment_that_rows_name_and_that_is_lost_is_a_finding(job: dict[str, Any], tmp_path: Path) -> None:
+    (environment,) = (tmp_path / "run/environments").iterdir()
+    environment.unlink()
+
+    report = audit(tmp_path / "run", fast=True)
+
+    assert [(finding.kind, finding.name) for finding in report.findings] == [
+        ("missing_environment", f"environments/{environment.name}")
+    ]
+
+
 def test_two_runs_of_the_same_files_have_one_root_and_other_files_another(job: dict[str, Any], tmp_path: Path) -> None:
     other_place = {**job, "output": {"path": f"memory://{uuid.uuid4().hex}/run"}}
     run(other_place)

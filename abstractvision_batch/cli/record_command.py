@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _SHOWN_DIGITS = 12
 #: What of a worker's environment is worth a line, in this order; `--json` has all of it.
 _SHOWN_OF_BACKEND = ("device_name", "device", "dtype")
-_SHOWN_PACKAGES = ("torch", "diffusers", "stable-diffusion-cpp-python", "httpx", "numpy")
 
 
 def record(
@@ -93,9 +92,10 @@ def _describe_environments(environments: Mapping[str, Mapping[str, Any]], rows: 
     ordered = sorted(environments, key=lambda name: (-rows[name], name))
     for name in ordered:
         found = environments[name]
-        backend, packages = found["backend"], found["packages"]
+        backend = found["backend"]
         words = [str(backend[key]) for key in _SHOWN_OF_BACKEND if backend.get(key)]
-        words += [f"{package} {packages[package]}" for package in _SHOWN_PACKAGES if package in packages]
+        words += [plural(backend["threads"], "thread")] if backend.get("threads") else []
+        words += [f"{package} {version}" for package, version in backend.get("versions", {}).items() if version]
         yield f"environment  {name}, {plural(rows[name], 'row')}: {', '.join(words)}"
         if name != ordered[0]:
             for value, there, here in differing_values(environments[ordered[0]], found):

@@ -78,6 +78,8 @@ class ShardAudit:
     succeeded: int = 0
     failed: int = 0
     files: tuple[RowFile, ...] = ()
+    environments: frozenset[str] = frozenset()
+    """Ids of those that rows name."""
 
     def hashes(self) -> dict[str, list[str]]:
         """SHA-256 of each request's files, in their order."""
@@ -107,7 +109,7 @@ def audit_shard(
         fast: Trust a file of the right size.
     """
     try:
-        rows = read_shard_rows(artifacts.store, shard, attempts, FILE_COLUMNS).to_pylist()
+        rows = read_shard_rows(artifacts.store, shard, attempts, [*FILE_COLUMNS, "environment_id"]).to_pylist()
     except (StorageError, pa.ArrowException, KeyError) as exc:
         name = part_name(shard, attempts[-1])
         return ShardAudit([Finding("damaged_part", name, f"cannot be read: {' '.join(str(exc).split())}", shard)])
@@ -120,7 +122,8 @@ def audit_shard(
             findings.append(Finding("damaged_row", row["request_id"], str(exc), shard))
     findings += _check_files(artifacts, shard, files, each=each, fast=fast)
     succeeded = sum(row["status"] == "ok" for row in rows)
-    return ShardAudit(findings, succeeded, len(rows) - succeeded, tuple(files))
+    environments = frozenset(row["environment_id"] for row in rows if row["environment_id"] is not None)
+    return ShardAudit(findings, succeeded, len(rows) - succeeded, tuple(files), environments)
 
 
 def orphan(name: str, message: str, modified_at: datetime | None, shard: int | None = None) -> Finding:
