@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.execute.run_record import read_record
-from abstractvision_batch.execute.run_weights import read_weights
+from abstractvision_batch.execute.run_weights import find_conflict
 from abstractvision_batch.plan.build import prompts_digest
 from abstractvision_batch.readiness import find_weights
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.start import open_output
-from abstractvision_batch.storage.store import Store
 
 
 def choose_output(loaded: LoadedSpec) -> LoadedSpec:
@@ -36,11 +34,6 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
         store = open_output(candidate)
         record = read_record(store)
         same = record is not None and record.fingerprint == own and record.layout == output.layout
-        if record is None or (same and _has_same_weights(store, weights)):
+        if record is None or (same and (weights is None or find_conflict(store, weights) is None)):
             return candidate
     raise AssertionError("unreachable")
-
-
-def _has_same_weights(store: Store, weights: Weights | None) -> bool:
-    recorded = None if weights is None else read_weights(store)
-    return weights is None or recorded is None or not recorded.differing_files(weights)

@@ -10,7 +10,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
-from abstractvision_batch.execute.run_weights import explain_difference, read_weights
+from abstractvision_batch.execute.run_weights import WEIGHTS, find_conflict, forget_unused_weights
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.store import Store
 
@@ -37,20 +37,20 @@ def find_weights(loaded: LoadedSpec) -> Weights | None:
 
 
 def check_weights(loaded: LoadedSpec, store: Store) -> None:
-    """Check that the weights are still those that the run began with.
+    """Check that the weights are still those of the run; where nothing was made of these, others may take their place.
 
     Raises:
         SpecError: they are not; the message names the files that changed.
     """
-    recorded = read_weights(store)
-    found = None if recorded is None else find_weights(loaded)
-    if recorded is None or found is None:
+    found = find_weights(loaded) if store.exists(WEIGHTS) else None
+    if found is None:
         return
-    if difference := explain_difference(recorded, found):
+    if conflict := find_conflict(store, found):
         raise SpecError(
             f"{loaded.positions.where(('model',))}: model: {store.url} was begun with other files of "
-            f"{loaded.spec.model}: {difference} (put those back, choose another output.path, or --new-run)"
+            f"{loaded.spec.model}: {conflict} (put those back, choose another output.path, or --new-run)"
         )
+    forget_unused_weights(store, found)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from abstractvision_batch.execute.run_record import (
     write_record,
 )
 from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.readiness import check_model, check_weights, find_weights
+from abstractvision_batch.readiness import check_model, check_weights
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.run import (
     Ending,
@@ -160,7 +160,6 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         card=loaded.card,
         plan=plan,
         conditional_put=conditional_put,
-        weights=find_weights(loaded),
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
     return replace(record, generations=({**record.generations[0], "rerun_of": origin},))

@@ -31,7 +31,7 @@ from abstractvision_batch.extension import plan_extension
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.readiness import check_model, check_weights, find_weights, placed
+from abstractvision_batch.readiness import check_model, check_weights, placed
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.identity import fingerprint
@@ -108,7 +108,6 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
                 card=loaded.card,
                 plan=plan,
                 conditional_put=store.probe_conditional_put(),
-                weights=find_weights(loaded),
             )
             record = write_record(store, record)
         if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):  # another driver was faster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from typer.testing import CliRunner
 import abstractvision_batch
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DependencyError, SpecError
+from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.run_weights import agree_on_weights, read_weights
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.new_output import choose_output
-from abstractvision_batch.readiness import find_weights
+from abstractvision_batch.readiness import check_weights, find_weights
 from abstractvision_batch.retry import retry
 from abstractvision_batch.run import build_context, run
 from abstractvision_batch.start import load, open_output, start_run
@@ -51,15 +53,16 @@ def _change_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_the_digest_is_in_run_json_and_in_the_environment_of_every_row(job: dict[str, Any], tmp_path: Path) -> None:
+def test_the_weights_are_recorded_by_file_and_their_digest_is_in_every_row_s_environment(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
     run(job)
 
-    recorded = json.loads((tmp_path / "run/run.json").read_text())["weights"]
+    recorded = json.loads((tmp_path / "run/weights.json").read_text())
     assert {file["name"] for file in recorded["parts"][0]["files"]} >= {"model_index.json", UNET}
     (environment,) = [json.loads(path.read_text()) for path in (tmp_path / "run/environments").iterdir()]
     assert environment["weights"] == {"digest": recorded["digest"], "revisions": {}}
     assert environment["backend"]["dtype"] == "float32"
-    assert not (tmp_path / "run/weights.json").exists()
 
 
 def test_a_run_whose_weights_changed_is_not_resumed_and_says_which_file(job: dict[str, Any], tmp_path: Path) -> None:
@@ -82,60 +85,77 @@ def test_a_run_whose_weights_changed_is_not_resumed_and_says_which_file(job: dic
     assert run(job).generated == 1
 
 
+def test_weights_of_which_nothing_was_made_may_be_replaced(job: dict[str, Any], tmp_path: Path) -> None:
+    """A model that was broken and is mended: the same command goes on."""
+    loaded = load(job)
+    store = open_output(loaded)
+    context = build_context(loaded, store, start_run(loaded, store).plan)
+    _load(context)
+    before = read_weights(store)
+    _change_byte(tmp_path / "model" / UNET)
+
+    assert run(job).succeeded == 2
+
+    assert before is not None
+    after = read_weights(store)
+    assert after is not None
+    assert before.differing_files(after) == [f"model/{UNET}"]
+
+
 def test_new_run_goes_beside_a_run_of_other_weights_and_finds_its_own_again(
     job: dict[str, Any], tmp_path: Path
 ) -> None:
-    loaded = load(job)
-    start_run(loaded, open_output(loaded))
+    run(job)
     _change_byte(tmp_path / "model" / UNET)
 
-    beside = choose_output(loaded)
-    start_run(beside, open_output(beside))
+    beside = choose_output(load(job))
+    run(beside)
 
     assert beside.spec.output.path == str(tmp_path / "run-2")
-    assert choose_output(loaded).spec.output.path == str(tmp_path / "run-2")
+    assert choose_output(load(job)).spec.output.path == str(tmp_path / "run-2")
 
 
-def test_a_worker_with_other_weights_ends_before_it_generates(job: dict[str, Any], tmp_path: Path) -> None:
+def test_a_worker_with_other_weights_ends_before_it_stores_anything(job: dict[str, Any], tmp_path: Path) -> None:
+    """As on another node of a cluster, whose files the driver does not see."""
     loaded = load(job)
     store = open_output(loaded)
     context = build_context(loaded, store, start_run(loaded, store).plan)
-    _change_byte(tmp_path / "model" / UNET)  # as on another node
+    with closing(ShardRunner(context, context.create_backend())) as first:
+        first.run_shard(0)
+    _change_byte(tmp_path / "model" / UNET)
 
-    runner = ShardRunner(context, context.create_backend())
-    with pytest.raises(DependencyError, match=rf":\d+: the weights: .* here: model/{UNET} \(bring the run's own"):
-        runner.run_shard(0)
-    runner.close()
+    with (
+        closing(ShardRunner(context, context.create_backend())) as second,
+        pytest.raises(DependencyError, match=rf":\d+: the weights: .* here: model/{UNET} \(bring the run's own"),
+    ):
+        second.run_shard(1)
 
-    assert not (tmp_path / "run/artifacts").exists()
-    assert not (tmp_path / "run/environments").exists()
+    assert len(list((tmp_path / "run/artifacts").rglob("*.png"))) == 1
+    assert len(list((tmp_path / "run/environments").iterdir())) == 1
 
 
-def test_where_the_driver_cannot_see_the_files_the_first_worker_says_which_they_are(
-    job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_commits_nothing_when_the_run_was_begun_with_others_meanwhile(
+    job: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The workers of a cluster elsewhere: nothing of Ray runs here, the driver only writes the run's record."""
-    monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
-    loaded = load({**job, "execution": {**job["execution"], "executor": "ray"}})
+    loaded = load(job)
     store = open_output(loaded)
     context = build_context(loaded, store, start_run(loaded, store).plan)
-    assert read_weights(store) is None
+    with closing(ShardRunner(context, context.create_backend())) as first:
+        rows = first.read_rows(0)
+        results = first.generate_rows(rows.table.to_pylist())
+        _change_byte(tmp_path / "model" / UNET)
+        check_weights(loaded, store)  # of another driver, as nothing is committed yet
+        _load(context)
 
-    first = ShardRunner(context, context.create_backend())
-    first.run_shard(0)
-    first.close()
-    recorded = read_weights(store)
-    assert recorded is not None
-    assert (tmp_path / "run/weights.json").exists()
-    _change_byte(tmp_path / "model" / UNET)
-    second = ShardRunner(context, context.create_backend())
-    with pytest.raises(DependencyError, match="bring the run's own files there"):
-        second.run_shard(1)
-    second.close()
-    monkeypatch.delenv("RAY_ADDRESS")
+        with pytest.raises(DependencyError, match="the weights: "):
+            first.commit(rows, results, shard=0)
 
-    with pytest.raises(SpecError, match="was begun with other files of avbatch/shapes64"):
-        run(job)
+    assert not (tmp_path / "run/manifest").exists()
+
+
+def _load(context: RunContext) -> None:
+    with closing(ShardRunner(context, context.create_backend())) as worker:
+        worker.load()
 
 
 def test_of_workers_that_race_the_first_decides(job: dict[str, Any], tmp_path: Path) -> None:

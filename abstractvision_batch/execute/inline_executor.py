@@ -92,7 +92,6 @@ def _run_side_by_side(
                 return  # until a shard gives back what it did not use, or for good
             running[pool.submit(run, waiting.popleft(), grant.tries)] = grant
 
-    runner.load()
     with ThreadPoolExecutor(at_once, thread_name_prefix="shard") as pool:
         try:
             start()

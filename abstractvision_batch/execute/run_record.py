@@ -1,8 +1,8 @@
 """`run.json`: what a run is. Written once, put-if-absent, so that two drivers of one output agree on one run.
 
 It holds the resolved spec, its fingerprint, the model's card, the parameters that follow from both, the plan's files
-with their hashes, the weights where the driver sees them, and the software that planned it; secrets stay names of
-environment variables. What only workers know lies beside it (`environment_files`, `run_weights`).
+with their hashes, and the software that planned it; secrets stay names of environment variables. What only workers
+know lies beside it (`environment_files`, `run_weights`).
 
 A run that was extended has `extensions/00001.json` and so on as well, each written in the same way and of the same
 kind: the spec as it was from then on, and the files that were added to the plan. What the run is now is all of them.
@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_driver
 from abstractvision_batch.plan.expand import base_params, extra_params
@@ -95,12 +94,6 @@ class RunRecord:
         return Path(self.generations[-1]["base_dir"])
 
     @property
-    def weights(self) -> Weights | None:
-        """The files that the driver saw; None where only the workers know (`run_weights`), or there are none."""
-        data = self.generations[0].get("weights")
-        return None if data is None else Weights.from_json(data)
-
-    @property
     def card(self) -> ModelCard:
         """The model's card as it was."""
         return ModelCard.from_json(self.generations[-1]["card"])
@@ -114,14 +107,12 @@ def build_record(
     card: ModelCard,
     plan: PlanSummary,
     conditional_put: bool | None,
-    weights: Weights | None,
 ) -> RunRecord:
     """The record of a new run."""
     described = _describe_generation(spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan)
     first = {
         "run_id": uuid.uuid4().hex,
         "conditional_put": conditional_put,
-        "weights": None if weights is None else weights.to_json(),
     }
     return RunRecord(({**first, **described},))
 

@@ -1,7 +1,9 @@
 """The weights of a run: what its first worker loaded, and what everyone else must load, or pixels would mix.
 
-Where the driver sees the files, `run.json` has them from the start. Else the first worker to load writes
-`weights.json`, put-if-absent, so of workers that race one says which they are, and the others compare.
+The first worker that has them in memory writes `weights.json`, put-if-absent, so of workers that race one says which
+they are, and the others compare, before they generate and once more before they commit. `run.json` cannot say it: it is
+written before anything is loaded, when files may still be missing or broken. Until a shard is done the weights may
+change, because nothing was made of them; then never.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, StorageError
-from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.execute.manifest import list_parts
 from abstractvision_batch.storage.store import Store
 
 WEIGHTS = "weights.json"
@@ -25,9 +27,6 @@ def read_weights(store: Store) -> Weights | None:
     Raises:
         StorageError: the record cannot be read.
     """
-    record = read_record(store)
-    if record is not None and record.weights is not None:
-        return record.weights
     if not store.exists(WEIGHTS):
         return None
     try:
@@ -49,12 +48,25 @@ def agree_on_weights(store: Store, found: Weights, *, who: str) -> None:
         if store.put_if_absent(WEIGHTS, data):
             return
         recorded = read_weights(store)
-    if recorded is not None and (difference := explain_difference(recorded, found)):
+    if recorded is not None and (difference := _explain_difference(recorded, found)):
         raise DependencyError(f"{who}: {difference} (bring the run's own files there, or start a new run)")
 
 
-def explain_difference(recorded: Weights, found: Weights) -> str | None:
-    """Both digests and the files that are not the same; None where all are."""
+def find_conflict(store: Store, found: Weights) -> str | None:
+    """Both digests and the files that are not the run's; None where all are, or nothing was made of the run's yet."""
+    recorded = read_weights(store)
+    difference = None if recorded is None else _explain_difference(recorded, found)
+    return difference if difference and list_parts(store) else None
+
+
+def forget_unused_weights(store: Store, found: Weights) -> None:
+    """Let the next worker say again which weights the run has, if they are not `found` and nothing was made of them."""
+    recorded = read_weights(store)
+    if recorded is not None and recorded.differing_files(found) and not list_parts(store):
+        store.delete(WEIGHTS)
+
+
+def _explain_difference(recorded: Weights, found: Weights) -> str | None:
     files = recorded.differing_files(found)
     if not files:
         return None

@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
+from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter
 from abstractvision_batch.execute.canary import Specimen, check_batching
@@ -77,23 +78,30 @@ class ShardRunner:
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
         self._worker = worker_name()
         self._price = find_price(context.spec, context.card)
+        self._weights: Weights | None = None
         self._environment: WorkerEnvironment | None = None
         self._canary_checked = False
 
     def load(self) -> None:
-        """Load the model, and record what this worker is. Done by the first shard if nobody did; then does nothing.
+        """Load the model, and record what it is and where; the first batch does both where nobody did.
 
         Raises:
             DependencyError: the model or a package is missing, or the run has other weights.
             StorageError: the record cannot be written.
         """
-        if self._environment is not None:
-            return
         self._backend.preload(self._context.spec.task)
-        weights = self._backend.weights(self._context.spec.task)
-        if weights is not None:
-            agree_on_weights(self._store, weights, who=self._worker)
-        self._environment = put_environment(self._store, describe_worker(self._backend, weights))
+        self._record_worker()
+
+    def _record_worker(self) -> None:
+        """Record the weights and the environment, once the backend has loaded; twice is as good as once."""
+        if self._environment is None:
+            self._weights = self._backend.weights(self._context.spec.task)
+            self._require_weights()
+            self._environment = put_environment(self._store, describe_worker(self._backend, self._weights))
+
+    def _require_weights(self) -> None:
+        if self._weights is not None:
+            agree_on_weights(self._store, self._weights, who=self._worker)
 
     def run_shard(
         self,
@@ -142,7 +150,6 @@ class ShardRunner:
         Returns:
             Result by plan index, one for every row.
         """
-        self.load()
         limits = TimeLimits(self._context.spec.execution, cancelled)
         spare = SpareTries(None if tries is None else tries - len(rows))
         results: dict[int, RowResult] = {}
@@ -186,6 +193,7 @@ class ShardRunner:
         whole = {index: rows.add_earlier(index, result) for index, result in results.items()}
         placed = self._layout.place(self._store, pieces, rows.table, whole, shard=shard)
         part = build_part(rows.table, placed, shard=shard, attempt=rows.attempt)
+        self._require_weights()  # another driver may have begun with others while nothing was committed
         return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))
 
     def _collect(
@@ -243,6 +251,8 @@ class ShardRunner:
             waiting = [position for position in waiting if _class_of(outcomes[position].item) == "transient"]
             if attempt < max_attempts:
                 waiting = [position for position in waiting if spare.take(1)]
+        if requests:
+            self._record_worker()
         for position in set(requests) - set(outcomes):
             outcomes[position] = BatchOutcome(limits.timeout(), 0, True, datetime.now(UTC), 0.0)
         return [outcomes[position] for position in range(len(batch))]
@@ -275,7 +285,7 @@ class ShardRunner:
         return found
 
     def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
-        assert self._environment is not None  # nothing is generated before it is loaded
+        place = self._environment  # none where no request of the shard got as far as the backend
         return RowResult(
             **columns,
             attempts=outcome.attempts,
@@ -284,9 +294,9 @@ class ShardRunner:
             latency_s=outcome.latency_s,
             cost_usd=None if self._price is None else cost_usd(self._price, outcome.attempts, _usage(outcome.item)),
             worker=self._worker,
-            device=self._environment.device,
-            device_name=self._environment.device_name,
-            environment_id=self._environment.id,
+            device=None if place is None else place.device,
+            device_name=None if place is None else place.device_name,
+            environment_id=None if place is None else place.id,
         )
 
     def _with_cost(self, result: RowResult) -> RowResult:

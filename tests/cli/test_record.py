@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,8 +12,6 @@ from typer.testing import CliRunner
 import abstractvision_batch
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.run import run
-from abstractvision_batch.spec.load import spec_from_mapping
-from abstractvision_batch.start import open_output, start_run
 from tests.jobs import MakeJob
 
 
@@ -43,16 +40,20 @@ def test_what_workers_of_two_environments_differ_in_is_shown(
     assert found["weights"] is None
 
 
-def test_the_weights_of_a_run_are_shown_before_it_generated_anything(make_job: MakeJob, tmp_path: Path) -> None:
+@pytest.mark.model
+def test_the_weights_of_a_run_are_shown_with_their_digest(make_job: MakeJob, tmp_path: Path) -> None:
     model = Path(abstractvision_batch.__file__).parent / "models/shapes64"
-    job: dict[str, Any] = make_job(
-        model="avbatch/shapes64", backend={"kind": "diffusers", "model_path": str(model)}, params={"seed": 1}
+    job = make_job(
+        model="avbatch/shapes64",
+        backend={"kind": "diffusers", "model_path": str(model)},
+        params={"seed": 1, "steps": 1},
+        prompts={"source": ["a large red circle"]},
+        samples_per_prompt=1,
     )
-    loaded = spec_from_mapping(job)
-    start_run(loaded, open_output(loaded))
+    run(job)
 
     text = _record(str(tmp_path / "run"))
 
     assert re.search(r"^weights      [0-9a-f]{64}$", text, re.MULTILINE)
     assert re.search(rf"^             model: {re.escape(str(model))}, \d+ files, \d\.\d MB$", text, re.MULTILINE)
-    assert "environment  " not in text
+    assert re.search(r"^environment  [0-9a-f]{12}, 1 row: .*, cpu, float32, 1 thread, .*torch", text, re.MULTILINE)
