@@ -209,7 +209,7 @@ ROW_FAULTS: dict[str, tuple[Fault, str, str]] = {
     "resets": (resets, "busy", "/images/generations"),
     "429": (refuses(429, "slow down", Retry_After="9999"), "busy", "429: slow down"),
     "500": (refuses(500, "oops"), "busy", "500: oops"),
-    "503 as a page": (answers(503, "<html>busy</html>"), "busy", "503"),
+    "500 as a page": (answers(500, "<html>busy</html>"), "busy", "500"),
     "a web page": (answers(200, "<html><title>Login</title></html>"), "invalid_output", "a web page"),
     "half a JSON": (half_a_json, "invalid_output", "bytes that are not JSON"),
     "no picture": (answers(200, {"data": [{"b64_json": "AAAA"}]}), "invalid_output", "of no known type"),
