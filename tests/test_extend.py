@@ -21,6 +21,7 @@ from abstractvision_batch.audit import audit
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
+from abstractvision_batch.rerun import rerun
 from abstractvision_batch.retry import retry
 from abstractvision_batch.run import finish_run, open_run, run
 from abstractvision_batch.start import load, open_output, start_run
@@ -40,7 +41,7 @@ GROWN: dict[str, dict[str, Any]] = {
     },
 }
 #: What is written anew once a run is whole.
-PUBLISHED = {"manifest.parquet", "README.md", "report/contact-sheet.png"}
+PUBLISHED = {"manifest.parquet", "README.md", "report/contact-sheet.png", "index.json"}
 #: What was asked for and made, whatever the order of the plan.
 MADE = [
     "request_id",
@@ -266,6 +267,42 @@ def test_a_column_that_differs_by_case_alone_is_refused(make_job: MakeJob) -> No
             ),
             extend=True,
         )
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_a_container_layout_is_extended_by_further_containers(layout: str, make_job: MakeJob, tmp_path: Path) -> None:
+    """The files of the layout `parquet` have the columns of the prompts, so those may not change."""
+    output = {"path": str(tmp_path / "run"), "layout": layout}
+    rows = [{"prompt": name, "style": "ink"} for name in ANIMALS]
+    run(make_job(prompts={"source": rows}, output=output))
+    before = files_of(tmp_path / "run")
+    more = [*rows, {"prompt": "a cow", "style": "oil"}]
+
+    result = run(make_job(prompts={"source": more}, output=output), extend=True)
+
+    after = files_of(tmp_path / "run")
+    assert result.generated == 4
+    assert {name: after[name] for name in before} == before
+    assert audit(tmp_path / "run").findings == ()
+    other = make_job(prompts={"source": [*more, {"prompt": "a hen", "year": 2020}]}, output=output)
+    if layout == "parquet":
+        with pytest.raises(SpecError, match=r"not those of the run there: year \(none there, int64 here\)"):
+            run(other, extend=True)
+    else:
+        assert run(other, extend=True).generated == 4
+
+
+def test_an_extended_run_is_rerun_as_one_plan(make_job: MakeJob, tmp_path: Path) -> None:
+    run(make_job(samples_per_prompt=1))
+    run(make_job(samples_per_prompt=2), extend=True)
+
+    again = rerun(tmp_path / "run", tmp_path / "again")
+
+    columns = ["index", "shard", "batch_id", "batch_slot", *MADE]
+    first, second = (open_run(tmp_path / name).manifest().select(columns) for name in ("run", "again"))
+    assert again.generated == 10
+    assert first == second
+    assert audit(tmp_path / "run").merkle_root == audit(tmp_path / "again").merkle_root
 
 
 def test_rows_so_far_are_one_table_while_an_extension_is_not_done(make_job: MakeJob, tmp_path: Path) -> None:
