@@ -195,7 +195,9 @@ def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
     if forgotten:
         store.delete(MANIFEST)
     for shard in forgotten:
-        for attempt in parts[shard]:  # the first part first: a crash here leaves a shard that is to be done
+        # The newest first: a crash here leaves the shard's earlier rows, which the next repair looks at. A later part
+        # that outlived the first would win over what is generated anew.
+        for attempt in reversed(parts[shard]):
             store.delete(part_name(shard, attempt))
     merged = not missing_shards(run.plan, list_parts(store)) and any(f.kind == "manifest" for f in report.findings)
     if merged:

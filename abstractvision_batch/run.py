@@ -226,7 +226,12 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tup
 
 
 def merge(store: Store, record: RunRecord) -> None:
-    """Write what names everything that the shards left: the manifest, and the index of tars where there are any."""
+    """Write what names everything that the shards left: the manifest, and the index of tars where there are any.
+
+    The report of what was merged before is taken back first: a crash on the way leaves a run without README, which says
+    that the report is still to be written.
+    """
+    store.delete(README)
     if record.layout == "webdataset":
         index = partial(write_shard_index, store, record.data["name"])
         merge_manifest(store, record.plan, before_put=index)
