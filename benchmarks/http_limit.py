@@ -46,7 +46,7 @@ class Feeder:
     def tell(self, schedule: Schedule) -> None:
         async def exchange(report: Report) -> Allowance:
             await asyncio.sleep(0)
-            return Allowance(schedule.capacity(), epoch=0, pause_s=0.0, refusing=0, report_in_s=0.002)
+            return Allowance(schedule.capacity(), 0, pause_s=0.0, refusing=0, refusing_s=0.0, report_in_s=0.002)
 
         self._backend.share_limit(exchange, "told")
 

@@ -41,6 +41,7 @@ class ControlLaw:
         self.epoch = 0
         self.refusing = 0
         """Refusals, one after the other, of an endpoint that was working on nothing; 0 once it answers."""
+        self.refusing_since = float("-inf")
         self._asking = True
         self._step = self.limit
         self._answers = 0
@@ -89,6 +90,7 @@ class ControlLaw:
         self._asking = False
         self._answers = 0
         if working_on == 0:
+            self.refusing_since = self.refusing_since if self.refusing else now
             self.refusing += 1
             own_pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.refusing - 1, 16))
             pause_s = pause_s or own_pause_s

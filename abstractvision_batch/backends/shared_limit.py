@@ -58,6 +58,8 @@ class Allowance:
     """Nothing is sent for so long."""
     refusing: int
     """Refusals, one after the other, of an endpoint that was working on nothing."""
+    refusing_s: float
+    """How long ago the first of them was."""
     report_in_s: float
 
 
@@ -113,8 +115,14 @@ class SharedLimit:
         lease.before, lease.permits = lease.permits, self._permits_of(lease)
         if not lease.demand:
             del self._leases[report.worker]
-        pause_s = max(0.0, self._paused_until - now)
-        return Allowance(lease.permits, self.law.epoch, pause_s, self.law.refusing, self._report_in_s())
+        return Allowance(
+            lease.permits,
+            self.law.epoch,
+            pause_s=max(0.0, self._paused_until - now),
+            refusing=self.law.refusing,
+            refusing_s=now - self.law.refusing_since if self.law.refusing else 0.0,
+            report_in_s=self._report_in_s(),
+        )
 
     def drop(self, worker: str) -> None:
         """Give up what a worker holds: it is dead."""

@@ -113,7 +113,7 @@ def test_retry_after_holds_every_worker() -> None:
     assert any(at > 5.0 for at in endpoint.sent_at)
 
 
-def test_an_endpoint_that_refuses_everything_ends_every_request_within_a_minute_and_is_not_pressed() -> None:
+def test_an_endpoint_that_refuses_everything_ends_every_request_soon_and_is_not_pressed() -> None:
     async def work() -> tuple[list[BaseException | None], float, Endpoint]:
         endpoint = Endpoint(lambda seconds: 0)
         limit = AdaptiveLimit(16, patience=5)
@@ -128,9 +128,9 @@ def test_an_endpoint_that_refuses_everything_ends_every_request_within_a_minute_
 
     assert len(errors) == 100
     assert all(isinstance(error, BackendBusyError) for error in errors)
-    assert "429: slow down (it refused the last 6 requests while it worked on none" in str(errors[0])
-    assert 10 < seconds < 60
-    assert len(endpoint.sent_at) < 16 + 6
+    assert "429: slow down (it refused the last 9 requests in 64 s, and worked on none" in str(errors[0])
+    assert 50 < seconds < 90
+    assert len(endpoint.sent_at) < 16 + 9
 
 
 def test_a_request_that_is_always_refused_ends_with_its_time_and_holds_up_nobody() -> None:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: The shared limit answers in milliseconds, or it is gone.
 EXCHANGE_TIMEOUT_S = 5.0
+#: Seconds of refusals for each that is allowed.
+PATIENCE_S = 10.0
 #: Between attempts to reach it again.
 LOST_S = 1.0
 
@@ -52,7 +54,8 @@ class AdaptiveLimit:
 
         Args:
             maximum: Turns at most.
-            patience: Refusals in a row, of a server that works on nothing, after which all that wait are given up.
+            patience: Refusals in a row, of a server that works on nothing, after which all that wait are given up; not
+                before `PATIENCE_S` for each.
             exchange: The way to the limit that workers share; None for one of its own.
             worker: Its name there.
         """
@@ -62,7 +65,7 @@ class AdaptiveLimit:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._own = None if exchange else SharedLimit(maximum, clock=self._loop.time)
-        self._allowance = Allowance(permits=0, epoch=-1, pause_s=0.0, refusing=0, report_in_s=LOST_S)
+        self._allowance = Allowance(0, epoch=-1, pause_s=0.0, refusing=0, refusing_s=0.0, report_in_s=LOST_S)
         self._permits = 0
         self._paused_until = float("-inf")
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -87,7 +90,7 @@ class AdaptiveLimit:
         Raises:
             BackendBusyError: the server refuses everything; `given_up` is true.
         """
-        if again and self._allowance.refusing > self._patience:
+        if again and self._out_of_patience:
             raise self._given_up()
         await self._acquire(again)
         slot = Slot(self, self._allowance.epoch, self._loop.time())
@@ -205,12 +208,18 @@ class AdaptiveLimit:
             self._paused_until = until
             # A hair later, so that the clock is past the pause when the timer fires.
             self._loop.call_later(allowance.pause_s + 0.001, self._hand_out)
-        if allowance.refusing > max(self._patience, before.refusing):
+        if self._out_of_patience and allowance.refusing > before.refusing:
             for turn in self._waiting:
                 if not turn.done():
                     turn.set_exception(self._given_up())
             self._waiting.clear()
         self._hand_out()
+
+    @property
+    def _out_of_patience(self) -> bool:
+        """Whether the server refuses everything, and not just while others keep it busy."""
+        now = self._allowance
+        return now.refusing > self._patience and now.refusing_s >= self._patience * PATIENCE_S
 
     def _hand_out(self) -> None:
         if self._loop.time() < self._paused_until:
@@ -224,7 +233,6 @@ class AdaptiveLimit:
     def _given_up(self) -> BackendBusyError:
         said = self._last_refusal or "openai: the server has too many requests"
         attributes = {} if self._last_refusal is None else self._last_refusal.__dict__
-        return BackendBusyError(
-            f"{said} (it refused the last {self._allowance.refusing} requests while it worked on none of this run's)",
-            **{**attributes, "given_up": True},
-        )
+        now = self._allowance
+        why = f"it refused the last {now.refusing} requests in {now.refusing_s:.0f} s, and worked on none of this run's"
+        return BackendBusyError(f"{said} ({why})", **{**attributes, "given_up": True})
