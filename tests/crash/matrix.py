@@ -12,6 +12,7 @@ from tests.crash.drivers import Ended, Zygote
 from tests.crash.protocol import Case, temporaries
 from tests.crash.runs import (
     HEALTHY,
+    PROMPTS,
     NewPlace,
     Place,
     audit_command,
@@ -23,8 +24,15 @@ from tests.crash.runs import (
 
 #: Damage of a run that a repair is to mend.
 FOREIGN = {"artifacts/foreign.png": b"of nothing", "manifest/.tmp-left": b"half a pa"}
+#: Prompts by which a run is extended.
+ADDED = ("a bee", "a cow")
 #: Attempt whose part says that a shard is done, and rows that a scenario generates of each shard that is not.
-DONE_BY = {"run": (0, {"00000": 2, "00001": 2}), "retry": (1, {"00000": 1}), "redo": (0, {"00001": 2})}
+DONE_BY = {
+    "run": (0, {"00000": 2, "00001": 2}),
+    "retry": (1, {"00000": 1}),
+    "redo": (0, {"00001": 2}),
+    "extend": (0, {"00002": 2}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +59,14 @@ class Matrix:
         self._zygote = zygote
         self._new_place = new_place
         self._folder = folder
-        self._specs: dict[str, Path] = {}
+        self._specs: dict[tuple[str, ...], Path] = {}
         self._undisturbed: dict[tuple[str, str], Undisturbed] = {}
 
-    def spec(self, layout: str) -> Path:
-        if layout not in self._specs:
-            self._specs[layout] = write_job(self._folder, layout)
-        return self._specs[layout]
+    def spec(self, layout: str, *added: str) -> Path:
+        """The job, with more prompts."""
+        if (layout, *added) not in self._specs:
+            self._specs[layout, *added] = write_job(self._folder, layout, prompts={"source": [*PROMPTS, *added]})
+        return self._specs[layout, *added]
 
     def commands(self, scenario: str, layout: str, place: Place) -> list[list[str]]:
         """The command that is killed, and those that a user runs after it."""
@@ -68,6 +77,7 @@ class Matrix:
             "redo": [run],
             "repair": [repair_command(place), [*run, *HEALTHY]],
             "merge": [repair_command(place), run],
+            "extend": [[*run_command(self.spec(layout, *ADDED), place), "--extend"]],
         }[scenario]
 
     def undisturbed(self, scenario: str, layout: str) -> Undisturbed:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PROTOCOLS = ("file", "s3")
-#: What each layout writes of the first and of the second shard, and of the first in a retry; the part comes last.
+#: What each layout writes of the first and of the second shard, and of the first in a retry; the part comes last. Of
+#: `files` also what it writes of the shard that an extension adds, which depends on the layout no more than these.
 ARTIFACTS = {
     "files": (
         ("put artifacts/00000/1",),
         ("put artifacts/00001/1", "put artifacts/00001/2"),
         ("put artifacts/00000/1",),
+        ("put artifacts/00002/1", "put artifacts/00002/2"),
     ),
     "webdataset": (("put artifacts/00000-1",), ("put artifacts/00001-1",), ("put artifacts/00000-1",)),
     "parquet": (("put artifacts/00000-1",), ("put artifacts/00001-1",), ("put artifacts/00000-1",)),
@@ -25,8 +27,9 @@ STARTED = ("probe", "put_if_absent run.json", "put_if_absent plan.parquet")
 ENVIRONMENT = "put_if_absent environments/1"
 REPORT = ("put report/contact-sheet.png", "put README.md")
 #: What is killed: a run from its first write to its last; a retry of its failed row; a run that redoes a lost shard; a
-#: repair that forgets a shard and removes what belongs to nothing; a repair that merges anew.
+#: repair that forgets a shard and removes what belongs to nothing; a repair that merges anew; a run that is extended.
 SCENARIOS = ("run", "retry", "redo", "repair", "merge")
+EXTENDED = ("put_if_absent extensions/00001.json", "put_if_absent plan/00001.parquet")
 #: Where a write can be cut on a local disk; on S3 each is one request.
 CUTS: dict[str, tuple[str, ...]] = {
     "put": ("before", "half written", "unnamed"),
@@ -52,7 +55,7 @@ class Case:
 
 def writes(scenario: str, layout: str) -> Iterator[str]:
     """What an undisturbed command writes, in order."""
-    first, second, retried = ARTIFACTS[layout]
+    first, second, retried, *added = ARTIFACTS[layout]
     index = ("put index.json",) if layout == "webdataset" else ()
     published = ("delete README.md", *index, "put manifest.parquet", *REPORT)
     if scenario == "run":
@@ -71,6 +74,9 @@ def writes(scenario: str, layout: str) -> Iterator[str]:
         yield from ("delete manifest/00000-a1.parquet", "delete manifest/00000-a0.parquet")
     elif scenario == "merge":
         yield from published
+    elif scenario == "extend":
+        yield from (*EXTENDED, ENVIRONMENT)
+        yield from (*added[0], "put_if_absent manifest/00002-a0.parquet", *published)
 
 
 def points(scenario: str, layout: str, protocol: str) -> Iterator[str]:
@@ -87,7 +93,9 @@ def points(scenario: str, layout: str, protocol: str) -> Iterator[str]:
 
 def scenarios(layout: str, protocol: str) -> tuple[str, ...]:
     """What is killed; on S3, where a case takes a second, what hardly depends on the layout is of one alone."""
-    return SCENARIOS if protocol == "file" or layout == "files" else ("run", "retry")
+    if layout == "files":
+        return (*SCENARIOS, "extend")
+    return SCENARIOS if protocol == "file" else ("run", "retry")
 
 
 def cases(protocol: str) -> list[Case]:

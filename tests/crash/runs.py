@@ -20,6 +20,7 @@ from tests.emulators import BUCKET
 
 #: Columns of when and by whom.
 OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker"}
+PROMPTS = ["a fox", "a cat", "a dog", "an owl"]
 HEALTHY = ("--set", "backend.fail_when=null")
 
 
@@ -96,7 +97,7 @@ def write_job(folder: Path, layout: str, **sections: Any) -> Path:
         "name": "small",
         "model": "avbatch/procedural",
         "backend": {"kind": "procedural", "fail_when": "a cat"},
-        "prompts": {"source": ["a fox", "a cat", "a dog", "an owl"]},
+        "prompts": {"source": PROMPTS},
         "params": {"width": 64, "height": 64, "seed": 7},
         "output": {"path": "set on the command line", "layout": layout},
         "execution": {"batch_size": 2, "shard_size": 2, "writer_threads": 1},
