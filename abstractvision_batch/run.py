@@ -193,7 +193,7 @@ def run_on_executor(
     guard: SpendingGuard,
 ) -> Ending:
     """Run shards until they are done, an interrupt ends it, too many rows failed, or the budget is used up."""
-    with Interrupts() as interrupts:
+    with Interrupts(context.spec.execution.drain_timeout_s) as interrupts:
 
         def stop_if_too_many_fail(now: Progress) -> None:
             if limit.reached(now.failed):

@@ -10,9 +10,8 @@ journal of the procedural backend what was generated more than once. It exits wi
 
 - the manifest equals the undisturbed run's, pixel hashes included, and the audit finds nothing but temporary files of
   killed writers, which its repair removes;
-- every request that was begun twice belongs to a shard that was *in flight* at a kill in between: begun and without a
-  part, or begun after its driver died by an actor that had it already;
-- at no kill were more than two shards per actor in flight.
+- every request that was begun twice was begun by a worker that was killed, or whose driver was, while its shard was *in
+  flight*: begun by a worker that was alive, and without a part; or begun by such a worker after its driver had died.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ from abstractvision_batch.storage.local import TEMPORARY_PREFIX
 from tests.journal import Begun, read_journal
 from tests.ray_nodes import running_cluster, worker_pids
 
-#: Shards that an actor may hold, of which it has begun one: `ray_executor.IN_FLIGHT`.
-SHARDS_PER_ACTOR = 2
 BATCH_SIZE, SHARD_SIZE = 2, 4
 #: The last kill falls before this share of the requests is done, so that every kill finds a run.
 LAST_KILL = 0.95
@@ -64,6 +61,13 @@ class Kill:
     target: str
     """`driver` or `actor`."""
     workers: frozenset[int]
+    victim: int
+
+    def ended(self, before: Begun, after: Begun) -> bool:
+        """Whether it is why a request was begun again: its worker was killed, or was its driver's until that died."""
+        if self.target == "driver":
+            return before.pid in self.workers and self.at <= after.begun_at
+        return before.pid == self.victim and before.begun_at <= self.at <= after.begun_at
 
 
 @dataclass
@@ -122,7 +126,7 @@ def soak(folder: Path, *, requests: int, kills: int, actors: int, delay_s: float
     soaked = Soaked(requests, made, exits, time.monotonic() - clock)
     _compare(soaked, open_run(output), open_run(folder / "undisturbed"))
     _audit(soaked, output)
-    _count_repeats(soaked, open_run(output), read_journal(journal), actors)
+    _count_repeats(soaked, open_run(output), read_journal(journal))
     return soaked
 
 
@@ -180,9 +184,10 @@ def _kill_one(driver: subprocess.Popen[bytes], workers: Sequence[int], rng: rand
     target = rng.choice(["driver", "actor"])
     if target == "actor" and not workers:
         return None
-    with suppress(ProcessLookupError):  # a worker that ended meanwhile was killed a moment later than it thinks
-        os.kill(driver.pid if target == "driver" else rng.choice(workers), signal.SIGKILL)
-    return Kill(time.time(), target, frozenset(workers))
+    victim = driver.pid if target == "driver" else rng.choice(workers)
+    with suppress(ProcessLookupError):  # a worker of a driver that was killed a moment ago
+        os.kill(victim, signal.SIGKILL)
+    return Kill(time.time(), target, frozenset(workers), victim)
 
 
 def _rows_done(output: Path) -> int:
@@ -210,8 +215,8 @@ def _audit(soaked: Soaked, output: Path) -> None:
     soaked.broken += [f"audit after repair: {finding.message}" for finding in audit(output).findings]
 
 
-def _count_repeats(soaked: Soaked, run: Run, journal: Sequence[Begun], actors: int) -> None:
-    """Attribute what was begun again to kills, and count what was in flight at each."""
+def _count_repeats(soaked: Soaked, run: Run, journal: Sequence[Begun]) -> None:
+    """Count what was in flight at each kill, and attribute what was begun again to the kill that ended it."""
     manifest = run.manifest()
     shard_of = dict(zip(manifest["seed"].to_pylist(), manifest["shard"].to_pylist(), strict=True))
     done_at = {
@@ -219,42 +224,29 @@ def _count_repeats(soaked: Soaked, run: Run, journal: Sequence[Begun], actors: i
         for shard in list_parts(run.store)
     }
     begun: defaultdict[int, list[Begun]] = defaultdict(list)
+    in_flight: set[tuple[int, int]] = set()
     for entry in journal:
         begun[entry.seed].append(entry)
+        shard = shard_of[entry.seed]
+        for number, kill in enumerate(soaked.kills):
+            held = entry.pid in kill.workers and kill.at < done_at[shard]
+            if held and (entry.begun_at <= kill.at or kill.target == "driver"):
+                in_flight.add((number, shard))
+                if entry.begun_at > kill.at:
+                    soaked.orphaned_s = max(soaked.orphaned_s, entry.begun_at - kill.at)
     if set(begun) != set(shard_of):
         soaked.broken.append(f"{len(set(shard_of) - set(begun))} requests have a row and were never begun")
     repeats: set[tuple[int, int]] = set()
     for seed, entries in begun.items():
-        shard = shard_of[seed]
         for before, after in pairwise(entries):
-            cause = _cause(soaked.kills, before, after)
-            if cause is None or done_at[shard] < before.begun_at:
-                soaked.broken.append(f"shard {shard} was generated again without having been in flight at a kill")
+            cause = next((n for n, kill in enumerate(soaked.kills) if kill.ended(before, after)), None)
+            if cause is None or (cause, shard_of[seed]) not in in_flight:
+                soaked.broken.append(
+                    f"shard {shard_of[seed]} was generated again, and no kill ended it: {before}, {after}"
+                )
             else:
-                repeats.add((cause, shard))
-    in_flight: set[tuple[int, int]] = set(repeats)
-    for number, kill in enumerate(soaked.kills):
-        for entry in journal:
-            if entry.begun_at <= kill.at < done_at[shard_of[entry.seed]]:
-                in_flight.add((number, shard_of[entry.seed]))
-            elif entry.begun_at > kill.at and kill.target == "driver" and entry.pid in kill.workers:
-                in_flight.add((number, shard_of[entry.seed]))
-                soaked.orphaned_s = max(soaked.orphaned_s, entry.begun_at - kill.at)
-        held = sum(1 for which, _ in in_flight if which == number)
-        if held > SHARDS_PER_ACTOR * actors:
-            soaked.broken.append(f"{held} shards were in flight at kill {number}, of {actors} actors")
+                repeats.add((cause, shard_of[seed]))
     soaked.begun, soaked.in_flight, soaked.generated_twice = len(journal), len(in_flight), len(repeats)
-
-
-def _cause(kills: Sequence[Kill], before: Begun, after: Begun) -> int | None:
-    """Number of the kill that made a request begin again; None where none did."""
-    between = [number for number, kill in enumerate(kills) if before.begun_at <= kill.at <= after.begun_at]
-    orphaned = [
-        number
-        for number, kill in enumerate(kills)
-        if kill.target == "driver" and kill.at <= before.begun_at and before.pid in kill.workers
-    ]
-    return between[0] if between else orphaned[-1] if orphaned else None
 
 
 def main() -> None:

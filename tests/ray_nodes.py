@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,3 +51,15 @@ def worker_pids(nodes: Sequence[Any]) -> list[int]:
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     found = (line.split(maxsplit=2) for line in listing.splitlines())
     return [int(pid) for pid, parent, *args in found if int(parent) in parents and args[0].startswith("ray::Worker")]
+
+
+def drain_node(cluster: Any, node: Any, *, deadline_s: int) -> None:
+    """Announce that a node will be taken away, as a cloud's preemption notice does through Ray."""
+    import ray
+    from ray.core.generated import autoscaler_pb2
+
+    raylet: Any = ray._raylet
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + deadline_s) * 1000)
+    accepted, why = raylet.GcsClient(address=cluster.address).drain_node(node.node_id, reason, "a test", deadline_ms)
+    assert accepted, why

@@ -35,7 +35,7 @@ LAYERS = (
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
 HEAVY = {
-    "ray": ("execute/ray_executor.py",),
+    "ray": ("execute/ray_cluster.py",),
     "torch": ("backends/huggingface_diffusers/",),
     "diffusers": ("backends/huggingface_diffusers/",),
     "transformers": ("backends/huggingface_diffusers/",),

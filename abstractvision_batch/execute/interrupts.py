@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM in three steps: drain, cancel, stop at once.
 
-The first lets running shards finish and commit; the second ends running generation at its next step; the third raises.
+The first lets running shards finish and commit, for as long as they take or the drain's time limit; the second, or that
+limit, ends running generation at its next step; the third raises.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -15,19 +17,20 @@ from abstractvision_batch.errors import RunInterruptedError
 
 logger = logging.getLogger(__name__)
 
-_MESSAGES = {
-    1: "interrupted: running shards finish and commit, no new ones start (again: cancel them); "
-    "the same command resumes the run",
-    2: "interrupted again: running generation ends at its next step (again: stop at once); "
-    "the same command resumes the run",
-}
+_RESUME = "the same command resumes the run"
 
 
 class Interrupts:
-    """Counts the interrupts of one run. A context manager; outside the main thread it never sees any."""
+    """Counts the interrupts of one run. A context manager; outside the main thread it never sees any.
 
-    def __init__(self) -> None:
+    Args:
+        drain_timeout_s: How long running shards have to finish after the first; None: as long as they take.
+    """
+
+    def __init__(self, drain_timeout_s: float | None = None) -> None:
         self.count = 0
+        self._drain_timeout_s = drain_timeout_s
+        self._drain_ends = float("inf")
         self._stopping = False
         self._previous: dict[int, Any] = {}
 
@@ -44,7 +47,7 @@ class Interrupts:
     @property
     def cancelled(self) -> bool:
         """Whether running generation should end."""
-        return self.count >= 2
+        return self.count >= 2 or time.monotonic() > self._drain_ends
 
     def drain(self) -> None:
         """Let running shards finish and commit, and start no other."""
@@ -71,4 +74,14 @@ class Interrupts:
         self.count += 1
         if self.count > 2:
             raise RunInterruptedError("stopped at once (run the same command again to resume)")
-        logger.warning(_MESSAGES[self.count])
+        if self.count == 2:
+            said = "interrupted again: running generation ends at its next step (again: stop at once)"
+        elif self._drain_timeout_s is None:
+            said = "interrupted: running shards finish and commit, no new ones start (again: cancel them)"
+        else:
+            self._drain_ends = time.monotonic() + self._drain_timeout_s
+            said = (
+                f"interrupted: running shards have {self._drain_timeout_s:g} s to finish and commit, no new ones start "
+                "(again: cancel them)"
+            )
+        logger.warning("%s; %s", said, _RESUME)

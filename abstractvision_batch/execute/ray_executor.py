@@ -1,39 +1,36 @@
-"""Run shards on Ray actors. The only file that imports Ray.
+"""Run shards on the workers of a Ray cluster: feed them, take what is ready, replace what died.
 
 Our own pool on Ray Core: one actor per share of a GPU (or of CPUs), up to two shards in flight each, no restarts by
-Ray. A dead actor's shards are put back and a new actor takes its place (`shard_queue`). Actors that cannot be placed
-yet stay pending, which is what an autoscaler looks at. Numbers cross the object store, never prompts or pixels.
+Ray. A dead actor's shards are put back and a new actor takes its place (`shard_queue`); those of a node that went away
+or is about to are moved (`cluster_nodes`). Actors that cannot be placed yet stay pending, which is what an autoscaler
+looks at. Numbers cross the object store, never prompts or pixels.
 
-Not covered: submitting jobs to a cluster; this file joins one or starts one on this machine.
+Not covered: Ray itself (`ray_cluster`), submitting jobs to a cluster.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry from a library
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
-
-from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
-from abstractvision_batch.errors import AbstractVisionError, ClusterError, GenerationCancelledError
+from abstractvision_batch.backends.shared_limit import SharedLimit
+from abstractvision_batch.errors import ClusterError, GenerationCancelledError
+from abstractvision_batch.execute import ray_cluster
+from abstractvision_batch.execute.cluster_nodes import ClusterNodes
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.placement import actor_options, number_of_actors
 from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.ray_cluster import CallCancelledError, WorkerLostError
 from abstractvision_batch.execute.results import RowResult, add_up
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.shard_rows import rows_to_run
 from abstractvision_batch.execute.spending import Grant, SpendingGuard
-from abstractvision_batch.execute.worker import ProgressBoard, Worker
+from abstractvision_batch.execute.worker import ProgressBoard
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +39,10 @@ IN_FLIGHT = 2
 #: Workers that die before any shard was done, in a row, before the run gives up.
 MAX_LOADING_DEATHS = 3
 POLL_S = 0.25
-
-
-def _way_to(limit: Any) -> Exchange:
-    """How a worker reports to the actor that holds the run's limit of requests in flight."""
-
-    async def exchange(report: Report) -> Allowance:
-        try:
-            allowance: Allowance = await limit.exchange.remote(report)
-        except RayError as exc:
-            raise ConnectionError(_first_line(exc)) from exc
-        return allowance
-
-    return exchange
-
-
-def _is_cancelled() -> bool:
-    return bool(ray.get_runtime_context().is_canceled())
+#: Between two looks at the cluster's nodes, in seconds.
+NODES_S = 1.0
+#: How long a worker that cannot be reached may turn out to have gone down with its node: Ray takes its time to say so.
+UNREACHABLE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -67,11 +51,24 @@ class _Actor:
 
     name: str
     handle: Any
+    placing: Any
     loading: Any
     calls: dict[Any, Work] = field(default_factory=dict)
     grants: dict[Any, Grant] = field(default_factory=dict)
     """What those calls may spend; a commit spends nothing."""
+    node: str | None = None
     ready: bool = False
+    leaving: bool = False
+    """Its node is about to go: it gets no more work, and another actor was started in its place."""
+
+
+@dataclass(slots=True)
+class _Lost:
+    """An actor that is no more, until it is known whether its work or its node was the reason."""
+
+    actor: _Actor
+    error: WorkerLostError
+    at: float = field(default_factory=time.monotonic)
 
 
 def run_shards_ray(
@@ -99,7 +96,7 @@ def run_shards_ray(
         ClusterError: Ray cannot be reached, the cluster cannot hold one actor, or workers die while they load.
     """
     waiting = list(shards)
-    with _connected(context.spec.execution.address):
+    with ray_cluster.joined_cluster(context.spec.execution.address):
         interrupts.arm()  # ray.init puts a SIGTERM handler of its own in place
         _Pool(context, waiting, interrupts, guard, on_rows, on_shard).run()
 
@@ -122,50 +119,51 @@ class _Pool:
         self._on_rows = on_rows
         self._on_shard = on_shard
         self._queue = ShardQueue(shards, split=self._batches_of)
-        self._options = actor_options(context, ray.cluster_resources())
-        self._board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+        resources = ray_cluster.cluster_resources()
+        self._options = actor_options(context, resources)
+        needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+        self._nodes = ClusterNodes(needs, wait_s=context.spec.execution.node_wait_s)
+        self._looked = 0.0
+        self._board = ray_cluster.start_helper(ProgressBoard)
         # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
         self._limit = None
         if context.max_in_flight is not None:
-            self._limit = ray.remote(SharedLimit).options(num_cpus=0, max_restarts=-1).remote(context.max_in_flight)
+            self._limit = ray_cluster.start_helper(SharedLimit, context.max_in_flight, max_restarts=-1)
         self._names = (f"worker {number}" for number in itertools.count())
-        self._context_ref = ray.put(context)
-        number = number_of_actors(context, ray.cluster_resources(), self._options, shards=len(shards))
+        self._context_ref = ray_cluster.share(context)
+        number = number_of_actors(context, resources, self._options, shards=len(shards))
         self._actors = [self._start_actor() for _ in range(number)]
+        self._lost: list[_Lost] = []
         self._loading_deaths = 0
+        self._unplaced_since = float("inf")
         self._drained = self._cancelled = False
 
     def run(self) -> None:
         try:
             while self._busy() or (len(self._queue) and not self._interrupts.draining):
                 self._heed_interrupts()
+                self._heed_nodes()
                 self._feed()
                 self._take_ready()
                 self._report()
         finally:
-            for actor in self._actors:
-                ray.kill(actor.handle)
-            for helper in (self._board, self._limit):
-                if helper is not None:
-                    ray.kill(helper)
+            ray_cluster.kill(*(actor.handle for actor in self._actors), self._board)
+            if self._limit is not None:
+                ray_cluster.kill(self._limit)
 
     def _busy(self) -> bool:
-        return any(actor.calls for actor in self._actors)
+        held = any(lost.actor.calls for lost in self._lost) and not self._interrupts.draining
+        return held or any(actor.calls for actor in self._actors)
 
     def _start_actor(self) -> _Actor:
         name = next(self._names)
-        exchange = None if self._limit is None else _way_to(self._limit)
-        handle = (
-            ray.remote(Worker)
-            .options(**self._options)
-            .remote(self._context_ref, self._board, _is_cancelled, exchange, name)
-        )
-        return _Actor(name, handle, handle.load.remote())
+        calls = ray_cluster.start_worker(self._options, self._context_ref, self._board, self._limit, name)
+        return _Actor(name, *calls)
 
     def _feed(self) -> None:
         if self._interrupts.draining:
             return
-        ready = [actor for actor in self._actors if actor.ready]
+        ready = [actor for actor in self._actors if actor.ready and not actor.leaving]
         for depth in range(IN_FLIGHT):
             # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.
             if depth and len(self._queue) < len(self._actors):
@@ -187,29 +185,26 @@ class _Pool:
         actor.grants[reference] = grant
 
     def _take_ready(self) -> None:
-        owners = {actor.loading: actor for actor in self._actors if not actor.ready}
+        owners = {actor.placing: actor for actor in self._actors if actor.node is None}
+        owners |= {actor.loading: actor for actor in self._actors if actor.node is not None and not actor.ready}
         owners |= {reference: actor for actor in self._actors for reference in actor.calls}
-        if not owners:
-            return
-        ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_S)
-        for reference in ready:
+        for reference in ray_cluster.wait_for_answers(owners, timeout_s=POLL_S):
             actor = owners[reference]
             if actor not in self._actors:
                 continue  # replaced while this list was worked off
             try:
-                answer = ray.get(reference)
-            except RayActorError as exc:
+                answer = ray_cluster.answer_of(reference)
+            except WorkerLostError as exc:
                 self._replace(actor, exc)
-            except TaskCancelledError:
-                actor.calls.pop(reference, None)
-                if (grant := actor.grants.pop(reference, None)) is not None:
-                    self._guard.settle(grant, tries=0, usd=None)  # it had not begun
-            except RayTaskError as exc:
-                self._fail(actor, reference, exc)
+            except (CallCancelledError, GenerationCancelledError) as exc:
+                self._give_up_call(actor, reference, begun=isinstance(exc, GenerationCancelledError))
             else:
                 self._accept(actor, reference, answer)
 
     def _accept(self, actor: _Actor, reference: Any, answer: Any) -> None:
+        if reference == actor.placing:
+            actor.node, self._unplaced_since = answer, float("inf")
+            return
         if reference == actor.loading:
             actor.ready = True
             return
@@ -231,28 +226,48 @@ class _Pool:
         reference = actor.handle.commit.remote(shard, results)
         actor.calls[reference] = Work(shard)
 
-    def _fail(self, actor: _Actor, reference: Any, error: RayTaskError) -> None:
-        cause = error.cause
-        if isinstance(cause, GenerationCancelledError):
-            actor.calls.pop(reference, None)
-            if (grant := actor.grants.pop(reference, None)) is not None:
-                self._guard.lose(grant)
-            return
-        if isinstance(cause, AbstractVisionError):
-            raise cause from error
-        raise error
+    def _give_up_call(self, actor: _Actor, reference: Any, *, begun: bool) -> None:
+        """Forget a cancelled call; its work is for others unless the run ends."""
+        work = actor.calls.pop(reference)
+        self._close_grant(actor, reference, begun=begun)
+        if not self._interrupts.draining:
+            self._queue.put_back(work)
 
-    def _replace(self, actor: _Actor, error: RayActorError) -> None:
-        """Put a dead actor's work back, the first of which it died of, and start another actor."""
+    def _close_grant(self, actor: _Actor, reference: Any, *, begun: bool) -> None:
+        if (grant := actor.grants.pop(reference, None)) is None:
+            return
+        if begun:
+            self._guard.lose(grant)
+        else:
+            self._guard.settle(grant, tries=0, usd=None)
+
+    def _replace(self, actor: _Actor, error: WorkerLostError) -> None:
+        """Start another actor in the place of one that is lost."""
         self._actors.remove(actor)
+        ray_cluster.kill(actor.handle)  # one that is out of reach may still live
         if self._limit is not None:
             self._limit.drop.remote(actor.name)
-        works = list(actor.calls.values())
         for number, reference in enumerate(actor.calls):
-            if (grant := actor.grants.get(reference)) is not None and number == 0:
-                self._guard.lose(grant)
-            elif grant is not None:
-                self._guard.settle(grant, tries=0, usd=None)
+            self._close_grant(actor, reference, begun=number == 0)
+        if actor.node is None:
+            self._unplaced_since = min(self._unplaced_since, time.monotonic())
+        elif not actor.leaving:
+            self._actors.append(self._start_actor())
+        self._lost.append(_Lost(actor, error))
+        self._look_at_nodes()
+
+    def _judge(self, lost: _Lost) -> bool:
+        """Put a lost actor's work back, its first to blame unless the node went away; false: not known yet."""
+        actor, works = lost.actor, list(lost.actor.calls.values())
+        if actor.node is None:
+            return self._place_again(lost)
+        if self._nodes.is_gone(actor.node):
+            logger.warning("a node went away; %d shards that its worker had are put back", len(works))
+            for work in reversed(works):
+                self._queue.put_back(work)
+            return True
+        if not lost.error.certain and time.monotonic() - lost.at < UNREACHABLE_S:
+            return False
         for work in works[1:]:
             self._queue.put_back(work)
         finished = self._queue.worker_died(works[0]) if works else None
@@ -260,15 +275,24 @@ class _Pool:
             self._loading_deaths += 1
             if self._loading_deaths >= MAX_LOADING_DEATHS:
                 raise ClusterError(
-                    f"{self._loading_deaths} workers died while they loaded {self._context.spec.model}: "
-                    f"{_first_line(error)}"
-                ) from error
+                    f"{self._loading_deaths} workers died while they loaded {self._context.spec.model}: {lost.error}"
+                ) from lost.error
         what = f"shard {works[0].shard}" if works else "loading"
-        logger.warning("a worker died during %s; another takes its place: %s", what, _first_line(error))
-        replacement = self._start_actor()
-        self._actors.append(replacement)
+        logger.warning("a worker died during %s; another takes its place: %s", what, lost.error)
         if finished is not None:
-            self._commit(replacement, works[0].shard, finished)
+            if all(actor.leaving for actor in self._actors):
+                self._actors.append(self._start_actor())
+            self._commit(self._actors[-1], works[0].shard, finished)
+        return True
+
+    def _place_again(self, lost: _Lost) -> bool:
+        """Start another actor for one that died before it ran: Ray places some on a dead node until it notices."""
+        if lost.at - self._unplaced_since > UNREACHABLE_S:
+            raise ClusterError(f"no worker could be started for {UNREACHABLE_S:g} s: {lost.error}") from lost.error
+        if time.monotonic() - lost.at < NODES_S:
+            return False
+        self._actors.append(self._start_actor())
+        return True
 
     def _heed_interrupts(self) -> None:
         if self._guard.is_over():
@@ -276,17 +300,37 @@ class _Pool:
         if self._interrupts.draining and not self._drained:
             self._drained = True
             for actor in self._actors:
-                for reference in list(actor.calls)[1:]:
-                    ray.cancel(reference)
+                ray_cluster.cancel_queued(actor.calls)
         if self._interrupts.cancelled and not self._cancelled:
             self._cancelled = True
             for actor in self._actors:
-                for reference in actor.calls:
-                    ray.cancel(reference)
+                ray_cluster.cancel(actor.calls)
+
+    def _heed_nodes(self) -> None:
+        """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
+        if time.monotonic() - self._looked < NODES_S:
+            return
+        self._look_at_nodes()
+        if self._interrupts.draining:
+            return
+        for actor in [actor for actor in self._actors if self._nodes.is_leaving(actor.node)]:
+            if not actor.leaving:
+                actor.leaving = True
+                logger.warning("a node is about to go: its worker gets no new shards, another takes its place")
+                ray_cluster.cancel_queued(actor.calls)
+                self._actors.append(self._start_actor())
+            elif not actor.calls:
+                ray_cluster.kill(actor.handle)
+                self._actors.remove(actor)
+
+    def _look_at_nodes(self) -> None:
+        self._looked = time.monotonic()
+        self._nodes.look(*ray_cluster.list_nodes())
+        self._lost = [lost for lost in self._lost if not self._judge(lost)]
 
     def _report(self) -> None:
         running = {work.shard for actor in self._actors for work in actor.calls.values()}
-        rows = ray.get(self._board.read.remote(running)).values()
+        rows = ray_cluster.answer_of(self._board.read.remote(running)).values()
         self._on_rows(sum(succeeded for succeeded, _ in rows), sum(failed for _, failed in rows))
 
     def _batches_of(self, shard: int) -> list[tuple[int, ...]]:
@@ -295,37 +339,3 @@ class _Pool:
         for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
             batches.setdefault(batch, []).append(index)
         return [tuple(indexes) for indexes in batches.values()]
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Join a cluster or start one, and leave it as it was found."""
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        options["address"] = address
-    elif "RAY_ADDRESS" not in os.environ:
-        options["include_dashboard"] = False
-    try:
-        ray.init(**options)
-    except (RayError, ConnectionError, ValueError) as exc:
-        raise ClusterError(f"{address or 'ray'}: cannot connect: {_first_line(exc)}") from exc
-    except RuntimeError as exc:
-        # On a loaded machine the head's own services can miss their deadline once.
-        logger.warning("Ray did not start, trying once more: %s", _first_line(exc))
-        ray.shutdown()
-        try:
-            ray.init(**options)
-        except (RayError, RuntimeError, ConnectionError) as again:
-            raise ClusterError(f"{address or 'ray'}: cannot start: {_first_line(again)}") from again
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """What runs on a worker of a cluster: one shard runner, and the board on which workers note how far they are.
 
-Knows no Ray: `ray_executor` makes actors of these classes and says how a call finds out that it was cancelled.
+Knows no Ray: `ray_cluster` makes actors of these classes and says how a call finds out that it was cancelled.
 """
 
 from __future__ import annotations

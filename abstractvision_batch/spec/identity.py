@@ -173,6 +173,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.gpus_per_actor",
     "execution.cpus_per_actor",
     "execution.address",
+    "execution.node_wait_s",
     "execution.max_attempts",
     "execution.max_failed",
     "execution.budget.requests",
@@ -180,6 +181,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.budget.wall_s",
     "execution.request_timeout_s",
     "execution.shard_timeout_s",
+    "execution.drain_timeout_s",
     "execution.writer_threads",
     "execution.batch_canary",
 )

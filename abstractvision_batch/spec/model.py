@@ -170,6 +170,8 @@ class ExecutionSpec(StrictModel):
     """`auto`: the backend's threads."""
     address: str | None = None
     """Ray address; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
+    node_wait_s: Annotated[Number, Field(gt=0, le=2_592_000)] = 600.0
+    """How long a Ray run waits, where no node can hold a worker, for one that joins."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
     max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -179,6 +181,8 @@ class ExecutionSpec(StrictModel):
     """For one request's generation; a batch has the time of all its requests. What hangs is a failed row."""
     shard_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
     """For one shard's generation; requests that are not done by then are failed rows."""
+    drain_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
+    """After Ctrl-C or SIGTERM, running shards have so long to finish, then they are cancelled; by default, no limit."""
     writer_threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads of a worker that encode and store while the next batch generates."""
     batch_canary: bool = True

@@ -1,0 +1,60 @@
+"""What becomes of a cluster's nodes, as far as a run's workers need to know. Knows no Ray but what it says of nodes.
+
+A worker that goes down with its node is no fault of its shard. A node that is about to leave (a preemption notice, a
+scale-down) gets no new shards. Where no node can hold a worker, the run waits for one for so long and no longer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from abstractvision_batch.errors import ClusterError
+
+
+class ClusterNodes:
+    """The nodes at the last look.
+
+    Args:
+        needs: Resources of one worker, by Ray's names.
+        wait_s: How long the run may go without a node that can hold a worker.
+        now: A clock, in seconds.
+    """
+
+    def __init__(self, needs: Mapping[str, float], *, wait_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._needs = needs
+        self._wait_s = wait_s
+        self._now = now
+        self._alive: frozenset[str] = frozenset()
+        self._leaving: frozenset[str] = frozenset()
+        self._last_fit = now()
+
+    def look(self, nodes: Iterable[Mapping[str, Any]], draining: Collection[str]) -> None:
+        """Take what `ray.nodes()` says, and the ids of the nodes that are being drained.
+
+        Raises:
+            ClusterError: no node could hold a worker for `wait_s`.
+        """
+        alive = {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+        self._alive, self._leaving = frozenset(alive), frozenset(draining) & frozenset(alive)
+        staying = [resources for node, resources in alive.items() if node not in self._leaving]
+        if any(self._fits(resources) for resources in staying):
+            self._last_fit = self._now()
+        elif self._now() - self._last_fit > self._wait_s:
+            wanted = ", ".join(f"{share:g} {name}" for name, share in self._needs.items() if share > 0)
+            raise ClusterError(
+                f"no node of the cluster could hold a worker ({wanted}) for execution.node_wait_s "
+                f"({self._wait_s:g} s); {len(staying)} nodes are left (let nodes join; running again resumes)"
+            )
+
+    def is_gone(self, node: str | None) -> bool:
+        """Whether a worker's node is down, or was about to be."""
+        return node is not None and (node not in self._alive or node in self._leaving)
+
+    def is_leaving(self, node: str | None) -> bool:
+        """Whether a node is up and about to go."""
+        return node in self._leaving
+
+    def _fits(self, resources: Mapping[str, float]) -> bool:
+        return all(resources.get(name, 0) >= share for name, share in self._needs.items())
