@@ -99,7 +99,12 @@ def start_worker(options: Mapping[str, Any], context: Any, board: Any, limit: An
     """
     exchange = None if limit is None else way_to(limit)
     handle = ray.remote(Worker).options(**options).remote(context, board, _is_cancelled, exchange, name)
-    return handle, handle.__ray_call__.remote(_node_id), handle.load.remote()
+    return handle, ask_node(handle), handle.load.remote()
+
+
+def ask_node(handle: Any) -> Any:
+    """A call that answers with the id of a worker's node, or says for certain that the worker is no more."""
+    return handle.__ray_call__.remote(_node_id)
 
 
 def way_to(limit: Any) -> Exchange:

@@ -68,6 +68,8 @@ class _Lost:
 
     actor: _Actor
     error: WorkerLostError
+    asking: Any
+    """A call to one that is out of reach, which ends when Ray knows more."""
     at: float = field(default_factory=time.monotonic)
 
 
@@ -244,7 +246,6 @@ class _Pool:
     def _replace(self, actor: _Actor, error: WorkerLostError) -> None:
         """Start another actor in the place of one that is lost."""
         self._actors.remove(actor)
-        ray_cluster.kill(actor.handle)  # one that is out of reach may still live
         if self._limit is not None:
             self._limit.drop.remote(actor.name)
         for number, reference in enumerate(actor.calls):
@@ -253,7 +254,7 @@ class _Pool:
             self._unplaced_since = min(self._unplaced_since, time.monotonic())
         elif not actor.leaving:
             self._actors.append(self._start_actor())
-        self._lost.append(_Lost(actor, error))
+        self._lost.append(_Lost(actor, error, None if error.certain else ray_cluster.ask_node(actor.handle)))
         self._look_at_nodes()
 
     def _judge(self, lost: _Lost) -> bool:
@@ -267,7 +268,9 @@ class _Pool:
                 self._queue.put_back(work)
             return True
         if not lost.error.certain and time.monotonic() - lost.at < UNREACHABLE_S:
+            self._ask_again(lost)
             return False
+        ray_cluster.kill(actor.handle)  # one that is still out of reach may live
         for work in works[1:]:
             self._queue.put_back(work)
         finished = self._queue.worker_died(works[0]) if works else None
@@ -284,6 +287,16 @@ class _Pool:
                 self._actors.append(self._start_actor())
             self._commit(self._actors[-1], works[0].shard, finished)
         return True
+
+    def _ask_again(self, lost: _Lost) -> None:
+        """Learn whether a worker that is out of reach is dead; one that answers is given up like one that died."""
+        for call in ray_cluster.wait_for_answers([lost.asking], timeout_s=0):
+            try:
+                ray_cluster.answer_of(call)
+                lost.error = WorkerLostError("it was out of reach for a moment")
+            except WorkerLostError as exc:
+                lost.error = exc
+                lost.asking = ray_cluster.ask_node(lost.actor.handle)
 
     def _place_again(self, lost: _Lost) -> bool:
         """Start another actor for one that died before it ran: Ray places some on a dead node until it notices."""
