@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +39,7 @@ from abstractvision_batch.run import (
     finish_run,
     open_run,
 )
+from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.start import open_output
 from abstractvision_batch.storage.store import Store
@@ -81,10 +81,17 @@ def rerun(
     source = open_run(run, storage_options)
     loaded = load_recorded(run, source.record, verb="a rerun", overrides=[*redirect(source, output), *overrides])
     _heed_changes(source, loaded, strict=strict, accept_weights=accept_weights)
+<<<<<<< HEAD
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         copy_plan(source, Path(folder))
         store, record, tracker, ending = execute_plan(source, loaded, source.plan, Path(folder), on_progress)
     record, counts = finish_run(store, record, tracker)
+=======
+    with scratch_folder() as folder:
+        copy_plan(source, folder)
+        store, record, tracker, ending = execute_plan(source, loaded, source.plan, folder, on_progress)
+    counts = finish_run(store, record, tracker)
+>>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 

@@ -11,7 +11,6 @@ Not covered: rows that failed; two runs as wholes (`diff`).
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from abstractvision_batch.plan.selection import select_batches
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.rerun import execute_plan, redirect
 from abstractvision_batch.run import Run, finish_run, open_run
+from abstractvision_batch.scratch import scratch_folder
 
 DEFAULT_SAMPLE = 8
 #: Rows that differ in one of these, or in size of batch, take another path through a model: each is a stratum.
@@ -135,12 +135,12 @@ def verify(
     """
     source = open_run(run, storage_options)
     chosen, verifiable = choose_rows(source, sample=sample, ids=ids)
-    with tempfile.TemporaryDirectory(prefix="avbatch-verify-") as scratch:
-        target = output if output is not None else Path(scratch) / "run"
+    with scratch_folder() as scratch:
+        target = output if output is not None else scratch / "run"
         loaded = load_recorded(
             run, source.record, verb="a verification", overrides=[*redirect(source, target), *overrides]
         )
-        plan_folder = Path(scratch) / "plan"
+        plan_folder = scratch / "plan"
         plan_folder.mkdir()
         if not chosen.num_rows:
             return VerifyReport(source.path, (), verifiable)

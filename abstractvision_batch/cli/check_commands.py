@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError
+from abstractvision_batch.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from abstractvision_batch.plan.summary import PlanSummary
@@ -35,8 +35,8 @@ def validate(
     from abstractvision_batch.spec.load import load_spec
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        plan_summary = build_plan(loaded, Path(folder))
+    with scratch_folder() as folder:
+        plan_summary = build_plan(loaded, folder)
     missing = _missing_dependencies(loaded)
     if as_json:
         print_json({"ok": True, "problems": [], "missing": missing, **_describe_plan(loaded, plan_summary)})
@@ -61,6 +61,7 @@ def plan(
     from abstractvision_batch.spec.load import load_spec
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+<<<<<<< HEAD
     existing: PlanSummary | None = None
     with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
         if extend:
@@ -68,8 +69,13 @@ def plan(
         else:
             summary = build_plan(loaded, Path(folder))
         first = _read_first_rows(Path(folder), summary, rows)
+=======
+    with scratch_folder() as folder:
+        summary = build_plan(loaded, folder)
+        first = _read_first_rows(folder, summary, rows)
+>>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
         if output is not None:
-            _write_plan(Path(folder), summary, output)
+            _write_plan(folder, summary, output)
     if as_json:
         kept = {"kept_requests": existing.requests if existing else 0} if extend else {}
         shown = {"output": output and str(output), "rows": first}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.plan.rows import PromptReader
 from abstractvision_batch.plan.sources import digest_files, digest_inline, find_files
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.load import LoadedSpec
 
 _SPOOL_CHUNK = 1024
@@ -54,8 +54,7 @@ def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None =
         StorageError: a remote source failed.
     """
     spec = loaded.spec
-    with tempfile.TemporaryDirectory(prefix="avbatch-plan-") as name:
-        scratch = Path(name)
+    with scratch_folder() as scratch:
         files = find_files(loaded, scratch)
         digest = digest_inline(spec.prompts.source) if isinstance(spec.prompts.source, list) else digest_files(files)
         reader = PromptReader(loaded, files)
@@ -104,8 +103,8 @@ def prompts_digest(loaded: LoadedSpec) -> str:
     """
     if isinstance(loaded.spec.prompts.source, list):
         return digest_inline(loaded.spec.prompts.source)
-    with tempfile.TemporaryDirectory(prefix="avbatch-plan-") as scratch:
-        return digest_files(find_files(loaded, Path(scratch)))
+    with scratch_folder() as scratch:
+        return digest_files(find_files(loaded, scratch))
 
 
 def _batch_size(loaded: LoadedSpec) -> int:

@@ -10,31 +10,40 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.store import Store, open_store
 from tests.emulators import StoreServer
+<<<<<<< HEAD
 from tests.storage.faulty_s3 import FaultyS3, running_door
+=======
+from tests.faulty_s3 import Fault, FaultyS3, running_faulty_s3
+>>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
 
 
 @pytest.fixture
 def faulty_s3(s3_server: StoreServer) -> Iterator[tuple[Store, FaultyS3]]:
     """A store of its own, and its server's faults."""
+<<<<<<< HEAD
     with running_door() as (door, endpoint):
         options = {"endpoint_url": endpoint}
+=======
+    with running_faulty_s3() as door:
+        options = {"endpoint_url": door.url}
+>>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
         yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
 
 
 @pytest.mark.parametrize("fault", ["throttle", "hang up"])
 def test_reads_and_writes_pass_through_throttling_and_resets(faulty_s3: tuple[Store, FaultyS3], fault: str) -> None:
     store, door = faulty_s3
-    door.faults = [("PUT", fault), ("PUT", fault), ("GET", fault)]
+    door.faults = [Fault("PUT", fault, times=2), Fault("GET", fault)]
 
     store.put("a", b"abc")
 
     assert store.read("a") == b"abc"
-    assert (door.faults, door.requests.count("PUT"), door.requests.count("GET")) == ([], 3, 2)
+    assert (door.pending, door.requests.count("PUT"), door.requests.count("GET")) == ([], 3, 2)
 
 
 def test_a_put_if_absent_whose_answer_is_lost_is_still_ours(faulty_s3: tuple[Store, FaultyS3]) -> None:
     store, door = faulty_s3
-    door.faults = [("PUT", "done, then hang up")]
+    door.faults = [Fault("PUT", "done, then hang up")]
 
     assert store.put_if_absent("a", b"ours") is True
 
@@ -47,10 +56,10 @@ def test_reading_a_stream_goes_on_after_a_reset(faulty_s3: tuple[Store, FaultyS3
     store.put("a", bytes(range(256)) * 4096)
     with store.open("a") as stream:
         assert stream.read(2) == b"\x00\x01"
-        door.faults = [("GET", "hang up")]
+        door.faults = [Fault("GET", "hang up")]
         stream.seek(700_001)
         assert stream.read(1) == bytes([700_001 % 256])
-        assert door.faults == []
+        assert door.pending == []
 
 
 def test_a_server_that_always_throttles_is_a_storage_error_after_six_requests(
@@ -58,7 +67,7 @@ def test_a_server_that_always_throttles_is_a_storage_error_after_six_requests(
 ) -> None:
     """Six and not sixty: the client's own retries are off."""
     store, door = faulty_s3
-    door.faults = [("PUT", "throttle")] * 40
+    door.faults = [Fault("PUT", "throttle", times=40)]
 
     with pytest.raises(StorageError, match="Reduce your request rate"):
         store.put("a", b"1")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from abstractvision_batch.execute.layouts.layout import Pieces
 from abstractvision_batch.execute.layouts.spool import Spool, local_disk
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_files import RowFile, row_files
+from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,8 @@ class ContainerLayout:
         files = {index: _files_of(result) for index, result in results.items() if result.succeeded}
         if not files:
             return results
-        with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-            path = Path(folder) / f"container{self._extension}"
+        with scratch_folder() as folder:
+            path = folder / f"container{self._extension}"
             members = self._write(path, pieces, rows, results, files)
             with local_disk(), path.open("rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
