@@ -81,17 +81,10 @@ def rerun(
     source = open_run(run, storage_options)
     loaded = load_recorded(run, source.record, verb="a rerun", overrides=[*redirect(source, output), *overrides])
     _heed_changes(source, loaded, strict=strict, accept_weights=accept_weights)
-<<<<<<< HEAD
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        copy_plan(source, Path(folder))
-        store, record, tracker, ending = execute_plan(source, loaded, source.plan, Path(folder), on_progress)
-    record, counts = finish_run(store, record, tracker)
-=======
     with scratch_folder() as folder:
         copy_plan(source, folder)
         store, record, tracker, ending = execute_plan(source, loaded, source.plan, folder, on_progress)
-    counts = finish_run(store, record, tracker)
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
+    record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 

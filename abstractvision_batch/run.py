@@ -44,7 +44,6 @@ from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
-from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
@@ -128,86 +127,6 @@ def run(
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
 
-<<<<<<< HEAD
-=======
-def load(
-    spec: str | Path | Mapping[str, Any] | LoadedSpec,
-    *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-) -> LoadedSpec:
-    """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
-    if isinstance(spec, LoadedSpec):
-        loaded = spec
-    elif isinstance(spec, Mapping):
-        loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
-    else:
-        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
-    with placed(loaded, "backend", "kind"):
-        require_extra(loaded.spec.backend.kind)
-    with placed(loaded, "execution", "executor"):
-        require_executor(loaded.spec.execution.executor)
-    return loaded
-
-
-def open_output(loaded: LoadedSpec) -> Store:
-    """The store of the job's output.
-
-    Raises:
-        SpecError: nothing can be written there.
-    """
-    output = loaded.spec.output
-    with placed(loaded, "output", "path"):
-        store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
-        store.check_writable()
-    return store
-
-
-def start_run(loaded: LoadedSpec, store: Store) -> RunRecord:
-    """Plan a new run and write its record and its plan, or find the same run there.
-
-    Raises:
-        SpecError: a prompt is wrong, or the output holds another run.
-    """
-    record = read_record(store)
-    if record is not None:
-        _require_same_run(record, loaded, prompts_digest(loaded))
-        check_weights(loaded, store)
-        if all(store.exists(file.name) for file in record.plan.files):
-            return record
-    with scratch_folder() as folder:
-        plan = build_plan(loaded, folder)
-        if record is None:
-            check_model(loaded)
-            with placed(loaded, "output", "path"):
-                record = build_record(
-                    loaded.spec,
-                    spec_path=loaded.path,
-                    base_dir=loaded.base_dir,
-                    card=loaded.card,
-                    plan=plan,
-                    conditional_put=store.probe_conditional_put(),
-                    weights=find_weights(loaded),
-                )
-                record = write_record(store, record)
-            _require_same_run(record, loaded, plan.prompts_digest)
-        if plan.files != record.plan.files:
-            raise StorageError(
-                f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
-                "(run again with the execution settings of its run.json)"
-            )
-        for file in plan.files:
-            store.put_file_if_absent(file.name, folder / file.name)
-    return record
-
-
-def _require_same_run(record: RunRecord, loaded: LoadedSpec, digest: str) -> None:
-    location = loaded.positions.where(("output", "path"))
-    require_same_run(record, loaded.spec, prompts_digest=digest, card=loaded.card, location=location)
-    require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
-
-
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
 def execute(
     loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
 ) -> tuple[ProgressTracker, Ending]:

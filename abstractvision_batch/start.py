@@ -10,7 +10,6 @@ and files that a crash left out are written by the next invocation, whether it e
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,6 +32,7 @@ from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_weights, placed
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
@@ -97,8 +97,8 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
 
 
 def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        plan = build_plan(loaded, Path(folder))
+    with scratch_folder() as folder:
+        plan = build_plan(loaded, folder)
         check_model(loaded)
         with placed(loaded, "output", "path"):
             record = build_record(
@@ -113,14 +113,14 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):  # another driver was faster
             _refuse(loaded, store, record, plan.prompts_digest)
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
-        _put_plan_files(store, record.plans[0], plan, Path(folder))
+        _put_plan_files(store, record.plans[0], plan, folder)
     return record
 
 
 def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecord:
     """Record what the spec adds, and write the plan of it; the run as it was where that is nothing."""
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        added = plan_extension(loaded, store, record, Path(folder))
+    with scratch_folder() as folder:
+        added = plan_extension(loaded, store, record, folder)
         if not added.requests:
             return record
         check_model(loaded)
@@ -138,7 +138,7 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
                 f"{_output(loaded)} was extended by another driver meanwhile, with another spec "
                 "(run the same command again, which extends what it left)"
             )
-        _put_plan_files(store, found.plans[-1], added, Path(folder))
+        _put_plan_files(store, found.plans[-1], added, folder)
     return found
 
 
@@ -148,10 +148,10 @@ def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = 
         if all(store.exists(file.name) for file in planned.files):
             continue
         spec = loaded if number == len(record.generations) - 1 else None
-        with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+        with scratch_folder() as folder:
             existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
-            plan = build_plan(spec or _recorded_spec(generation), Path(folder), existing)
-            _put_plan_files(store, planned, plan, Path(folder))
+            plan = build_plan(spec or _recorded_spec(generation), folder, existing)
+            _put_plan_files(store, planned, plan, folder)
 
 
 def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
@@ -203,9 +203,9 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
 
 def _requests_to_add(loaded: LoadedSpec, store: Store, record: RunRecord) -> int | None:
     """How many requests extending would add; None where it is not possible."""
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
+    with scratch_folder() as folder:
         try:
-            return plan_extension(loaded, store, record, Path(folder)).requests
+            return plan_extension(loaded, store, record, folder).requests
         except (SpecError, StorageError):
             return None
 

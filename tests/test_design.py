@@ -22,11 +22,7 @@ NAME = PACKAGE.name
 #: Lowest first; a module imports from its own row and lower ones. The longest matching prefix decides.
 LAYERS = (
     ("errors",),
-<<<<<<< HEAD
-    ("types", "artifacts", "media", "parquet", "storage"),
-=======
-    ("types", "artifacts", "media", "parquet", "scratch"),
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
+    ("types", "artifacts", "media", "parquet", "scratch", "storage"),
     ("spec", "registry", "model_capabilities"),
     ("plan",),
     ("backends", "vision_manager"),

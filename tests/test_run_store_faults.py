@@ -22,8 +22,8 @@ from abstractvision_batch.audit import audit
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.run import open_run, run
 from tests.emulators import StoreServer
-from tests.faulty_s3 import Fault, FaultyS3, running_faulty_s3
 from tests.jobs import MakeJob
+from tests.storage.faulty_s3 import Fault, FaultyS3, running_door
 
 OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker", "environment_id"}
 
@@ -56,18 +56,12 @@ FATAL = {
 
 
 @pytest.fixture
-def s3(s3_server: StoreServer) -> Iterator[FaultyS3]:
-    with running_faulty_s3() as door:
-        yield door
-
-
-def _options(door: FaultyS3) -> dict[str, Any]:
-    # A new client each time: connections of an earlier door would be closed ones.
-    return {"endpoint_url": door.url, "skip_instance_cache": True}
-
-
-def _job(door: FaultyS3, server: StoreServer, make_job: MakeJob) -> dict[str, Any]:
-    return make_job(output={"path": server.new_url(), "storage_options": _options(door)})
+def faulty(s3_server: StoreServer, make_job: MakeJob) -> Iterator[tuple[FaultyS3, dict[str, Any]]]:
+    """A door, and a job that goes through it."""
+    with running_door() as (door, url):
+        # A new client each time: connections of an earlier door would be closed ones.
+        options = {"endpoint_url": url, "skip_instance_cache": True}
+        yield door, make_job(output={"path": s3_server.new_url(), "storage_options": options})
 
 
 def _rows(path: str | Path, options: dict[str, Any] | None = None) -> pa.Table:
@@ -95,9 +89,9 @@ def _assert_whole(job: dict[str, Any], make_job: MakeJob) -> None:
 
 @pytest.mark.parametrize("what", BORNE)
 def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
-    what: str, s3: FaultyS3, s3_server: StoreServer, make_job: MakeJob, tmp_path: Path
+    what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
 ) -> None:
-    job = _job(s3, s3_server, make_job)
+    s3, job = faulty
     fault = replace(BORNE[what])
     s3.faults = [fault]
 
@@ -111,9 +105,9 @@ def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
 
 @pytest.mark.parametrize("what", FATAL)
 def test_what_does_not_pass_ends_with_4_and_one_line_and_the_same_command_finishes_the_run(
-    what: str, s3: FaultyS3, s3_server: StoreServer, make_job: MakeJob, tmp_path: Path
+    what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
 ) -> None:
-    job = _job(s3, s3_server, make_job)
+    s3, job = faulty
     fault, said = FATAL[what]
     s3.faults = [replace(fault)]
 

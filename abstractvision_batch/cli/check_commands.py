@@ -61,19 +61,13 @@ def plan(
     from abstractvision_batch.spec.load import load_spec
 
     loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
-<<<<<<< HEAD
     existing: PlanSummary | None = None
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        if extend:
-            existing, summary = _plan_extension(loaded, Path(folder))
-        else:
-            summary = build_plan(loaded, Path(folder))
-        first = _read_first_rows(Path(folder), summary, rows)
-=======
     with scratch_folder() as folder:
-        summary = build_plan(loaded, folder)
+        if extend:
+            existing, summary = _plan_extension(loaded, folder)
+        else:
+            summary = build_plan(loaded, folder)
         first = _read_first_rows(folder, summary, rows)
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
         if output is not None:
             _write_plan(folder, summary, output)
     if as_json:

@@ -175,20 +175,12 @@ def merge_manifest(
     Raises:
         StorageError: the rows are not the plan's; nothing was written.
     """
-<<<<<<< HEAD
     # Parts of further shards are of an extension that another driver began, and not yet of this plan.
     parts = {shard: attempts for shard, attempts in list_parts(store).items() if shard < plan.shards}
     metadata = {PARTS_KEY: _parts_digest(parts), SHARDS_KEY: str(plan.shards).encode()}
-    with tempfile.TemporaryDirectory(prefix="avbatch-") as folder:
-        path = Path(folder) / MANIFEST
-        written = _write_merged(path, iter_shards(store, plan, parts), metadata)
-=======
-    parts = list_parts(store)
     with scratch_folder() as folder:
         path = folder / MANIFEST
-        tables = (read_shard_rows(store, shard, parts[shard]) for shard in parts if shard < plan.shards)
-        written = _write_merged(path, tables, {PARTS_KEY: _parts_digest(parts)})
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
+        written = _write_merged(path, iter_shards(store, plan, parts), metadata)
         if written != plan.requests:
             raise StorageError(
                 f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests "

@@ -17,7 +17,7 @@ from abstractvision_batch.storage.retries import Retries
 from tests.backends.openai_server import OpenAIServer, running_server
 from tests.emulators import StoreServer
 from tests.plan.planning import Planner
-from tests.storage.faulty_s3 import FaultyS3, running_door
+from tests.storage.faulty_s3 import Fault, FaultyS3, running_door
 
 IMAGES: dict[str, Any] = {"task": "image_to_image", "execution": {"batch_size": 2}}
 
@@ -54,11 +54,11 @@ def test_a_prompt_file_and_its_images_are_read_through_throttling_and_resets(
     _put(f"{folder}/prompts/in/a.png", _picture(8, 6))
     _put(f"{folder}/shared/b.png", _picture(800, 600))
     faulty, options = door
-    faulty.faults = [("HEAD", fault), ("GET", fault), ("GET", fault)]
+    faulty.faults = [Fault("HEAD", fault), Fault("GET", fault, times=2)]
 
     plan = planner.build(f"{folder}/prompts/p.csv", prompts={"storage_options": options}, **IMAGES)
 
-    assert faulty.faults == []
+    assert faulty.pending == []
     assert plan.column("input_image") == [f"{folder}/prompts/in/a.png", f"{folder}/shared/b.png"]
     assert InputImages(options)(plan.column("input_image")[1]) == _picture_at(f"{folder}/shared/b.png")
 
@@ -79,7 +79,7 @@ def test_a_store_that_stays_down_is_a_storage_failure_and_no_broken_image(
     rows = [{"prompt": "x", "image": url}]
 
     for method in ("HEAD", "GET"):
-        faulty.faults = [(method, "throttle")] * 9
+        faulty.faults = [Fault(method, "throttle", times=9)]
         with pytest.raises(
             StorageError, match=r"a\.png: .*(Slow Down|SlowDown|Reduce your request rate|Service Unavailable|503)"
         ):

@@ -10,23 +10,14 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.store import Store, open_store
 from tests.emulators import StoreServer
-<<<<<<< HEAD
-from tests.storage.faulty_s3 import FaultyS3, running_door
-=======
-from tests.faulty_s3 import Fault, FaultyS3, running_faulty_s3
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
+from tests.storage.faulty_s3 import Fault, FaultyS3, running_door
 
 
 @pytest.fixture
 def faulty_s3(s3_server: StoreServer) -> Iterator[tuple[Store, FaultyS3]]:
     """A store of its own, and its server's faults."""
-<<<<<<< HEAD
     with running_door() as (door, endpoint):
         options = {"endpoint_url": endpoint}
-=======
-    with running_faulty_s3() as door:
-        options = {"endpoint_url": door.url}
->>>>>>> bc5c497 (Whole jobs on stores that fail, hang, throttle or lie, and on a full disk; no room for temporary files is one line and exit 4)
         yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
 
 
