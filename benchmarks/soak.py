@@ -49,7 +49,7 @@ LAST_KILL = 0.95
 #: After its moment came by progress, a kill waits up to this long, in seconds: about what two shards take.
 MAX_PAUSE_S = 0.5
 #: Columns of when and by whom, and of whether a batch was taken apart to find what kills workers.
-OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker", "reproducibility"}
+OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker", "environment_id", "reproducibility"}
 
 
 @dataclass(frozen=True, slots=True)
