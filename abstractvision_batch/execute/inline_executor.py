@@ -45,6 +45,7 @@ def run_shards_inline(
         StorageError: reading the plan or writing failed.
     """
     with closing(ShardRunner(context, context.create_backend())) as runner:
+        runner.load()
         if context.shards_at_once > 1:
             _run_side_by_side(runner, shards, context.shards_at_once, interrupts, guard, on_rows, on_shard)
             return
