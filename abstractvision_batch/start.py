@@ -10,6 +10,7 @@ and files that a crash left out are written by the next invocation, whether it e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -114,6 +115,28 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
             _refuse(loaded, store, record, plan.prompts_digest)
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         _put_plan_files(store, record.plans[0], plan, folder)
+        if not record.generations[0]["conditional_put"]:
+            record = _require_own_run(loaded, store, plan, folder)
+    return record
+
+
+def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder: Path) -> RunRecord:
+    """Look again, where a put replaces what another driver put in the same moment: the record that stayed decides.
+
+    Raises:
+        SpecError: it is another spec's.
+    """
+    record = read_record(store)
+    if record is None:
+        raise StorageError(f"{store.url}: its run.json vanished while the run started (run again)")
+    if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):
+        _refuse(loaded, store, record, plan.prompts_digest)
+    _put_plan_files(store, record.plans[0], plan, folder)
+    for file in plan.files:
+        with store.open(file.name) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        if digest != file.sha256:  # the refused driver's
+            store.put_file(file.name, folder / file.name)
     return record
 
 

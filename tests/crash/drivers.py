@@ -81,10 +81,10 @@ class Zygote:
         (folder / "temporary").mkdir()
         # One thread each; and what a killed driver leaves in the folder of temporary files goes with the test's.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-        environment |= {"TMPDIR": str(folder / "temporary"), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        environment |= {"TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(REPOSITORY)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.zygote"],
-            cwd=REPOSITORY,
+            cwd=folder,  # which git knows nothing of, and is soon done with
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

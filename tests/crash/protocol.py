@@ -28,7 +28,7 @@ ENVIRONMENT = "put_if_absent environments/1"
 REPORT = ("put report/contact-sheet.png", "put README.md")
 #: What is killed: a run from its first write to its last; a retry of its failed row; a run that redoes a lost shard; a
 #: repair that forgets a shard and removes what belongs to nothing; a repair that merges anew; a run that is extended.
-SCENARIOS = ("run", "retry", "redo", "repair", "merge")
+SCENARIOS = ("run", "retry", "redo", "repair", "merge", "extend")
 EXTENDED = ("put_if_absent extensions/00001.json", "put_if_absent plan/00001.parquet")
 #: Where a write can be cut on a local disk; on S3 each is one request.
 CUTS: dict[str, tuple[str, ...]] = {
@@ -91,11 +91,9 @@ def points(scenario: str, layout: str, protocol: str) -> Iterator[str]:
     yield "end"
 
 
-def scenarios(layout: str, protocol: str) -> tuple[str, ...]:
-    """What is killed; on S3, where a case takes a second, what hardly depends on the layout is of one alone."""
-    if layout == "files":
-        return (*SCENARIOS, "extend")
-    return SCENARIOS if protocol == "file" else ("run", "retry")
+def scenarios(layout: str) -> tuple[str, ...]:
+    """What is killed; what hardly depends on the layout is killed in one alone."""
+    return SCENARIOS if layout == "files" else ("run", "retry")
 
 
 def cases(protocol: str) -> list[Case]:
@@ -103,7 +101,7 @@ def cases(protocol: str) -> list[Case]:
     return [
         Case(scenario, layout, protocol, point)
         for layout in LAYOUTS
-        for scenario in scenarios(layout, protocol)
+        for scenario in scenarios(layout)
         for point in points(scenario, layout, protocol)
     ]
 

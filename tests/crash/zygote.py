@@ -28,7 +28,9 @@ import abstractvision_batch.audit
 import abstractvision_batch.backends.procedural
 import abstractvision_batch.new_output
 import abstractvision_batch.retry  # noqa: F401
+from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.cli.app import app
+from abstractvision_batch.execute.environment import describe_driver
 from abstractvision_batch.registry.cards import load_cards
 from tests.crash.faults import FAULTS
 from tests.crash.points import Points
@@ -36,7 +38,10 @@ from tests.crash.points import Points
 
 def main() -> None:
     """Answer requests until stdin ends."""
+    # What is read once a process, before there are many.
     load_cards()
+    list_backends()
+    describe_driver()
     Image.init()
     _keep_what_botocore_reads()
     command = typer.main.get_command(app)
