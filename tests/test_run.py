@@ -24,6 +24,7 @@ from abstractvision_batch.media.images import decode_image, pixel_sha256
 from abstractvision_batch.plan.columns import PLAN_SCHEMA
 from abstractvision_batch.run import open_run, run
 from tests.jobs import MakeJob
+from tests.journal import read_journal, wait_for
 
 #: Columns that say what was made, not when, where and by whom.
 IDENTITY = [*PLAN_SCHEMA.names, "status", "error_kind", "file_name", "sha256", "pixel_sha256", "reproducibility"]
@@ -128,6 +129,24 @@ def test_an_interrupt_finishes_the_running_shard_and_exits_130(
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "the same command resumes the run" in stderr
+    assert run(make_job()).succeeded == 20
+
+
+def test_a_drain_that_takes_longer_than_its_limit_cancels_the_running_shard(make_job: MakeJob, tmp_path: Path) -> None:
+    """A shard takes 80 s here, four requests of 20."""
+    journal, spec = tmp_path / "journal.jsonl", tmp_path / "job.yaml"
+    backend = {"kind": "procedural", "delay_s": 20, "journal_path": str(journal)}
+    execution = {"batch_size": 2, "shard_size": 4, "drain_timeout_s": 0.5}
+    spec.write_text(yaml.safe_dump(make_job(backend=backend, execution=execution)))
+    command = [sys.executable, "-m", "abstractvision_batch", "run", str(spec), "--quiet"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: bool(read_journal(journal)), "generation")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "running shards have 0.5 s to finish and commit" in stderr
+    assert list((tmp_path / "run").glob("manifest/*")) == []
     assert run(make_job()).succeeded == 20
 
 

@@ -155,6 +155,7 @@ def test_without_any_node_left_a_run_ends_with_4_and_running_again_finishes_it(
     assert job.rows() == undisturbed
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_takes_the_place_of_the_only_one(
     job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:
@@ -202,7 +203,45 @@ def test_actors_end_soon_after_their_driver_is_killed_and_running_again_finishes
     assert job.rows() == undisturbed
 
 
-@pytest.mark.parametrize("deadline_s", [60, 0])
+def test_a_driver_that_is_told_to_end_lets_running_shards_commit_and_begins_no_other(
+    cluster: Any, make_job: MakeJob, tmp_path: Path, nodes: Callable[[int], Any], undisturbed: pa.Table
+) -> None:
+    """A shard takes 4 s here; the second that its worker holds is not begun."""
+    job = _make_job(cluster, make_job, tmp_path, delay_s=1)
+    nodes(1)
+    driver = job.start()
+    wait_for(lambda: bool(job.begun()), "generation")
+    driver.send_signal(signal.SIGTERM)
+    said = _ends_with(driver, 130)
+    begun, done = job.begun(), open_run(job.path).counts().succeeded
+
+    _ends_with(job.start(), 0)
+
+    assert "running shards finish and commit" in said
+    assert job.rows() == undisturbed
+    assert set(job.begun().values()) == {1}
+    assert len(begun) == done == 4
+
+
+@pytest.mark.slow
+def test_a_drain_that_takes_longer_than_its_limit_cancels_what_workers_run(
+    cluster: Any, make_job: MakeJob, tmp_path: Path, nodes: Callable[[int], Any]
+) -> None:
+    """A shard takes 80 s here; the driver would wait for it."""
+    job = _make_job(cluster, make_job, tmp_path, delay_s=20, drain_timeout_s=0.5)
+    nodes(1)
+    driver = job.start()
+    wait_for(lambda: bool(job.begun()), "generation")
+    driver.send_signal(signal.SIGTERM)
+
+    said = driver.communicate(timeout=60)[1]
+
+    assert driver.returncode == 130
+    assert "running shards have 0.5 s to finish and commit" in said
+    assert open_run(job.path).missing_shards() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("deadline_s", [60, pytest.param(0, marks=pytest.mark.slow)])
 def test_shards_of_a_node_that_is_drained_finish_there_or_move(
     deadline_s: int, job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:
@@ -226,6 +265,7 @@ def test_shards_of_a_node_that_is_drained_finish_there_or_move(
     assert sum(job.begun().values()) <= 20 + (0 if deadline_s else 4)
 
 
+@pytest.mark.slow
 def test_a_raylet_that_is_told_to_end_costs_no_more_than_its_shard(
     job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:

@@ -29,10 +29,10 @@ OF_THE_MOMENT = {"started_at", "finished_at", "latency_s", "worker", "environmen
 
 #: What retries bear. The job makes some 80 requests, of which half are puts.
 BORNE = {
-    "every fourth request is throttled": Fault(".*", "throttle", every=4, times=None),
-    "every fourth connection is reset": Fault(".*", "hang up", every=4, times=None),
-    "every fourth put is done and reports failure": Fault("PUT", "done, then 500", every=4, times=None),
-    "every fourth put is done and its answer is lost": Fault("PUT", "done, then hang up", every=4, times=None),
+    "every eighth request is throttled": Fault(".*", "throttle", every=8, times=None),
+    "every eighth connection is reset": Fault(".*", "hang up", every=8, times=None),
+    "every eighth put is done and reports failure": Fault("PUT", "done, then 500", every=8, times=None),
+    "every eighth put is done and its answer is lost": Fault("PUT", "done, then hang up", every=8, times=None),
     "every part is written and reports failure": Fault("PUT", "done, then 500", key="/manifest/", times=None),
     "three requests hang": Fault("PUT|GET", "hang", every=15, times=3),
 }

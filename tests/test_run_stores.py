@@ -70,6 +70,14 @@ def test_the_same_spec_gives_the_same_manifest_and_files_on_every_store(
     )
 
 
+def test_a_file_url_is_a_folder_like_any_other(make_job: MakeJob, tmp_path: Path) -> None:
+    run(make_job())
+
+    result = run(make_job(output={"path": f"file://{tmp_path}/by-url"}))
+
+    assert _rows(open_run(result.path)) == _rows(open_run(tmp_path / "run")) == _rows(open_run(tmp_path / "by-url"))
+
+
 def test_a_shard_without_a_part_is_run_again_alone(server: StoreServer, make_job: MakeJob) -> None:
     job = make_job(output=_output(server))
     path = run(job).path

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ class WorkerLostError(Exception):
 
 
 class CallCancelledError(Exception):
-    """A call was cancelled before the worker began it."""
+    """Ray ended a call that was cancelled."""
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def start_worker(options: Mapping[str, Any], context: Any, board: Any, limit: An
         Its handle, the call that answers with its node's id once it runs, and the call that loads its model.
     """
     exchange = None if limit is None else way_to(limit)
-    handle = ray.remote(Worker).options(**options).remote(context, board, _is_cancelled, exchange, name)
+    told = (board, _is_cancelled, _ask_board(board), exchange, name)
+    handle = ray.remote(Worker).options(**options).remote(context, *told)
     return handle, ask_node(handle), handle.load.remote()
 
 
@@ -120,6 +121,18 @@ def way_to(limit: Any) -> Exchange:
     return exchange
 
 
+def _ask_board(board: Any) -> Callable[[str], bool]:
+    """How a worker asks the driver's board whether it may begin another call."""
+
+    def may_begin(worker: str) -> bool:
+        try:
+            return bool(ray.get(board.may_begin.remote(worker)))
+        except RayError:
+            return False  # the board went with the driver: this worker follows soon
+
+    return may_begin
+
+
 def wait_for_answers(calls: Iterable[Any], *, timeout_s: float) -> Sequence[Any]:
     """Calls that have ended; waits until one has, but no longer than `timeout_s`."""
     waiting = list(calls)
@@ -132,7 +145,7 @@ def answer_of(call: Any) -> Any:
 
     Raises:
         WorkerLostError: the worker is no more.
-        CallCancelledError: it was cancelled before it began.
+        CallCancelledError: it was cancelled.
         AbstractVisionError: what it raised.
     """
     try:
@@ -148,16 +161,9 @@ def answer_of(call: Any) -> Any:
 
 
 def cancel(calls: Iterable[Any]) -> None:
-    """Ask calls to end: one that runs when it polls, one that waits at once."""
+    """Ask calls to end: they find out when they poll."""
     for call in list(calls):
         ray.cancel(call)
-
-
-def cancel_queued(calls: Iterable[Any]) -> None:
-    """Cancel what a worker has not begun of its calls, in order: all but the first that has not ended."""
-    waiting = list(calls)
-    if waiting:
-        cancel(ray.wait(waiting, num_returns=len(waiting), timeout=0)[1][1:])
 
 
 def kill(*handles: Any) -> None:

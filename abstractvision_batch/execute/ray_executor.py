@@ -30,7 +30,7 @@ from abstractvision_batch.execute.results import RowResult, add_up
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.shard_rows import rows_to_run
 from abstractvision_batch.execute.spending import Grant, SpendingGuard
-from abstractvision_batch.execute.worker import ProgressBoard
+from abstractvision_batch.execute.worker import Board
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class _Pool:
         needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
         self._nodes = ClusterNodes(needs, wait_s=context.spec.execution.node_wait_s)
         self._looked = 0.0
-        self._board = ray_cluster.start_helper(ProgressBoard)
+        self._board = ray_cluster.start_helper(Board)
         # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
         self._limit = None
         if context.max_in_flight is not None:
@@ -198,8 +198,8 @@ class _Pool:
                 answer = ray_cluster.answer_of(reference)
             except WorkerLostError as exc:
                 self._replace(actor, exc)
-            except (CallCancelledError, GenerationCancelledError) as exc:
-                self._give_up_call(actor, reference, begun=isinstance(exc, GenerationCancelledError))
+            except (CallCancelledError, GenerationCancelledError):
+                self._give_up_call(actor, reference, begun=True)
             else:
                 self._accept(actor, reference, answer)
 
@@ -209,6 +209,9 @@ class _Pool:
             return
         if reference == actor.loading:
             actor.ready = True
+            return
+        if answer is None:
+            self._give_up_call(actor, reference, begun=False)
             return
         work = actor.calls.pop(reference)
         self._loading_deaths = 0
@@ -229,7 +232,7 @@ class _Pool:
         actor.calls[reference] = Work(shard)
 
     def _give_up_call(self, actor: _Actor, reference: Any, *, begun: bool) -> None:
-        """Forget a cancelled call; its work is for others unless the run ends."""
+        """Forget a call that was cancelled or not begun; its work is for others unless the run ends."""
         work = actor.calls.pop(reference)
         self._close_grant(actor, reference, begun=begun)
         if not self._interrupts.draining:
@@ -312,12 +315,15 @@ class _Pool:
             self._interrupts.drain()
         if self._interrupts.draining and not self._drained:
             self._drained = True
-            for actor in self._actors:
-                ray_cluster.cancel_queued(actor.calls)
+            self._stop(self._actors)
         if self._interrupts.cancelled and not self._cancelled:
             self._cancelled = True
             for actor in self._actors:
                 ray_cluster.cancel(actor.calls)
+
+    def _stop(self, actors: Iterable[_Actor]) -> None:
+        """Let actors finish what they run and begin nothing more of what they hold."""
+        ray_cluster.answer_of(self._board.stop.remote([actor.name for actor in actors]))
 
     def _heed_nodes(self) -> None:
         """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
@@ -330,7 +336,7 @@ class _Pool:
             if not actor.leaving:
                 actor.leaving = True
                 logger.warning("a node is about to go: its worker gets no new shards, another takes its place")
-                ray_cluster.cancel_queued(actor.calls)
+                self._stop([actor])
                 self._actors.append(self._start_actor())
             elif not actor.calls:
                 ray_cluster.kill(actor.handle)

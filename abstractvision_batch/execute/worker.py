@@ -1,4 +1,4 @@
-"""What runs on a worker of a cluster: one shard runner, and the board on which workers note how far they are.
+"""What runs on a worker of a cluster: one shard runner; and the driver's board, where workers note how far they are.
 
 Knows no Ray: `ray_cluster` makes actors of these classes and says how a call finds out that it was cancelled.
 """
@@ -20,11 +20,24 @@ from abstractvision_batch.execute.shard_runner import ShardRunner
 NOTE_S = 0.25
 
 
-class ProgressBoard:
-    """Rows that are generated but not committed, by shard: what a long shard shows before it ends."""
+class Board:
+    """What driver and workers tell each other in the middle of a call.
+
+    Rows that are generated but not committed, by shard, are what a long shard shows before it ends. A worker that was
+    stopped begins nothing more of what it holds: to cancel a call that waits, Ray begins it and ends it a second later.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[int, tuple[int, int]] = {}
+        self._stopped: set[str] = set()
+
+    def stop(self, workers: list[str]) -> None:
+        """Let these workers begin nothing more."""
+        self._stopped.update(workers)
+
+    def may_begin(self, worker: str) -> bool:
+        """Whether a worker may begin another call."""
+        return worker not in self._stopped
 
     def note(self, shard: int, succeeded: int, failed: int) -> None:
         """Take a shard's rows so far."""
@@ -41,8 +54,9 @@ class Worker:
 
     Args:
         context: The run.
-        board: Handle of the actor of a `ProgressBoard`.
+        board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
+        may_begin: Whether a worker of this name may begin another call; false also where the driver is gone.
         exchange: The way to the limit of requests in flight that all workers share; None if there is none.
         name: This worker's name there.
     """
@@ -52,12 +66,14 @@ class Worker:
         context: RunContext,
         board: Any,
         cancelled: Callable[[], bool],
+        may_begin: Callable[[str], bool],
         exchange: Exchange | None = None,
         name: str = "this",
     ) -> None:
         self._context = context
         self._board = board
         self._cancelled = cancelled
+        self._may_begin = may_begin
         self._exchange = exchange
         self._name = name
         self._runner: ShardRunner | None = None
@@ -71,12 +87,16 @@ class Worker:
         runner.load()
         self._runner = runner
 
-    def run_shard(self, shard: int, tries: int | None) -> ShardSummary:
-        """Generate and commit a shard, asking the backend at most so often."""
+    def run_shard(self, shard: int, tries: int | None) -> ShardSummary | None:
+        """Generate and commit a shard, asking the backend at most so often; None where this worker was stopped."""
+        if not self._may_begin(self._name):
+            return None
         return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard))
 
-    def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult]:
-        """Generate some rows of a shard, asking the backend at most so often; the results by plan index."""
+    def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult] | None:
+        """Generate some rows of a shard; the results by plan index, None as `run_shard`."""
+        if not self._may_begin(self._name):
+            return None
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
         return self._loaded.generate_rows(rows, tries=tries, cancelled=self._cancelled)
