@@ -32,7 +32,7 @@ def test_a_run_that_crashes_again_while_it_resumes_is_resumed_again(
 
 
 @pytest.mark.parametrize(
-    ("layout", "scenario"), [(layout, scenario) for layout in LAYOUTS for scenario in scenarios(layout)]
+    ("layout", "scenario"), [(layout, scenario) for layout in LAYOUTS for scenario in scenarios(layout, "file")]
 )
 def test_the_matrix_has_every_point(layout: str, scenario: str, matrix: Matrix) -> None:
     assert matrix.undisturbed(scenario, layout).points == list(points(scenario, layout, "file"))

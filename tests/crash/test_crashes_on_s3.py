@@ -13,8 +13,6 @@ from tests.emulators import StoreServer
 #: In the middle of uploads that have parts, as those from 100 MB on have.
 UPLOADS = (
     "upload_part run.json: before (2)",
-    "complete_multipart_upload_if_absent run.json: before",
-    "upload_part artifacts/00001/1: before (2)",
     "complete_multipart_upload artifacts/00001/1: before",
     "upload_part manifest/00001-a0.parquet: before (3)",
     "complete_multipart_upload_if_absent manifest/00001-a0.parquet: before",
@@ -32,13 +30,13 @@ def test_after_a_crash_the_same_command_leaves_the_undisturbed_run(case: Case, m
     matrix.check(case)
 
 
-@pytest.mark.parametrize(("write", "then"), TWICE)
+@pytest.mark.parametrize(("write", "then"), TWICE[1:3])
 def test_a_run_that_crashes_again_while_it_resumes_is_resumed_again(write: str, then: str, matrix: Matrix) -> None:
     matrix.check(Case("run", "files", "s3", f"{write}: before"), then=f"{then}: before")
 
 
 @pytest.mark.parametrize(
-    ("layout", "scenario"), [(layout, scenario) for layout in LAYOUTS for scenario in scenarios(layout)]
+    ("layout", "scenario"), [(layout, scenario) for layout in LAYOUTS for scenario in scenarios(layout, "s3")]
 )
 def test_the_matrix_has_every_point(layout: str, scenario: str, matrix: Matrix) -> None:
     assert matrix.undisturbed(scenario, layout).points == list(points(scenario, layout, "s3"))
