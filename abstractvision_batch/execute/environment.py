@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,12 @@ def _package_versions() -> Mapping[str, str]:
     for package in RECORDED_PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
-    for distribution in distributions():  # torch's wheels bring cuBLAS, cuDNN and others as packages of their own
-        name = distribution.metadata["Name"] or ""
-        if name.lower().startswith("nvidia-"):
-            found[name] = distribution.version
+    # torch's wheels bring cuBLAS, cuDNN and others as packages of their own; the folder's name says which, where asking
+    # each of the installed packages for its name takes half a second
+    for folder in dict.fromkeys(sys.path):
+        for info in Path(folder).glob("nvidia_*.dist-info"):
+            name, _, number = info.stem.partition("-")
+            found.setdefault(name.replace("_", "-"), number)
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,19 @@ def test_the_working_tree_is_recorded_with_its_commit_and_whether_it_was_changed
 def test_the_gpu_driver_is_read_of_what_its_module_says(text: str) -> None:
     assert read_driver_version(text) == "550.54.15"
     assert read_driver_version("something else") is None
+
+
+def test_the_libraries_that_come_with_torch_are_packages_too(tmp_path: Path) -> None:
+    (tmp_path / "nvidia_cublas_cu12-12.8.4.1.dist-info").mkdir()
+    code = "from abstractvision_batch.execute.environment import describe_software as d; print(d()['packages'])"
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+    assert "'nvidia-cublas-cu12': '12.8.4.1'" in done.stdout
