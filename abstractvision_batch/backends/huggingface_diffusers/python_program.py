@@ -14,7 +14,7 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
-from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class
+from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
 from abstractvision_batch.backends.huggingface_diffusers.prepare import request_loras, sampling_arguments
 from abstractvision_batch.errors import CapabilityNotSupportedError
@@ -108,7 +108,8 @@ def _lora_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> I
 def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[ProgramRow]) -> Iterator[str]:
     first = rows[0]
     name = str(first.metadata["pipeline"])
-    accepted = inspect.signature(get_pipeline_class(name).__call__).parameters
+    with quiet():  # advice of its own on the import
+        accepted = inspect.signature(get_pipeline_class(name).__call__).parameters
     arguments = _shared_arguments(config, first, accepted, name)
     size = f"({first.width}, {first.height})"
     yield f"seeds = {_listed([row.metadata['seed'] for row in rows])}"
