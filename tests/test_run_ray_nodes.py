@@ -41,9 +41,9 @@ class Job:
     path: Path
     journal: Path
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         """A driver of its own process."""
-        command = [sys.executable, "-m", "abstractvision_batch", "run", str(self.spec), "--quiet"]
+        command = [sys.executable, "-m", "abstractvision_batch", "run", str(self.spec), "--quiet", *options]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def begun(self) -> Counter[int]:
@@ -186,6 +186,7 @@ def test_actors_that_found_no_place_are_placed_on_a_node_that_joins(
     assert len(job.workers()) == 2
 
 
+@pytest.mark.slow
 def test_actors_end_soon_after_their_driver_is_killed_and_running_again_finishes_the_run(
     job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:
@@ -215,7 +216,7 @@ def test_a_driver_that_is_told_to_end_lets_running_shards_commit_and_begins_no_o
     said = _ends_with(driver, 130)
     begun, done = job.begun(), open_run(job.path).counts().succeeded
 
-    _ends_with(job.start(), 0)
+    _ends_with(job.start("--set", "backend.delay_s=0"), 0)
 
     assert "running shards finish and commit" in said
     assert job.rows() == undisturbed
