@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from abstractvision_batch.changes import Change, environment_changes, weights_changes
-from abstractvision_batch.errors import SpecError
-from abstractvision_batch.execute.manifest import iter_rows, list_parts, read_shard_rows
+from abstractvision_batch.execute.manifest import list_parts, read_shard_rows
 from abstractvision_batch.execute.progress import ProgressListener
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
@@ -30,17 +28,11 @@ from abstractvision_batch.pixel_comparison import compare_rows
 from abstractvision_batch.plan.selection import select_batches
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.rerun import execute_plan, redirect
+from abstractvision_batch.row_sample import choose_rows
 from abstractvision_batch.run import Run, finish_run, open_run
 from abstractvision_batch.scratch import scratch_folder
 
 DEFAULT_SAMPLE = 8
-#: Rows that differ in one of these, or in size of batch, take another path through a model: each is a stratum.
-STRATUM_COLUMNS = (
-    "task", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength", "params_json", "batch_size",
-)  # fmt: skip
-_ROW_COLUMNS = (
-    "index", "request_id", "shard", "batch_id", "prompt", "status", "reproducibility", *STRATUM_COLUMNS,
-)  # fmt: skip
 
 Verdict = Literal["match", "mismatch", "failed", "not verifiable"]
 
@@ -70,7 +62,7 @@ class VerifyReport:
 
     path: str
     rows: tuple[RowVerdict, ...]
-    succeeded: int
+    verifiable: int
     """Rows of the run that could be chosen."""
     changes: tuple[Change, ...] = ()
     """What is not as it was when the run was made: software, machine, switches, weights."""
@@ -98,7 +90,7 @@ class VerifyReport:
             "generated_again": len(self.rows),
             "identical": self.identical,
             "by_verdict": dict(sorted(verdicts.items())),
-            "succeeded": self.succeeded,
+            "verifiable": self.verifiable,
             "changes": [change.to_json() for change in self.changes],
             "rows": [row.to_json() for row in self.rows],
             "interrupted": self.interrupted,
@@ -158,41 +150,6 @@ def verify(
     return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
 
 
-def choose_rows(source: Run, *, sample: int | None, ids: Collection[str]) -> tuple[pa.Table, int]:
-    """The rows to generate again, and how many could be.
-
-    A sample takes from each stratum in turn the rows with the lowest request ids. These are hashes, so that is a random
-    sample, and the same one every time.
-
-    Raises:
-        SpecError: an id is not of the run, or its row has nothing to compare with.
-    """
-    found: dict[tuple[Any, ...], pa.Table] = {}
-    verifiable, unknown = 0, set(ids)
-    for table in iter_rows(source.store, list(dict.fromkeys([*_ROW_COLUMNS, "attempt"]))):
-        good = table.filter((pc.field("status") == "ok") & (pc.field("reproducibility") != "unseeded"))
-        verifiable += good.num_rows
-        if ids:
-            good = good.filter(pc.field("request_id").isin(list(ids)))
-            unknown -= set(good["request_id"].to_pylist())
-        for stratum, rows in _strata(good):
-            both = pa.concat_tables([found[stratum], rows]) if stratum in found else rows
-            both = both.sort_by("request_id")
-            found[stratum] = both if sample is None or ids else both.slice(0, sample)
-    if unknown:
-        raise SpecError(
-            f"{source.path}: no row to verify has the id {', '.join(sorted(unknown)[:3])} "
-            "(the manifest's column request_id has them; the row must have succeeded with a seed)"
-        )
-    strata = [found[key] for key in sorted(found, key=repr)]
-    if not strata:
-        return pa.table({name: [] for name in _ROW_COLUMNS}), verifiable
-    if sample is None or ids:
-        return pa.concat_tables(strata), verifiable
-    quotas = _share_out(sample, [rows.num_rows for rows in strata])
-    return pa.concat_tables([rows.slice(0, quota) for rows, quota in zip(strata, quotas, strict=True)]), verifiable
-
-
 def batches_by_shard(rows: pa.Table) -> dict[int, set[int]]:
     """The batches that rows are in, by shard."""
     batches: dict[int, set[int]] = {}
@@ -237,23 +194,3 @@ def judge(source: Run, again: Run, there: Mapping[str, Any], here: Mapping[str, 
 def _shard_rows(run: Run, shard: int, attempts: Sequence[int]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = read_shard_rows(run.store, shard, attempts).to_pylist()
     return rows
-
-
-def _strata(rows: pa.Table) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
-    keys = rows.select(list(STRATUM_COLUMNS)).group_by(list(STRATUM_COLUMNS), use_threads=False).aggregate([])
-    for key in keys.to_pylist():
-        condition = pc.scalar(True)
-        for name, value in key.items():
-            condition = condition & (pc.field(name).is_null() if value is None else pc.field(name) == value)
-        yield tuple(key.values()), rows.filter(condition)
-
-
-def _share_out(sample: int, sizes: Sequence[int]) -> list[int]:
-    """How many of each stratum: one of each in turn, until the sample is full."""
-    quotas = [0] * len(sizes)
-    while sample > 0 and any(quota < size for quota, size in zip(quotas, sizes, strict=True)):
-        for position, size in enumerate(sizes):
-            if sample > 0 and quotas[position] < size:
-                quotas[position] += 1
-                sample -= 1
-    return quotas

@@ -29,7 +29,18 @@ LAYERS = (
     ("execute", "report"),
     (
         *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),
-        *("rerun", "verify", "diff", "diff_html", "pixel_comparison", "lock", "changes", "row_program", "integrations"),
+        *(
+            "rerun",
+            "verify",
+            "diff",
+            "diff_html",
+            "pixel_comparison",
+            "lock",
+            "changes",
+            "row_program",
+            "row_sample",
+            "integrations",
+        ),
     ),
     ("cli", "__main__"),
 )

@@ -155,6 +155,16 @@ def test_rows_that_failed_are_not_verified_and_rows_of_a_retry_are(make_job: Mak
     assert (len(healed.rows), healed.identical, healed.exit_code) == (20, 20, 0)
 
 
+def test_a_run_without_a_row_that_can_be_verified_says_so(make_job: MakeJob, tmp_path: Path) -> None:
+    run(make_job(backend={"kind": "procedural", "fail_when": "."}))
+
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "run"), "--output", str(tmp_path / "kept")])
+
+    assert done.exit_code == 0
+    assert done.stdout.endswith("nothing to verify: no row succeeded with a seed\n")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_the_command_line_reruns_and_verifies_and_says_so_in_json(make_job: MakeJob, tmp_path: Path) -> None:
     run(make_job())
     runner = CliRunner()

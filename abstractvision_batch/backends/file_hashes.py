@@ -106,6 +106,5 @@ def _keep(entry: Path | None, digest: str) -> None:
             with os.fdopen(handle, "w", encoding="ascii") as stream:
                 stream.write(digest)
             Path(name).replace(entry)
-        except BaseException:
+        finally:
             Path(name).unlink(missing_ok=True)
-            raise

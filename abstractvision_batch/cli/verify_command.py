@@ -79,7 +79,7 @@ def verify(
         print_json({"ok": report.exit_code == 0, **report.to_json()})
     elif not quiet:
         print_lines(*_describe(report))
-        if output is not None:
+        if output is not None and report.rows:
             print_lines(f"kept       {output} (avbatch diff {folder} {output})")
     raise typer.Exit(report.exit_code)
 
@@ -98,14 +98,16 @@ def _describe(report: VerifyReport) -> Iterator[str]:
     if wrong or report.changes:
         yield ""
     yield f"run        {report.path}"
-    yield f"generated  {plural(len(report.rows), 'row')} again, of {report.succeeded:,} that can be verified"
+    yield f"generated  {plural(len(report.rows), 'row')} again, of {report.verifiable:,} that can be verified"
     if report.rows:
         share = f"{100 * report.identical / len(report.rows):.4g} %"
         yield f"identical  {report.identical:,} of {len(report.rows):,}, {share}"
         yield f"match      {report.count('match'):,}; mismatch {len(wrong):,}"
     if report.interrupted:
         yield "interrupted: not all rows were generated again"
-    elif report.rows:
+    elif not report.rows:
+        yield "nothing to verify: no row succeeded with a seed"
+    else:
         rows = plural(len(report.rows), "row")
         yield "verified" if report.exit_code == 0 else f"not verified: {len(wrong):,} of {rows} differ"
 

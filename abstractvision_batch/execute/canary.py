@@ -4,8 +4,8 @@ A request must not notice its batch. Kernels choose algorithms by shape, so a le
 picture is a fault of batching, known of several engines, that no later check of one run would see. Its worker ends the
 run before much is spent.
 
-The first batch of the plan that holds more than one request is the canary. What was measured stands in `canary.json`.
-Not covered: batches of other sizes, views, requests that failed.
+The first batch of the first shard that holds more than one request is the canary. What was measured stands in
+`canary.json`. Not covered: batches of other sizes, views, requests that failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, VisionBackend
+from abstractvision_batch.backends.base_backend import Cancelled, VisionBackend
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.media.compare import psnr_db
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
@@ -33,44 +33,51 @@ class Specimen:
     request_id: str
     slot: int
     request: VisionRequest
-    item: BatchItem
+    batched: GeneratedAsset
 
 
 def check_batching(
-    store: Store, backend: VisionBackend, specimens: Sequence[Specimen], *, cancelled: Cancelled
+    store: Store, backend: VisionBackend, specimens: Sequence[Specimen], *, batch_size: int, cancelled: Cancelled
 ) -> None:
     """Generate the first and the last request of a batch alone, compare, and record the differences.
 
-    Their slots are the likeliest to be wrong.
+    Their slots are the likeliest to be wrong. Does nothing where the backend runs requests one by one, or where an
+    earlier worker of the run has checked.
 
-    Does nothing where the backend runs requests one by one, or where an earlier worker of the run has checked.
+    Args:
+        store: The run's.
+        backend: What generated the batch.
+        specimens: Requests of the batch that succeeded, in its order.
+        batch_size: How many requests shared the forward pass.
+        cancelled: Polled while they are generated.
 
     Raises:
         BatchingFaultError: a request alone gives another picture.
         StorageError: the record cannot be written.
     """
     tolerance_db = backend.batch_tolerance_db()
-    good = [specimen for specimen in specimens if isinstance(specimen.item, GeneratedAsset)]
-    if tolerance_db is None or len(specimens) < 2 or not good or store.exists(CANARY):
+    if tolerance_db is None or batch_size < 2 or not specimens or store.exists(CANARY):
         return
     measured = []
-    for specimen in good[:1] + good[1:][-1:]:
+    for specimen in [*specimens[:1], *specimens[1:][-1:]]:
         (alone,) = backend.generate_batch([specimen.request], cancelled=cancelled)
-        if isinstance(alone, GeneratedAsset) and isinstance(specimen.item, GeneratedAsset):
-            found = _difference(specimen.item, alone)
+        if isinstance(alone, GeneratedAsset):
+            found = _difference(specimen.batched, alone)
             if found["psnr_db"] is not None and found["psnr_db"] < tolerance_db:
-                raise BatchingFaultError(_explain(specimen, len(specimens), found, tolerance_db))
+                raise BatchingFaultError(_explain(specimen, batch_size, found, tolerance_db))
             measured.append({"request_id": specimen.request_id, "slot": specimen.slot, **found})
-    record = {"batch_size": len(specimens), "tolerance_db": tolerance_db, "requests": measured}
+    record = {"batch_size": batch_size, "tolerance_db": tolerance_db, "requests": measured}
     store.put_if_absent(CANARY, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def _difference(batched: GeneratedAsset, alone: GeneratedAsset) -> dict[str, Any]:
-    """Of a video the frame that differs most; `psnr_db` is None for equal pixels."""
-    pairs = list(zip(_frames(batched), _frames(alone), strict=False))
-    worst = min(pairs, key=lambda pair: psnr_db(*pair))
-    ratio = psnr_db(*worst)
-    difference = abs(worst[0].astype(int) - worst[1].astype(int)).max()
+    """Of a video the frame that differs most; `psnr_db` is None for equal pixels, 0 for another size or length."""
+    frames, others = _frames(batched), _frames(alone)
+    if [frame.shape for frame in frames] != [frame.shape for frame in others]:
+        return {"psnr_db": 0.0, "max_difference": 255}
+    one, other = min(zip(frames, others, strict=True), key=lambda pair: psnr_db(*pair))
+    ratio = psnr_db(one, other)
+    difference = abs(one.astype(int) - other.astype(int)).max()
     return {"psnr_db": None if ratio == float("inf") else round(ratio, 2), "max_difference": int(difference)}
 
 

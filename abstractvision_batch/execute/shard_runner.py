@@ -219,7 +219,7 @@ class ShardRunner:
                 for row, outcome in zip(batch, outcomes, strict=True)
                 if isinstance(outcome.item, GeneratedAsset)
             ]
-            check_batching(self._store, self._backend, specimens, cancelled=limits.cancelled)
+            check_batching(self._store, self._backend, specimens, batch_size=len(batch), cancelled=limits.cancelled)
 
     def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries) -> list[BatchOutcome]:
         """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""

@@ -240,7 +240,7 @@ def card_identity(card: ModelCard, spec: JobSpec) -> dict[str, Any]:
 
 def leaf_values(spec: JobSpec) -> dict[str, Any]:
     """Value of every field as JSON types, defaults written out, under the names that the tables use."""
-    return {name: _plain(_json_value(name, value)) for name, value, _ in _leaves(spec, "")}
+    return {name: _json_value(name, value) for name, value, _ in _leaves(spec, "")}
 
 
 def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
@@ -288,14 +288,10 @@ def _json_value(name: str, value: Any) -> Any:
         return [[param, [_number(param, item) for item in items]] for param, items in value.items()]
     if name == "zip":
         return {param: [_number(param, item) for item in items] for param, items in value.items()}
-    if isinstance(value, tuple):
-        return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
-    return value
-
-
-def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
     return value
 
 

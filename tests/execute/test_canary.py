@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.run import build_context, run
@@ -22,8 +23,8 @@ from tests.jobs import MakeJob
 class OneForwardPass(ProceduralVisionBackend):
     """Claims one forward pass for a batch, and may let each request have its neighbour's picture."""
 
-    def __init__(self, *, mixes: bool) -> None:
-        super().__init__()
+    def __init__(self, *, mixes: bool, fail_when: str | None = None) -> None:
+        super().__init__(ProceduralBackendConfig(fail_when=fail_when))
         self.mixes = mixes
         self.batches: list[int] = []
 
@@ -64,6 +65,28 @@ def test_a_backend_that_mixes_a_batch_ends_the_run_before_anything_is_committed(
     assert found.value.exit_code == 3
     assert not (tmp_path / "run" / "canary.json").exists()
     assert not list((tmp_path / "run").glob("manifest/*"))
+
+
+class CutsABatch(OneForwardPass):
+    """Gives smaller pictures where a batch has several requests."""
+
+    def generate_batch(self, requests: Sequence[VisionRequest], **options: Any) -> list[BatchItem]:
+        smaller = [replace(request, width=16) if len(requests) > 1 else request for request in requests]
+        return super().generate_batch(smaller, **options)
+
+
+def test_a_picture_of_another_size_than_alone_is_a_fault_of_batching_too(make_job: MakeJob) -> None:
+    with pytest.raises(BatchingFaultError, match=r"PSNR 0\.0 dB, .*largest difference 255 of 255"):
+        _run_shards(make_job(), CutsABatch(mixes=False), 0)
+
+
+def test_the_record_says_how_many_shared_the_pass_though_one_of_them_failed(make_job: MakeJob, tmp_path: Path) -> None:
+    backend = OneForwardPass(mixes=False, fail_when="dog")
+
+    _run_shards(make_job(prompts={"source": ["a dog", "a fox"]}, samples_per_prompt=1), backend, 0)
+
+    record = json.loads((tmp_path / "run" / "canary.json").read_text())
+    assert (record["batch_size"], [one["slot"] for one in record["requests"]]) == (2, [1])
 
 
 def test_the_first_batch_alone_is_checked_once_and_its_figures_are_kept(make_job: MakeJob, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any, NoReturn, Protocol
@@ -65,11 +65,10 @@ class Watch:
     def over(self, child: Child) -> Iterator[None]:
         """Watch what the body does; the child is killed if that fails."""
         self._started = time.monotonic()
-        try:
+        with ExitStack() as unless_done:
+            unless_done.callback(child.kill)
             yield
-        except BaseException:
-            child.kill()
-            raise
+            unless_done.pop_all()
 
     def poll(self, child: Child) -> None:
         """Report new steps.
