@@ -9,7 +9,7 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
-from abstractvision_batch.cli.status_command import RunArgument, locate_run
+from abstractvision_batch.cli.status_command import RunArgument, open_located_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +38,8 @@ def diff(
     """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
     from abstractvision_batch.diff import compare_runs
     from abstractvision_batch.diff_html import write_page
-    from abstractvision_batch.run import open_run
 
-    one, other = (open_run(*locate_run(path, None, None, storage_options)) for path in (there, here))
+    one, other = (open_located_run(path, storage_options=storage_options) for path in (there, here))
     report = compare_runs(one, other, measured=measured)
     if html is not None:
         write_page(report, one, other, html, pairs=pairs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines
-from abstractvision_batch.cli.status_command import RunArgument, locate_run
+from abstractvision_batch.cli.status_command import RunArgument, open_located_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,10 +30,8 @@ def record(
     """Show what a run recorded: parameters, weights, software, machines."""
     from abstractvision_batch.execute.environment_files import read_environments
     from abstractvision_batch.execute.run_weights import read_weights
-    from abstractvision_batch.run import open_run
 
-    folder, options = locate_run(path, overrides, registry, storage_options)
-    run = open_run(folder, options)
+    run = open_located_run(path, overrides, registry, storage_options)
     weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
     if as_json:
         print_json(

@@ -29,10 +29,8 @@ def status(
     """Show how far a run is: shards and rows done, failures, size."""
     from abstractvision_batch.execute.manifest import is_merged
     from abstractvision_batch.report.run_report import read_outcomes
-    from abstractvision_batch.run import open_run
 
-    folder, options = locate_run(path, overrides, registry, storage_options)
-    run = open_run(folder, options)
+    run = open_located_run(path, overrides, registry, storage_options)
     outcomes = read_outcomes(run.store)
     shards_done = run.plan.shards - len(run.missing_shards())
     state = {
@@ -90,6 +88,18 @@ def locate_run(
 
     output = load_spec(path, overrides=overrides or (), registry_paths=registry or ()).spec.output
     return output.path, resolve_options(output.storage_options, "output.storage_options", given=options)
+
+
+def open_located_run(
+    path: str,
+    overrides: list[str] | None = None,
+    registry: list[str] | None = None,
+    storage_options: list[str] | None = None,
+) -> Run:
+    """The run, opened."""
+    from abstractvision_batch.run import open_run
+
+    return open_run(*locate_run(path, overrides, registry, storage_options))
 
 
 def is_spec(path: str) -> bool:

@@ -14,22 +14,22 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from abstractvision_batch.backends.shared_limit import SharedLimit
 from abstractvision_batch.errors import ClusterError, GenerationCancelledError
 from abstractvision_batch.execute import ray_cluster
+from abstractvision_batch.execute.actor_view import Actor, Lost
 from abstractvision_batch.execute.cluster_nodes import ClusterNodes
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.placement import actor_options, number_of_actors
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.ray_cluster import CallCancelledError, WorkerLostError
-from abstractvision_batch.execute.results import RowResult, add_up
-from abstractvision_batch.execute.shard_queue import ShardQueue, Work
+from abstractvision_batch.execute.results import add_up
+from abstractvision_batch.execute.shard_queue import ShardQueue
 from abstractvision_batch.execute.shard_rows import rows_to_run
-from abstractvision_batch.execute.spending import Grant, SpendingGuard
+from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.execute.worker import Board
 
 logger = logging.getLogger(__name__)
@@ -43,34 +43,6 @@ POLL_S = 0.25
 NODES_S = 1.0
 #: How long a worker that cannot be reached may turn out to have gone down with its node: Ray takes its time to say so.
 UNREACHABLE_S = 60.0
-
-
-@dataclass(slots=True)
-class _Actor:
-    """The driver's view of one actor. `calls` are in the order in which the actor runs them."""
-
-    name: str
-    handle: Any
-    placing: Any
-    loading: Any
-    calls: dict[Any, Work] = field(default_factory=dict)
-    grants: dict[Any, Grant] = field(default_factory=dict)
-    """What those calls may spend; a commit spends nothing."""
-    node: str | None = None
-    ready: bool = False
-    leaving: bool = False
-    """Its node is about to go: it gets no more work, and another actor was started in its place."""
-
-
-@dataclass(slots=True)
-class _Lost:
-    """An actor that is no more, until it is known whether its work or its node was the reason."""
-
-    actor: _Actor
-    error: WorkerLostError
-    asking: Any
-    """A call to one that is out of reach, which ends when Ray knows more."""
-    at: float = field(default_factory=time.monotonic)
 
 
 def run_shards_ray(
@@ -135,7 +107,7 @@ class _Pool:
         self._context_ref = ray_cluster.share(context)
         number = number_of_actors(context, resources, self._options, shards=len(shards))
         self._actors = [self._start_actor() for _ in range(number)]
-        self._lost: list[_Lost] = []
+        self._lost: list[Lost] = []
         self._loading_deaths = 0
         self._unplaced_since = float("inf")
         self._drained = self._cancelled = False
@@ -157,10 +129,10 @@ class _Pool:
         held = any(lost.actor.calls for lost in self._lost) and not self._interrupts.draining
         return held or any(actor.calls for actor in self._actors)
 
-    def _start_actor(self) -> _Actor:
+    def _start_actor(self) -> Actor:
         name = next(self._names)
         calls = ray_cluster.start_worker(self._options, self._context_ref, self._board, self._limit, name)
-        return _Actor(name, *calls)
+        return Actor(name, *calls)
 
     def _feed(self) -> None:
         if self._interrupts.draining:
@@ -176,15 +148,7 @@ class _Pool:
                     grant = self._guard.grant(work.shard, requests=len(work.indexes) or None)
                     if grant is None:
                         return  # until a shard gives back what it did not use, or for good
-                    self._send(actor, self._queue.pop(), grant)
-
-    def _send(self, actor: _Actor, work: Work, grant: Grant) -> None:
-        if work.indexes:
-            reference = actor.handle.run_rows.remote(work.shard, work.indexes, grant.tries)
-        else:
-            reference = actor.handle.run_shard.remote(work.shard, grant.tries)
-        actor.calls[reference] = work
-        actor.grants[reference] = grant
+                    actor.send(self._queue.pop(), grant)
 
     def _take_ready(self) -> None:
         owners = {actor.placing: actor for actor in self._actors if actor.node is None}
@@ -203,7 +167,7 @@ class _Pool:
             else:
                 self._accept(actor, reference, answer)
 
-    def _accept(self, actor: _Actor, reference: Any, answer: Any) -> None:
+    def _accept(self, actor: Actor, reference: Any, answer: Any) -> None:
         if reference == actor.placing:
             actor.node, self._unplaced_since = answer, float("inf")
             return
@@ -225,42 +189,30 @@ class _Pool:
             tries, usd = add_up(answer.values())
             self._guard.settle(grant, tries=tries, usd=usd)
         if (results := self._queue.piece_done(work, answer)) is not None:
-            self._commit(actor, work.shard, results)
+            actor.commit(work.shard, results)
 
-    def _commit(self, actor: _Actor, shard: int, results: dict[int, RowResult]) -> None:
-        reference = actor.handle.commit.remote(shard, results)
-        actor.calls[reference] = Work(shard)
-
-    def _give_up_call(self, actor: _Actor, reference: Any, *, begun: bool) -> None:
+    def _give_up_call(self, actor: Actor, reference: Any, *, begun: bool) -> None:
         """Forget a call that was cancelled or not begun; its work is for others unless the run ends."""
         work = actor.calls.pop(reference)
-        self._close_grant(actor, reference, begun=begun)
+        actor.close_grant(reference, self._guard, begun=begun)
         if not self._interrupts.draining:
             self._queue.put_back(work)
 
-    def _close_grant(self, actor: _Actor, reference: Any, *, begun: bool) -> None:
-        if (grant := actor.grants.pop(reference, None)) is None:
-            return
-        if begun:
-            self._guard.lose(grant)
-        else:
-            self._guard.settle(grant, tries=0, usd=None)
-
-    def _replace(self, actor: _Actor, error: WorkerLostError) -> None:
+    def _replace(self, actor: Actor, error: WorkerLostError) -> None:
         """Start another actor in the place of one that is lost."""
         self._actors.remove(actor)
         if self._limit is not None:
             self._limit.drop.remote(actor.name)
         for number, reference in enumerate(actor.calls):
-            self._close_grant(actor, reference, begun=number == 0)
+            actor.close_grant(reference, self._guard, begun=number == 0)
         if actor.node is None:
             self._unplaced_since = min(self._unplaced_since, time.monotonic())
         elif not actor.leaving:
             self._actors.append(self._start_actor())
-        self._lost.append(_Lost(actor, error, None if error.certain else ray_cluster.ask_node(actor.handle)))
+        self._lost.append(Lost(actor, error, None if error.certain else ray_cluster.ask_node(actor.handle)))
         self._look_at_nodes()
 
-    def _judge(self, lost: _Lost) -> bool:
+    def _judge(self, lost: Lost) -> bool:
         """Put a lost actor's work back, its first to blame unless the node went away; false: not known yet."""
         actor, works = lost.actor, list(lost.actor.calls.values())
         if actor.node is None:
@@ -288,10 +240,10 @@ class _Pool:
         if finished is not None:
             if all(actor.leaving for actor in self._actors):
                 self._actors.append(self._start_actor())
-            self._commit(self._actors[-1], works[0].shard, finished)
+            self._actors[-1].commit(works[0].shard, finished)
         return True
 
-    def _ask_again(self, lost: _Lost) -> None:
+    def _ask_again(self, lost: Lost) -> None:
         """Learn whether a worker that is out of reach is dead; one that answers is given up like one that died."""
         for call in ray_cluster.wait_for_answers([lost.asking], timeout_s=0):
             try:
@@ -301,7 +253,7 @@ class _Pool:
                 lost.error = exc
                 lost.asking = ray_cluster.ask_node(lost.actor.handle)
 
-    def _place_again(self, lost: _Lost) -> bool:
+    def _place_again(self, lost: Lost) -> bool:
         """Start another actor for one that died before it ran: Ray places some on a dead node until it notices."""
         if lost.at - self._unplaced_since > UNREACHABLE_S:
             raise ClusterError(f"no worker could be started for {UNREACHABLE_S:g} s: {lost.error}") from lost.error
@@ -321,7 +273,7 @@ class _Pool:
             for actor in self._actors:
                 ray_cluster.cancel(actor.calls)
 
-    def _stop(self, actors: Iterable[_Actor]) -> None:
+    def _stop(self, actors: Iterable[Actor]) -> None:
         """Let actors finish what they run and begin nothing more of what they hold."""
         ray_cluster.answer_of(self._board.stop.remote([actor.name for actor in actors]))
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgramRow, ProgressCallback, VisionBackend
@@ -28,12 +26,11 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     prepare_request,
 )
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
-from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights, hash_lora
+from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
-from abstractvision_batch.media.images import decode_image, encode_image, raw_rgb
-from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
     GeneratedAsset,
@@ -48,10 +45,8 @@ from abstractvision_batch.types import (
 )
 
 if TYPE_CHECKING:
-    from abstractvision_batch.backends.huggingface_diffusers.forward import Output
     from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
 
-_PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 #: Measured on a CPU between batches of 1 and 8: one level in 0.01 % of the pixels of float32 (87 dB), two levels in
 #: 21 % of bfloat16 (50 dB); many steps and deep models add to it. Pictures of two prompts have 5 to 15 dB.
 _BATCH_TOLERANCE_DB = {"float64": 60.0, "float32": 40.0, "float16": 26.0}
@@ -176,6 +171,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             describe_device,
             describe_libraries,
             describe_switches,
+            package_versions,
         )
 
         device = resolve_device(self.config.device)
@@ -186,7 +182,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             "threads": self.config.threads,
             **describe_libraries(),
             "switches": describe_switches(),
-            "versions": dict(_versions()),
+            "versions": dict(package_versions()),
         }
 
     def weights(self, task: Task | None = None) -> Weights:
@@ -296,6 +292,7 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
         self, group: list[PreparedRequest], cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> list[BatchItem]:
         from abstractvision_batch.backends.huggingface_diffusers.forward import run_forward
+        from abstractvision_batch.backends.huggingface_diffusers.made_asset import make_asset
 
         def step(number: int, total: int | None) -> None:
             if on_step is not None:
@@ -305,58 +302,15 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
 
         if cancelled is not None and cancelled():
             return [GenerationCancelledError("cancelled by the caller") for _ in group]
+        model = self._loaded(group[0].kind)
         try:
-            outcomes = run_forward(self._loaded(group[0].kind), group, step)
+            outcomes = run_forward(model, group, step)
         except GenerationCancelledError as error:
             return [GenerationCancelledError(str(error)) for _ in group]
         return [
-            outcome if isinstance(outcome, GenerationError) else self._asset(request, outcome)
+            outcome if isinstance(outcome, GenerationError) else make_asset(model, request, outcome)
             for request, outcome in zip(group, outcomes, strict=True)
         ]
-
-    def _asset(self, request: PreparedRequest, output: Output) -> GeneratedAsset:
-        metadata = self._metadata(request, output)
-        if request.fps is not None:
-            return GeneratedAsset("video", encode_video(output.frames, fps=request.fps), "video/mp4", metadata)
-        return GeneratedAsset("image", raw_rgb(output.frames[0]), RAW_RGB_MIME_TYPE, metadata)
-
-    def _metadata(self, request: PreparedRequest, output: Output) -> dict[str, Any]:
-        from abstractvision_batch.backends.huggingface_diffusers.torch_state import repeats_exactly
-
-        model = self._loaded(request.kind)
-        pipeline = model.pipeline(request.kind)
-        metadata: dict[str, Any] = {
-            "source": "diffusers",
-            "model_id": self.config.model_id,
-            "model_path": model.files.name,
-            "revision": model.files.revision,
-            "pipeline": type(pipeline).__name__,
-            "scheduler": type(pipeline.scheduler).__name__,
-            "device": str(model.device),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "batch_size": output.batch_size,
-            "versions": dict(_versions()),
-            **request.notes,
-        }
-        if request.loras:
-            metadata["loras"] = [
-                {"source": lora.source, "scale": lora.scale, "sha256": hash_lora(lora, self.config)}
-                for lora in request.loras
-            ]
-        if request.rapid_aio_repo is not None:
-            metadata["rapid_aio_repo"] = request.rapid_aio_repo
-        if request.fps is not None:
-            metadata["fps"] = request.fps
-        if output.retried_fp32:
-            metadata["retried_fp32"] = True
-        if output.regrouped or not repeats_exactly(model.device, self.config.torch_compile):
-            metadata["reproducibility"] = "perceptual"  # regrouped: the pass had another size than the caller's batch
-        return metadata
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in _PACKAGES}
 
 
 def _as_png(asset: GeneratedAsset) -> GeneratedAsset:

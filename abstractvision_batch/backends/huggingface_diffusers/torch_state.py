@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,6 +21,9 @@ def repeats_exactly(device: torch.device, torch_compile: str) -> bool:
     if device.type == "cuda":
         return torch_compile == "none" and not torch.backends.cudnn.benchmark
     return device.type == "cpu" and torch_compile != "max-autotune"
+
+
+_PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -37,6 +43,12 @@ def describe_libraries() -> dict[str, Any]:
     """CUDA (or ROCm) and cuDNN that this PyTorch was built for; None where it has none."""
     cudnn: Any = torch.backends.cudnn  # partly untyped
     return {"cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": cudnn.version()}
+
+
+@cache
+def package_versions() -> Mapping[str, str]:
+    """Versions of the packages that turn weights into pixels."""
+    return {package: version(package) for package in _PACKAGES}
 
 
 def describe_switches() -> dict[str, Any]:
