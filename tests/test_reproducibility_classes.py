@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback
+from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import OutOfMemoryError
 from abstractvision_batch.execute.shard_runner import ShardRunner
@@ -24,16 +24,10 @@ from tests.jobs import MakeJob
 class SmallMemory(ProceduralVisionBackend):
     """Two pictures fit, more do not."""
 
-    def generate_batch(
-        self,
-        requests: Sequence[VisionRequest],
-        *,
-        cancelled: Callable[[], bool] | None = None,
-        on_step: ProgressCallback | None = None,
-    ) -> list[BatchItem]:
+    def generate_batch(self, requests: Sequence[VisionRequest], **options: Any) -> list[BatchItem]:
         if len(requests) > 2:
             return [OutOfMemoryError("does not fit") for _ in requests]
-        return super().generate_batch(requests, cancelled=cancelled, on_step=on_step)
+        return super().generate_batch(requests, **options)
 
 
 @pytest.fixture

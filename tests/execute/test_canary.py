@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback
+from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
@@ -31,15 +31,9 @@ class OneForwardPass(ProceduralVisionBackend):
     def batch_tolerance_db(self) -> float | None:
         return 40.0
 
-    def generate_batch(
-        self,
-        requests: Sequence[VisionRequest],
-        *,
-        cancelled: Callable[[], bool] | None = None,
-        on_step: ProgressCallback | None = None,
-    ) -> list[BatchItem]:
+    def generate_batch(self, requests: Sequence[VisionRequest], **options: Any) -> list[BatchItem]:
         self.batches.append(len(requests))
-        items = super().generate_batch(requests, cancelled=cancelled, on_step=on_step)
+        items = super().generate_batch(requests, **options)
         return [*items[1:], items[0]] if self.mixes else items
 
 

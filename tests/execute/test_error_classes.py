@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from abstractvision_batch import errors
-from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback
+from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import (
@@ -48,17 +48,11 @@ class FailsByPrompt(ProceduralVisionBackend):
         super().__init__()
         self.asked: Counter[str] = Counter()
 
-    def generate_batch(
-        self,
-        requests: Sequence[VisionRequest],
-        *,
-        cancelled: Callable[[], bool] | None = None,
-        on_step: ProgressCallback | None = None,
-    ) -> list[BatchItem]:
+    def generate_batch(self, requests: Sequence[VisionRequest], **options: Any) -> list[BatchItem]:
         self.asked.update(request.prompt or "" for request in requests)
         if any(request.prompt == "huge" for request in requests):
             return [OutOfMemoryError("does not fit") for _ in requests]
-        items = super().generate_batch(requests, cancelled=cancelled, on_step=on_step)
+        items = super().generate_batch(requests, **options)
         for position, request in enumerate(requests):
             if request.prompt in FAILURES:
                 items[position] = FAILURES[request.prompt]("as asked")
