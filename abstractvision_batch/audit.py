@@ -15,7 +15,6 @@ Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the rep
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ from abstractvision_batch.execute.merkle import MerkleTree
 from abstractvision_batch.execute.run_record import EXTENSION_NAME, EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.parquet import open_parquet
-from abstractvision_batch.plan.read import read_shard
+from abstractvision_batch.plan.read import hash_file, read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, merge, open_run
@@ -211,11 +210,7 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
         if not store.exists(file.name):
             yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it anew)")
             continue
-        digest = hashlib.sha256()
-        with store.open(file.name) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != file.sha256:
+        if hash_file(store.open, file.name) != file.sha256:
             said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
             yield Finding("plan_file", file.name, said)
 

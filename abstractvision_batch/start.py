@@ -10,7 +10,6 @@ and files that a crash left out are written by the next invocation, whether it e
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +29,7 @@ from abstractvision_batch.execute.run_record import (
 from abstractvision_batch.extension import plan_extension
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.existing import ExistingPlan
+from abstractvision_batch.plan.read import hash_file
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_weights, placed
 from abstractvision_batch.registry.model_card import ModelCard
@@ -133,9 +133,7 @@ def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder
         _refuse(loaded, store, record, plan.prompts_digest)
     _put_plan_files(store, record.plans[0], plan, folder)
     for file in plan.files:
-        with store.open(file.name) as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        if digest != file.sha256:  # the refused driver's
+        if hash_file(store.open, file.name) != file.sha256:  # the refused driver's
             store.put_file(file.name, folder / file.name)
     return record
 

@@ -158,10 +158,11 @@ def _write_files(
         (folder / "plan").rmdir()
         names = ["plan.parquet"]
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
-        yield _describe(folder, name, before.shards + number * SHARDS_PER_FILE, count)
+        yield describe_file(folder, name, before.shards + number * SHARDS_PER_FILE, count)
 
 
-def _describe(folder: Path, name: str, first_shard: int, shards: int) -> PlanFile:
+def describe_file(folder: Path, name: str, first_shard: int, shards: int) -> PlanFile:
+    """A plan's file that was just written into `folder`, as a summary names it."""
     with (folder / name).open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards)

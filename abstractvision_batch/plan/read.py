@@ -5,6 +5,7 @@ The caller brings `open_file`, so that a plan is read the same from a folder, a 
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 
 READ_WHOLE_BYTES = 1 << 26
+_BLOCK_BYTES = 1 << 20
 
 
 def read_shard(open_file: Callable[[str], BinaryIO], summary: PlanSummary, shard: int) -> pa.Table:
@@ -62,6 +64,15 @@ def count_shard_rows(
             with open_file(file.name) as stream:
                 footers = {file.name: pq.read_metadata(stream)}
         yield footers[file.name].row_group(shard - file.first_shard).num_rows
+
+
+def hash_file(open_file: Callable[[str], BinaryIO], name: str) -> str:
+    """SHA-256 of a plan's file as it is stored, in hex digits."""
+    digest = hashlib.sha256()
+    with open_file(name) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def iter_rows(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> Iterator[dict[str, Any]]:

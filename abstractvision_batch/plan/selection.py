@@ -5,7 +5,6 @@ A batch is the smallest part that gives the run's own pixels again, since kernel
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from abstractvision_batch.plan.build import describe_file
 from abstractvision_batch.plan.columns import fit_columns
 from abstractvision_batch.plan.read import read_shard
-from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+from abstractvision_batch.plan.summary import PlanSummary
 
 SELECTED_PLAN = "plan.parquet"
 
@@ -38,9 +38,8 @@ def select_batches(
     Raises:
         StorageError: the whole plan cannot be read.
     """
-    path = folder / SELECTED_PLAN
     requests = 0
-    with pq.ParquetWriter(path, plan.schema) as writer:
+    with pq.ParquetWriter(folder / SELECTED_PLAN, plan.schema) as writer:
         for number, shard in enumerate(sorted(batches)):
             rows = fit_columns(read_shard(open_file, plan, shard), plan.schema)
             rows = rows.filter(pc.field("batch_id").isin(list(batches[shard])))
@@ -49,12 +48,10 @@ def select_batches(
             rows = rows.set_column(position, rows.schema.field(position), shards)
             writer.write_table(rows, row_group_size=max(1, rows.num_rows))
             requests += rows.num_rows
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return replace(
         plan,
         requests=requests,
         shards=len(batches),
         batches=sum(len(set(chosen)) for chosen in batches.values()),
-        files=(PlanFile(SELECTED_PLAN, digest, path.stat().st_size, 0, len(batches)),),
+        files=(describe_file(folder, SELECTED_PLAN, 0, len(batches)),),
     )
