@@ -37,7 +37,7 @@ setup-sdcpp: .venv/.setup-sdcpp
 	touch $@
 
 .venv/.setup-dev: .venv/.setup Makefile scripts/install_exiftool.sh
-	$(PIP) -e ".[ray,diffusers,openai,s3,gcs,azure,repl,dev]"
+	$(PIP) -e ".[cluster,diffusers,openai,s3,gcs,azure,repl,dev]"
 	scripts/install_exiftool.sh
 	touch $@
 

@@ -35,6 +35,7 @@ from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
 EXTRAS = {
     "diffusers": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "peft", "av"),
     "ray": ("ray",),
+    "cluster": ("ray", "aiohttp", "aiohttp_cors", "opencensus"),
     "sdcpp": ("stable_diffusion_cpp",),
     "openai": ("httpx",),
     "repl": ("prompt_toolkit",),
