@@ -1,4 +1,4 @@
-"""What becomes of a cluster's nodes, as far as a run's workers need to know. Knows no Ray but what it says of nodes.
+"""What becomes of a cluster's nodes, as far as a run's workers need to know. Knows no Ray.
 
 A worker that goes down with its node is no fault of its shard. A node that is about to leave (a preemption notice, a
 scale-down) gets no new shards. Where no node can hold a worker, the run waits for one for so long and no longer.
@@ -7,10 +7,11 @@ scale-down) gets no new shards. Where no node can hold a worker, the run waits f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 from abstractvision_batch.errors import ClusterError
+from abstractvision_batch.execute.cluster import Node
 
 
 class ClusterNodes:
@@ -30,16 +31,17 @@ class ClusterNodes:
         self._leaving: frozenset[str] = frozenset()
         self._last_fit = now()
 
-    def look(self, nodes: Iterable[Mapping[str, Any]], draining: Collection[str]) -> None:
-        """Take what `ray.nodes()` says, and the ids of the nodes that are being drained.
+    def look(self, nodes: Iterable[Node]) -> None:
+        """Take what the cluster says of its nodes.
 
         Raises:
             ClusterError: no node could hold a worker for `wait_s`.
         """
-        alive = {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
-        self._alive, self._leaving = frozenset(alive), frozenset(draining) & frozenset(alive)
-        staying = [resources for node, resources in alive.items() if node not in self._leaving]
-        if any(self._fits(resources) for resources in staying):
+        alive = list(nodes)
+        self._alive = frozenset(node.id for node in alive)
+        self._leaving = frozenset(node.id for node in alive if node.leaving)
+        staying = [node for node in alive if not node.leaving]
+        if any(self._fits(node.resources) for node in staying):
             self._last_fit = self._now()
         elif self._now() - self._last_fit > self._wait_s:
             wanted = ", ".join(f"{share:g} {name}" for name, share in self._needs.items() if share > 0)
@@ -58,3 +60,11 @@ class ClusterNodes:
 
     def _fits(self, resources: Mapping[str, float]) -> bool:
         return all(resources.get(name, 0) >= share for name, share in self._needs.items())
+
+
+def sum_resources(nodes: Iterable[Node]) -> Mapping[str, float]:
+    """What all nodes have together, by Ray's names."""
+    total: Counter[str] = Counter()
+    for node in nodes:
+        total.update(node.resources)
+    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from abstractvision_batch.errors import OptionalDependencyMissingError
@@ -27,7 +27,7 @@ def require_executor(executor: str) -> None:
 
 def run_shards(
     context: RunContext,
-    shards: Iterable[int],
+    shards: Sequence[int],
     *,
     interrupts: Interrupts,
     guard: SpendingGuard,

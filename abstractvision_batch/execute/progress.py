@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 
@@ -39,6 +39,25 @@ class ShardSummary:
     """How often the backend was asked for requests of the shard, this time."""
     cost_usd: float | None = None
     """Of those tries; None where there is no price."""
+
+
+class RunningRows:
+    """Rows of shards that run, added up."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[int, int]] = {}
+        self.total = (0, 0)
+        """Those that succeeded and those that failed, so far."""
+
+    def replace(self, rows: Mapping[int, tuple[int, int]]) -> None:
+        """Take the (succeeded, failed) rows of all shards that run."""
+        self._rows = dict(rows)
+        self.total = (sum(one for one, _ in rows.values()), sum(other for _, other in rows.values()))
+
+    def drop(self, shard: int) -> None:
+        """Forget a shard that is done."""
+        succeeded, failed = self._rows.pop(shard, (0, 0))
+        self.total = (self.total[0] - succeeded, self.total[1] - failed)
 
 
 class ProgressTracker:

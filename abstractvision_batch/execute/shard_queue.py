@@ -8,7 +8,7 @@ poison request costs a few worker starts and one row, never a shard and never an
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -44,26 +44,38 @@ class _Pieces:
 class ShardQueue:
     """Work that waits. `split` names a shard's batches, as plan indexes; it is asked only for shards in trouble."""
 
-    def __init__(self, shards: Iterable[int], *, split: Callable[[int], list[tuple[int, ...]]]) -> None:
-        self._waiting = deque(Work(shard) for shard in shards)
+    def __init__(self, shards: Sequence[int], *, split: Callable[[int], list[tuple[int, ...]]]) -> None:
+        self._shards = shards
+        self._begun = 0
+        self._first: deque[Work] = deque()
+        self._last: deque[Work] = deque()
         self._split = split
         self._deaths: Counter[Work] = Counter()
         self._pieces: dict[int, _Pieces] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._first) + len(self._shards) - self._begun + len(self._last)
 
     def peek(self) -> Work:
         """The next work, left where it is."""
-        return self._waiting[0]
+        if self._first:
+            return self._first[0]
+        return Work(self._shards[self._begun]) if self._begun < len(self._shards) else self._last[0]
 
     def pop(self) -> Work:
         """The next work."""
-        return self._waiting.popleft()
+        work = self.peek()
+        if self._first:
+            self._first.popleft()
+        elif self._begun < len(self._shards):
+            self._begun += 1
+        else:
+            self._last.popleft()
+        return work
 
     def put_back(self, work: Work) -> None:
         """Run again first: the worker went away before it began this work."""
-        self._waiting.appendleft(work)
+        self._first.appendleft(work)
 
     def worker_died(self, work: Work) -> dict[int, RowResult] | None:
         """Decide what follows from a death during `work`.
@@ -74,17 +86,17 @@ class ShardQueue:
         self._deaths[work] += 1
         if not work.indexes:
             if self._deaths[work] < WHOLE_SHARD_DEATHS:
-                self._waiting.append(work)
+                self._last.append(work)
             else:
                 batches = self._split(work.shard)
                 self._pieces[work.shard] = _Pieces(rows=sum(len(batch) for batch in batches))
-                self._waiting.extend(Work(work.shard, batch) for batch in batches)
+                self._last.extend(Work(work.shard, batch) for batch in batches)
             return None
         if len(work.indexes) > 1:
-            self._waiting.extend(Work(work.shard, (index,)) for index in work.indexes)
+            self._last.extend(Work(work.shard, (index,)) for index in work.indexes)
             return None
         if self._deaths[work] < LONE_REQUEST_DEATHS:
-            self._waiting.append(work)
+            self._last.append(work)
             return None
         error = WorkerCrashedError("the worker process ended each time it ran this request, also when it ran it alone")
         row = RowResult(**failed_columns(error), attempts=self._deaths[work], finished_at=datetime.now(UTC))
