@@ -17,11 +17,12 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.drawing import Picture, Plane, draw
 from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
-from abstractvision_batch.media.images import Rgb, decode_image, encode_image, raw_rgb, to_rgb_array
+from abstractvision_batch.media.images import Rgb, decode_image, raw_rgb, to_rgb_array
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
@@ -65,7 +66,7 @@ class ProceduralBackendConfig:
     """File to which each request appends a line when it begins: what was generated how often, whatever died."""
 
 
-class ProceduralVisionBackend(VisionBackend):
+class ProceduralVisionBackend(BatchBackend):
     """Draws every task's media from prompt and seed."""
 
     def __init__(self, config: ProceduralBackendConfig | None = None) -> None:
@@ -79,50 +80,6 @@ class ProceduralVisionBackend(VisionBackend):
     def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
         """Make the backend that a job describes; the card says nothing that it needs."""
         return cls(ProceduralBackendConfig(**fields))
-
-    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
-        """Draw an image as PNG."""
-        return self.generate_image_with_progress(request)
-
-    def generate_image_with_progress(
-        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Draw an image as PNG, reporting its steps."""
-        return _as_png(self._draw_image(request, progress_callback, None))
-
-    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
-        """Draw over an image as PNG."""
-        return self.edit_image_with_progress(request)
-
-    def edit_image_with_progress(
-        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Draw over an image as PNG, reporting its steps."""
-        return _as_png(self._draw_edit(request, progress_callback, None))
-
-    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
-        """Draw one image per angle as PNG: one palette, one composition each."""
-        return [_as_png(view) for view in self._draw_angles(request, None, None)]
-
-    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
-        """Draw a looping video as MP4."""
-        return self.generate_video_with_progress(request)
-
-    def generate_video_with_progress(
-        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Draw a looping video as MP4, reporting its steps."""
-        return self._draw_video(request, progress_callback, None)
-
-    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
-        """Draw shapes that move over an image as MP4."""
-        return self.image_to_video_with_progress(request)
-
-    def image_to_video_with_progress(
-        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Draw shapes that move over an image as MP4, reporting its steps."""
-        return self._draw_video(request, progress_callback, None)
 
     def generate_batch(
         self,
@@ -314,7 +271,3 @@ def _metadata(request: VisionRequest) -> dict[str, Any]:
 def _raw_asset(pixels: Rgb, request: VisionRequest, *, angle: str | None = None) -> GeneratedAsset:
     metadata = _metadata(request) | ({} if angle is None else {"angle": angle})
     return GeneratedAsset("image", raw_rgb(pixels), RAW_RGB_MIME_TYPE, metadata)
-
-
-def _as_png(asset: GeneratedAsset) -> GeneratedAsset:
-    return GeneratedAsset("image", encode_image(decode_image(asset.data), "png"), "image/png", asset.metadata)

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgramRow, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgramRow, ProgressCallback
+from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     HuggingFaceDiffusersBackendConfig,
     LoraAdapter,
@@ -20,7 +21,6 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_folder, find_lora, find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
-    PipelineRequest,
     PreparedRequest,
     kind_of,
     prepare_request,
@@ -30,16 +30,11 @@ from abstractvision_batch.backends.huggingface_diffusers.weight_files import des
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
-from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.types import (
-    RAW_RGB_MIME_TYPE,
     GeneratedAsset,
-    ImageEditRequest,
     ImageGenerationRequest,
-    ImageToVideoRequest,
     MultiAngleRequest,
     Task,
-    VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
 )
@@ -53,7 +48,7 @@ _BATCH_TOLERANCE_DB = {"float64": 60.0, "float32": 40.0, "float16": 26.0}
 _LEAST_TOLERANCE_DB = 20.0
 
 
-class HuggingFaceDiffusersVisionBackend(VisionBackend):
+class HuggingFaceDiffusersVisionBackend(BatchBackend):
     """Generates with one Diffusers model on one device."""
 
     def __init__(self, config: HuggingFaceDiffusersBackendConfig) -> None:
@@ -65,54 +60,6 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
     def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
         """Make the backend that a job and its model's card describe."""
         return cls(config_from_fields(fields, card_facts=card_facts, model=model))
-
-    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
-        """Generate an image as PNG."""
-        return self.generate_image_with_progress(request)
-
-    def generate_image_with_progress(
-        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate an image as PNG, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
-        """Generate an image from an image as PNG; pixels that the mask keeps are the input's."""
-        return self.edit_image_with_progress(request)
-
-    def edit_image_with_progress(
-        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate an image from an image as PNG, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
-        """Generate one PNG per angle, as edits of the reference picture; without one it is generated first."""
-        (item,) = self.generate_batch([request])
-        if isinstance(item, GenerationError):
-            raise item
-        assert isinstance(item, list)  # of a multi_view_image request
-        return [_as_png(view) for view in item]
-
-    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
-        """Generate a video as MP4."""
-        return self.generate_video_with_progress(request)
-
-    def generate_video_with_progress(
-        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate a video as MP4, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
-        """Generate a video from an image as MP4."""
-        return self.image_to_video_with_progress(request)
-
-    def image_to_video_with_progress(
-        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate a video from an image as MP4, reporting its steps."""
-        return self._generate_one(request, progress_callback)
 
     def generate_batch(
         self,
@@ -235,13 +182,6 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             self._model = LoadedModel(config)
         return self._model
 
-    def _generate_one(self, request: PipelineRequest, progress_callback: ProgressCallback | None) -> GeneratedAsset:
-        (item,) = self.generate_batch([request], on_step=progress_callback)
-        if isinstance(item, GenerationError):
-            raise item
-        assert isinstance(item, GeneratedAsset)  # a list is only for multi_view_image
-        return _as_png(item)
-
     def _run_views(
         self, request: MultiAngleRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> list[GeneratedAsset] | GenerationError:
@@ -311,9 +251,3 @@ class HuggingFaceDiffusersVisionBackend(VisionBackend):
             outcome if isinstance(outcome, GenerationError) else make_asset(model, request, outcome)
             for request, outcome in zip(group, outcomes, strict=True)
         ]
-
-
-def _as_png(asset: GeneratedAsset) -> GeneratedAsset:
-    if asset.mime_type != RAW_RGB_MIME_TYPE:
-        return asset
-    return replace(asset, data=encode_image(decode_image(asset.data), "png"), mime_type="image/png")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
 from abstractvision_batch.backends.shared_limit import Exchange
@@ -20,11 +21,8 @@ from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
     ImageGenerationRequest,
-    ImageToVideoRequest,
-    MultiAngleRequest,
     ProviderModelInfo,
     Task,
-    VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
 )
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-class OpenAICompatibleVisionBackend(VisionBackend):
+class OpenAICompatibleVisionBackend(BatchBackend):
     """Generates on a server that speaks OpenAI's API. May be called from several threads."""
 
     def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
@@ -60,31 +58,10 @@ class OpenAICompatibleVisionBackend(VisionBackend):
         """
         return cls(config_from_fields(fields, card_facts=card_facts, model=model))
 
-    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
-        """Generate an image from a prompt, encoded as the server sent it."""
-        return self._generate_one(request)
-
-    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
-        """Generate an image from an image, `extra.images`, a mask and a prompt."""
-        return self._generate_one(request)
-
     def generate_images(self, request: ImageGenerationRequest | ImageEditRequest) -> list[GeneratedAsset]:
         """Generate the `extra.n` images of one call."""
         self._require([request])
         return self._call(lambda session: session.generate(request, several=True))
-
-    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
-        """Generate a video from a prompt."""
-        return self._generate_one(request)
-
-    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
-        """Generate a video that starts from an image."""
-        return self._generate_one(request)
-
-    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
-        """Refuse: the API has no such task."""
-        self._require([request])
-        raise AssertionError("unreachable")
 
     def generate_batch(
         self,
@@ -149,10 +126,6 @@ class OpenAICompatibleVisionBackend(VisionBackend):
             finalizer, self._finalizer, self._running = self._finalizer, None, None
         if finalizer is not None:
             finalizer()
-
-    def _generate_one(self, request: HttpRequest) -> GeneratedAsset:
-        self._require([request])
-        return self._call(lambda session: session.generate(request))[0]
 
     def _require(self, requests: Sequence[VisionRequest]) -> None:
         for task in {TASK_OF_REQUEST[type(request)] for request in requests}:

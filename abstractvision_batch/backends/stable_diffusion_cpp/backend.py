@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
@@ -41,18 +42,14 @@ from abstractvision_batch.errors import (
     GenerationError,
     InvalidOutputError,
 )
-from abstractvision_batch.media.images import Rgb, decode_image, encode_image, raw_rgb
+from abstractvision_batch.media.images import Rgb, raw_rgb
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
     TASK_OF_REQUEST,
     GeneratedAsset,
-    ImageEditRequest,
-    ImageGenerationRequest,
-    ImageToVideoRequest,
     MultiAngleRequest,
     Task,
-    VideoGenerationRequest,
     VisionBackendCapabilities,
     VisionRequest,
 )
@@ -66,7 +63,7 @@ _IMAGE_TASKS = ("text_to_image", "image_to_image")
 _VIDEO_TASKS = ("text_to_video", "image_to_video")
 
 
-class StableDiffusionCppVisionBackend(VisionBackend):
+class StableDiffusionCppVisionBackend(BatchBackend):
     """Generates with one model of stable-diffusion.cpp, in a process of its own."""
 
     def __init__(self, config: StableDiffusionCppBackendConfig) -> None:
@@ -79,51 +76,6 @@ class StableDiffusionCppVisionBackend(VisionBackend):
     def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
         """Make the backend that a job and its model's card describe."""
         return cls(config_from_fields(fields, card_facts=card_facts, model=model))
-
-    def generate_image(self, request: ImageGenerationRequest) -> GeneratedAsset:
-        """Generate an image as PNG."""
-        return self.generate_image_with_progress(request)
-
-    def generate_image_with_progress(
-        self, request: ImageGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate an image as PNG, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def edit_image(self, request: ImageEditRequest) -> GeneratedAsset:
-        """Generate an image from an image as PNG."""
-        return self.edit_image_with_progress(request)
-
-    def edit_image_with_progress(
-        self, request: ImageEditRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate an image from an image as PNG, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
-        """Refuse: stable-diffusion.cpp has no such task."""
-        self._require_task("multi_view_image")
-        raise AssertionError("unreachable")
-
-    def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
-        """Generate a video as MP4, with a model that makes videos."""
-        return self.generate_video_with_progress(request)
-
-    def generate_video_with_progress(
-        self, request: VideoGenerationRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate a video as MP4, reporting its steps."""
-        return self._generate_one(request, progress_callback)
-
-    def image_to_video(self, request: ImageToVideoRequest) -> GeneratedAsset:
-        """Generate a video from an image as MP4, with a model that makes videos."""
-        return self.image_to_video_with_progress(request)
-
-    def image_to_video_with_progress(
-        self, request: ImageToVideoRequest, progress_callback: ProgressCallback | None = None
-    ) -> GeneratedAsset:
-        """Generate a video from an image as MP4, reporting its steps."""
-        return self._generate_one(request, progress_callback)
 
     def generate_batch(
         self,
@@ -250,13 +202,6 @@ class StableDiffusionCppVisionBackend(VisionBackend):
             raise CapabilityNotSupportedError(
                 "stable-diffusion.cpp: sd-server sends videos in lossy containers alone (use mode cli or python)"
             )
-
-    def _generate_one(self, request: SdcppRequest, progress_callback: ProgressCallback | None) -> GeneratedAsset:
-        self._require_task(TASK_OF_REQUEST[type(request)])
-        asset = self._generate_raw(request, None, progress_callback)
-        if asset.mime_type != RAW_RGB_MIME_TYPE:
-            return asset
-        return replace(asset, data=encode_image(decode_image(asset.data), "png"), mime_type="image/png")
 
     def _generate_raw(
         self, request: SdcppRequest, cancelled: Cancelled | None, on_step: ProgressCallback | None
