@@ -54,7 +54,15 @@ def load_recorded(
         loaded = load(run)
     else:
         data = record.data["spec"]
-        loaded = load(spec_from_mapping(data, base_dir=record.base_dir, overrides=overrides, card=record.card))
+        loaded = load(
+            spec_from_mapping(
+                data,
+                base_dir=record.base_dir,
+                overrides=overrides,
+                card=record.card,
+                scheduled_at=record.scheduled_at,
+            )
+        )
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest
     if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):

@@ -160,6 +160,7 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         card=loaded.card,
         plan=plan,
         conditional_put=conditional_put,
+        scheduled_at=loaded.scheduled_at,
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
     return replace(record, generations=({**record.generations[0], "rerun_of": origin},))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
+    scheduled_at: datetime | None = None,
     extend: bool = False,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
@@ -109,6 +111,7 @@ def run(
         spec: Path of a YAML file, a mapping of the same content, or what `load_spec` returned.
         overrides: ``dotted.key=value`` strings, as of ``--set``.
         registry_paths: More folders of model cards.
+        scheduled_at: What time fields of the spec stand for, with the timezone that they are of.
         extend: If the output holds a run of fewer prompts, samples or matrix points, add what is missing.
         on_progress: Called with the counts whenever they change.
 
@@ -119,7 +122,7 @@ def run(
         ClusterError: Ray failed; running again resumes.
     """
     clock = time.monotonic()
-    loaded = load(spec, overrides=overrides, registry_paths=registry_paths)
+    loaded = load(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
     store = open_output(loaded)
     record = start_run(loaded, store, extend=extend)
     tracker, ending = execute(loaded, store, record.plan, on_progress)

@@ -11,6 +11,7 @@ and files that a crash left out are written by the next invocation, whether it e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from abstractvision_batch.execute.run_record import (
     describe_difference,
     extend_record,
     read_record,
+    recorded_time,
     require_same_layout,
     write_record,
 )
@@ -46,14 +48,17 @@ def load(
     *,
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
+    scheduled_at: datetime | None = None,
 ) -> LoadedSpec:
     """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
     if isinstance(spec, LoadedSpec):
         loaded = spec
     elif isinstance(spec, Mapping):
-        loaded = spec_from_mapping(dict(spec), overrides=overrides, registry_paths=registry_paths)
+        loaded = spec_from_mapping(
+            dict(spec), overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at
+        )
     else:
-        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths)
+        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
     with placed(loaded, "backend", "kind"):
         require_extra(loaded.spec.backend.kind)
     with placed(loaded, "execution", "executor"):
@@ -108,6 +113,7 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
                 base_dir=loaded.base_dir,
                 card=loaded.card,
                 plan=plan,
+                scheduled_at=loaded.scheduled_at,
                 conditional_put=store.probe_conditional_put(),
             )
             record = write_record(store, record)
@@ -152,6 +158,7 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
             base_dir=loaded.base_dir,
             card=loaded.card,
             added=added,
+            scheduled_at=loaded.scheduled_at,
         )
         found = write_record(store, extended)
         if found.fingerprint != extended.fingerprint:
@@ -180,7 +187,12 @@ def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
     spec = JobSpec.model_validate(generation["spec"])
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
-    return spec_from_mapping(given, base_dir=Path(generation["base_dir"]), card=ModelCard.from_json(generation["card"]))
+    return spec_from_mapping(
+        given,
+        base_dir=Path(generation["base_dir"]),
+        card=ModelCard.from_json(generation["card"]),
+        scheduled_at=recorded_time(generation),
+    )
 
 
 def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, folder: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError
 from abstractvision_batch.scratch import scratch_folder
 
@@ -25,6 +26,9 @@ def validate(
     spec: SpecArgument,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Check a spec and every prompt; start nothing.
@@ -32,9 +36,8 @@ def validate(
     All problems are reported at once, each with its place in the file.
     """
     from abstractvision_batch.plan.build import build_plan
-    from abstractvision_batch.spec.load import load_spec
 
-    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     with scratch_folder() as folder:
         plan_summary = build_plan(loaded, folder)
     missing = _missing_dependencies(loaded)
@@ -54,13 +57,15 @@ def plan(
     ] = False,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Show the requests that a run would make: a dry run."""
     from abstractvision_batch.plan.build import build_plan
-    from abstractvision_batch.spec.load import load_spec
 
-    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     existing: PlanSummary | None = None
     with scratch_folder() as folder:
         if extend:
@@ -127,6 +132,7 @@ def _describe_plan(loaded: LoadedSpec, summary: PlanSummary) -> dict[str, Any]:
         "model": spec.model,
         "backend": spec.backend.kind,
         "output_path": spec.output.path,
+        "scheduled_at": None if loaded.scheduled_at is None else loaded.scheduled_at.isoformat(),
         **{name: value for name, value in summary.to_json().items() if name not in ("files", "columns")},
     }
 

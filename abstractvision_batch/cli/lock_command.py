@@ -9,6 +9,7 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import print_json, print_lines
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 
 
 def lock(
@@ -18,13 +19,16 @@ def lock(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The lock file (SPEC with .lock.json).")
     ] = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
     from abstractvision_batch.lock import lock as write_lock
-    from abstractvision_batch.spec.load import load_spec
 
-    target = write_lock(load_spec(spec, overrides=overrides or (), registry_paths=registry or ()), output)
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+    target = write_lock(loaded, output)
     if as_json:
         print_json({"ok": True, "path": str(target)})
     else:

@@ -63,6 +63,9 @@ def _describe_run(run: Run) -> Iterator[str]:
     yield f"{data['name']}  {data['spec']['task']} · {data['spec']['model']} · {data['spec']['backend']['kind']}"
     yield ""
     yield f"run          {run.path}, started {data['created_at']}"
+    if data.get("scheduled_at") is not None:
+        zone = f", {data['timezone']}" if data["timezone"] else ""
+        yield f"scheduled    {data['scheduled_at']}{zone}"
     yield f"fingerprint  {data['fingerprint']}"
     yield f"plan         {plural(run.plan.requests, 'request')}, batches of up to {run.plan.batch_size}"
     yield f"prompts      {run.plan.prompts_digest[:_SHOWN_DIGITS]}, {plural(run.plan.prompts, 'prompt')}"

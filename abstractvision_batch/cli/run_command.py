@@ -20,9 +20,11 @@ from abstractvision_batch.cli.output import (
     print_lines,
 )
 from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from abstractvision_batch.report.outcomes import FailureGroup
     from abstractvision_batch.run import RunResult
@@ -36,6 +38,9 @@ def run(
     spec: SpecArgument,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     locked: Annotated[
@@ -56,9 +61,8 @@ def run(
     if new_run and extend:
         raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
     from abstractvision_batch.spec.env import resolve_options
-    from abstractvision_batch.spec.load import load_spec
 
-    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     # Only now what a wrong spec need not wait for.
     from abstractvision_batch.lock import require_locked
     from abstractvision_batch.new_output import choose_output
@@ -81,11 +85,13 @@ def run(
         shown = [asdict(group) for group in failures]
         print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
     elif not quiet:
-        print_lines(*summarise_run(loaded.spec, result, failures))
+        print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at))
     raise typer.Exit(result.exit_code)
 
 
-def summarise_run(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...]) -> Iterator[str]:
+def summarise_run(
+    spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...], *, scheduled_at: datetime | None = None
+) -> Iterator[str]:
     """What was done and where it is, on one screen."""
     if result.generated == 0 and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
@@ -105,6 +111,8 @@ def summarise_run(spec: JobSpec, result: RunResult, failures: tuple[FailureGroup
     yield from describe_failures(failures)
     yield ""
     yield f"run        {result.path}"
+    if scheduled_at is not None:
+        yield f"scheduled  {scheduled_at.isoformat()}"
     if result.manifest_path:
         yield f"manifest   {result.manifest_path}"
     if result.contact_sheet_path:

@@ -10,6 +10,7 @@ import typer
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
 from abstractvision_batch.cli.run_command import describe_failures
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 
 if TYPE_CHECKING:
     from abstractvision_batch.run import Run
@@ -24,13 +25,16 @@ def status(
     overrides: SetOption = None,
     registry: RegistryOption = None,
     storage_options: StorageOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
     from abstractvision_batch.execute.manifest import is_merged
     from abstractvision_batch.report.run_report import read_outcomes
 
-    run = open_located_run(path, overrides, registry, storage_options)
+    run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
     outcomes = read_outcomes(run.store)
     shards_done = run.plan.shards - len(run.missing_shards())
     state = {
@@ -39,6 +43,7 @@ def status(
         "task": run.record.spec.task,
         "model": run.record.spec.model,
         "created_at": run.record.data["created_at"],
+        "scheduled_at": run.record.data.get("scheduled_at"),
         "extensions": run.record.data["extensions"],
         "complete": shards_done == run.plan.shards,
         "merged": shards_done == run.plan.shards and is_merged(run.store),
@@ -63,6 +68,7 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
         f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
         "",
         f"run        {state['path']}, started {state['created_at']}",
+        *([f"scheduled  {state['scheduled_at']}"] if state["scheduled_at"] is not None else []),
         *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state["extensions"]),
         f"shards     {state['shards_done']:,} of {state['shards']:,} done",
         f"requests   {state['requests']:,}: {rows}",
@@ -73,7 +79,14 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
 
 
 def locate_run(
-    path: str, overrides: list[str] | None, registry: list[str] | None, given: list[str] | None = None
+    path: str,
+    overrides: list[str] | None,
+    registry: list[str] | None,
+    given: list[str] | None = None,
+    *,
+    at: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
 ) -> tuple[str, dict[str, Any]]:
     """The run's folder or URL, and the options of its storage: a spec's, and over them the `given`."""
     from abstractvision_batch.spec.storage_options import parse_storage_options
@@ -82,11 +95,14 @@ def locate_run(
     if not is_spec(path):
         if overrides:
             raise typer.BadParameter("overrides a spec, and PATH is a run", param_hint="--set")
+        if at is not None or cron is not None:
+            raise typer.BadParameter(
+                "is of a spec with time fields, and PATH is a run", param_hint="--at" if at is not None else "--cron"
+            )
         return path, options
     from abstractvision_batch.spec.env import resolve_options
-    from abstractvision_batch.spec.load import load_spec
 
-    output = load_spec(path, overrides=overrides or (), registry_paths=registry or ()).spec.output
+    output = load_at(path, overrides, registry, at=at, cron=cron, timezone=timezone).spec.output
     return output.path, resolve_options(output.storage_options, "output.storage_options", given=options)
 
 
@@ -95,11 +111,15 @@ def open_located_run(
     overrides: list[str] | None = None,
     registry: list[str] | None = None,
     storage_options: list[str] | None = None,
+    *,
+    at: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
 ) -> Run:
     """The run, opened."""
     from abstractvision_batch.run import open_run
 
-    return open_run(*locate_run(path, overrides, registry, storage_options))
+    return open_run(*locate_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone))
 
 
 def is_spec(path: str) -> bool:

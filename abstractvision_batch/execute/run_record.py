@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_driver
@@ -26,6 +27,7 @@ from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
 from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.scheduled_time import timezone_name
 from abstractvision_batch.storage.store import Store
 
 RECORD = "run.json"
@@ -84,6 +86,11 @@ class RunRecord:
         return JobSpec.model_validate(self.generations[-1]["spec"])
 
     @property
+    def scheduled_at(self) -> datetime | None:
+        """The scheduled time of its spec, in the timezone of the schedule."""
+        return recorded_time(self.generations[-1])
+
+    @property
     def layout(self) -> str:
         """How its files lie in the store: the spec's `output.layout`."""
         return str(self.generations[-1]["spec"]["output"]["layout"])
@@ -107,9 +114,12 @@ def build_record(
     card: ModelCard,
     plan: PlanSummary,
     conditional_put: bool | None,
+    scheduled_at: datetime | None = None,
 ) -> RunRecord:
     """The record of a new run."""
-    described = _describe_generation(spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan)
+    described = _describe_generation(
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at
+    )
     first = {
         "run_id": uuid.uuid4().hex,
         "conditional_put": conditional_put,
@@ -118,20 +128,37 @@ def build_record(
 
 
 def extend_record(
-    record: RunRecord, spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, added: PlanSummary
+    record: RunRecord,
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    added: PlanSummary,
+    scheduled_at: datetime | None = None,
 ) -> RunRecord:
     """The record of a run as it is once it has been extended; `added` is what its plan gains."""
-    described = _describe_generation(spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added)
+    described = _describe_generation(
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at
+    )
     extension = {"run_id": record.generations[0]["run_id"], "extends": record.fingerprint, **described}
     return RunRecord((*record.generations, extension))
 
 
 def _describe_generation(
-    spec: JobSpec, *, spec_path: str, base_dir: Path, card: ModelCard, plan: PlanSummary
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    plan: PlanSummary,
+    scheduled_at: datetime | None,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "scheduled_at": None if scheduled_at is None else scheduled_at.isoformat(),
+        "timezone": None if scheduled_at is None else timezone_name(scheduled_at),
         "name": spec.name,
         "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card),
         "fingerprint_version": FINGERPRINT_VERSION,
@@ -143,6 +170,15 @@ def _describe_generation(
         "plan": plan.to_json(),
         "environment": describe_driver(),
     }
+
+
+def recorded_time(generation: Mapping[str, Any]) -> datetime | None:
+    """The scheduled time of a generation; older ones have none."""
+    text, name = generation.get("scheduled_at"), generation.get("timezone")
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text)
+    return time if name is None else time.astimezone(ZoneInfo(name))
 
 
 def read_record(store: Store) -> RunRecord | None:

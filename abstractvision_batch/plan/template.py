@@ -1,8 +1,8 @@
 """Jinja2 over the columns of a row: the prompt's `template` and the `where` that chooses rows.
 
-Strict: an unknown column is an error before the first row, wherever in the template it stands. Sandboxed, and pure: no
-function, no random filter, nothing that grows without the row growing, so a spec from elsewhere can do no harm and the
-same rows always give the same prompts. `row['a name']` reads a column whose name is no identifier.
+Strict: an unknown column is an error before the first row, wherever in the template it stands. Sandboxed and pure
+(`spec.sandbox`), so the same rows always give the same prompts. `row['a name']` reads a column whose name is no
+identifier.
 """
 
 from __future__ import annotations
@@ -10,62 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, meta
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.problems import suggest
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.spec.sandbox import TEMPLATE_ERRORS, SandboxedTemplates
 
 MAX_PROMPT_CHARACTERS = 100_000
-_FILTERS = frozenset(
-    {
-        *("abs", "capitalize", "count", "d", "default", "first", "float", "int", "items", "join", "last", "length"),
-        *("list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "select"),
-        *(
-            "selectattr",
-            "sort",
-            "string",
-            "striptags",
-            "sum",
-            "title",
-            "trim",
-            "truncate",
-            "unique",
-            "upper",
-            "wordcount",
-        ),
-    }
-)
-#: Methods that make long text of a short row.
-_GROWING_METHODS = frozenset({"center", "encode", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
-_ROW_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class RowError(Exception):
     """The template or the expression fails for one row; the caller knows which."""
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def __init__(self, finalize: Callable[[Any], Any] | None) -> None:
-        super().__init__(undefined=StrictUndefined, finalize=finalize, keep_trailing_newline=False)
-        self.globals.clear()
-        self.filters = {name: function for name, function in self.filters.items() if name in _FILTERS}
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        if not numbers or (operator == "**" and (abs(left) > 1e6 or abs(right) > 100)):
-            raise SecurityError(f"{operator} works on moderate numbers only")
-        return super().call_binop(context, operator, left, right)
-
-    def wrap_str_format(self, value: Any) -> None:
-        """Jinja would hand out a safe `str.format` before it asks `is_safe_attribute`; padding makes even that huge."""
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return attr not in _GROWING_METHODS and super().is_safe_attribute(obj, attr, value)
 
 
 def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], str] | None:
@@ -77,7 +33,7 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
     text = loaded.spec.prompts.template
     if text is None:
         return None
-    environment = _Environment(_refuse_null)
+    environment = SandboxedTemplates(_refuse_null)
     try:
         as_row = _check_names(loaded, "template", environment, text, columns)
         template = environment.from_string(text)
@@ -94,7 +50,7 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
                 if length > MAX_PROMPT_CHARACTERS:
                     raise RowError(f"template: the prompt passes {MAX_PROMPT_CHARACTERS} characters")
                 pieces.append(piece)
-        except _ROW_ERRORS as error:
+        except TEMPLATE_ERRORS as error:
             raise RowError(f"template: {error}") from error
         return "".join(pieces)
 
@@ -110,7 +66,7 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
     text = loaded.spec.prompts.where
     if text is None:
         return None
-    environment = _Environment(None)
+    environment = SandboxedTemplates(None)
     try:
         expression = environment.compile_expression(text, undefined_to_none=False)
         as_row = _check_names(loaded, "where", environment, "{{ (" + text + "\n) }}", columns)
@@ -122,13 +78,15 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
     def keep(row: Mapping[str, Any]) -> bool:
         try:
             return bool(expression({"row": row, **row} if as_row else row))
-        except _ROW_ERRORS as error:
+        except TEMPLATE_ERRORS as error:
             raise RowError(f"where: {error}") from error
 
     return keep
 
 
-def _check_names(loaded: LoadedSpec, field: str, environment: _Environment, text: str, columns: Sequence[str]) -> bool:
+def _check_names(
+    loaded: LoadedSpec, field: str, environment: SandboxedTemplates, text: str, columns: Sequence[str]
+) -> bool:
     """Whether the text says `row`, which stands for the whole row: `row['a name with spaces']`."""
     names = meta.find_undeclared_variables(environment.parse(text))
     unknown = sorted(names - {*columns, "row"})

@@ -1,6 +1,7 @@
 """Loads a job spec: reads the YAML, applies overrides, checks everything and reports all violations at once.
 
-    text → values with places (`yaml_reader`) → `--set` (`overrides`) → `${NAME}` (`env`) → `JobSpec` → card (`check`)
+    text → values with places (`yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
+         → `${NAME}` (`env`) → `JobSpec` → card (`check`)
 
 A field that is wrong is replaced by its default while the rest is checked further, so that one run of the command names
 every mistake. Not covered: the prompt dataset (the plan reads it).
@@ -12,6 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
+from abstractvision_batch.spec.time_fields import find_untimed, render_time_fields
 from abstractvision_batch.spec.yaml_reader import (
     INT_LIMIT,
     MAX_DEPTH,
@@ -70,6 +73,8 @@ class LoadedSpec:
     """Where relative `prompts.source`, `registry.paths`, `backend.model_path` and LoRA sources start."""
     card: ModelCard
     positions: Positions
+    scheduled_at: datetime | None = None
+    """The scheduled time that its time fields were replaced for; its timezone is that of the schedule."""
 
     def local_path(self, text: str) -> str:
         """A path of the spec made absolute; a URL, or an absolute path, stays as it is."""
@@ -101,7 +106,11 @@ class LoadedSpec:
 
 
 def load_spec(
-    path: str | Path, *, overrides: Sequence[str] = (), registry_paths: Sequence[str | Path] = ()
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+    scheduled_at: datetime | None = None,
 ) -> LoadedSpec:
     """Loads and checks a spec file.
 
@@ -109,19 +118,47 @@ def load_spec(
         path: the YAML file.
         overrides: `dotted.key=value` each, applied in order before anything is checked.
         registry_paths: more card files or folders, relative to the current folder; they win over the spec's own.
+        scheduled_at: what its time fields stand for, with the timezone that they are of.
 
     Raises:
         SpecError: anything is wrong; `problems` has one `file:line:column: field: what (what would do)` line each.
     """
+    read = read_values(path, overrides)
+    return _check_all(
+        read.data,
+        read.positions,
+        Path(path).expanduser().parent,
+        registry_paths,
+        read.problems,
+        read.broken,
+        scheduled_at=scheduled_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadValues:
+    """The values of a spec file as they stand there, overridden but not checked."""
+
+    data: dict[str, Any]
+    positions: Positions
+    problems: list[str]
+    """Of reading and overriding, as whole lines."""
+    broken: frozenset[FieldPath]
+    """The fields that they are about."""
+
+
+def read_values(path: str | Path, overrides: Sequence[str] = ()) -> ReadValues:
+    """Reads a spec file as far as its values; single ones may be wrong.
+
+    Raises:
+        SpecError: it cannot be read at all.
+    """
     shown = _printable(str(path))
-    file = Path(path).expanduser()
-    root, found = read_yaml(read_file(file, shown), shown)
+    root, found = read_yaml(read_file(Path(path).expanduser(), shown), shown)
     if not isinstance(root.value, dict):
         raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
     data, places, problems = apply_overrides(plain_value(root), overrides)
-    positions = Positions(shown, root, places)
-    lines = [*problems, *found]
-    return _check_all(data, positions, file.parent, registry_paths, lines, frozenset(broken_paths(root)))
+    return ReadValues(data, Positions(shown, root, places), [*problems, *found], frozenset(broken_paths(root)))
 
 
 def spec_from_mapping(
@@ -131,6 +168,7 @@ def spec_from_mapping(
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
     card: ModelCard | None = None,
+    scheduled_at: datetime | None = None,
 ) -> LoadedSpec:
     """Checks a spec given as a mapping, as the Python API does; problems are placed at `<spec>`.
 
@@ -140,6 +178,7 @@ def spec_from_mapping(
         overrides: `dotted.key=value` each, applied in order before anything is checked.
         registry_paths: more card files or folders; they win over the spec's own.
         card: the model's card, in place of any registry: that of a run, as it was.
+        scheduled_at: what its time fields stand for, with the timezone that they are of.
 
     Raises:
         SpecError: anything is wrong.
@@ -152,7 +191,7 @@ def spec_from_mapping(
     positions = Positions("<spec>", None, places)
     lines += [positions.problem(path, said) for path, said in problems]
     broken = frozenset(path for path, _ in problems)
-    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken, card)
+    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken, card, scheduled_at)
 
 
 def _check_all(
@@ -163,11 +202,18 @@ def _check_all(
     lines: list[str],
     broken: frozenset[FieldPath],
     own_card: ModelCard | None = None,
+    scheduled_at: datetime | None = None,
 ) -> LoadedSpec:
     """`lines` are problems found before; `broken` the fields they are about, which are not complained about again."""
     broken = frozenset(path for path in broken if not positions.is_overridden(path))
+    if scheduled_at is not None and scheduled_at.tzinfo is None:
+        raise _spec_error([f"{positions.file}: scheduled_at {scheduled_at} has no timezone (give it one, as UTC)"])
+    untimed = find_untimed(data) if scheduled_at is None else None
+    if untimed is not None:
+        raise _spec_error([*lines, positions.problem(*untimed)])
+    data, mistimed = render_time_fields(data, scheduled_at)
     data, unset = interpolate(data)
-    problems: dict[FieldPath, str] = dict(unset)
+    problems: dict[FieldPath, str] = dict((*mistimed, *unset))
     spec, wrong = _validate(data, problems, broken)
     card: ModelCard | None = None
     if spec is not None:
@@ -187,7 +233,7 @@ def _check_all(
     lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered)]
     if lines or spec is None or card is None:
         raise _spec_error(lines)
-    return LoadedSpec(spec, positions.file, base_dir, card, positions)
+    return LoadedSpec(spec, positions.file, base_dir, card, positions, scheduled_at)
 
 
 def _spec_error(lines: Sequence[str]) -> SpecError:

@@ -88,7 +88,7 @@ class PromptsSpec(StrictModel):
     """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl or parquet files.
 
     A path is relative to the spec; files may be compressed (`.gz`).
-    `${NAME}` is replaced in a path or URL, not in inline prompts.
+    `${NAME}` and `{{ scheduled_at }}` are replaced in a path or URL, not in inline prompts.
     """
     format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's extension."""
@@ -120,7 +120,10 @@ class OutputSpec(StrictModel):
     """Where the run lives and how artifacts are encoded."""
 
     path: Text
-    """Folder or URL of the run, one run each; a relative path starts at the current folder. `${NAME}` is replaced."""
+    """Folder or URL of the run, one run each; a relative path starts at the current folder.
+
+    `${NAME}` is replaced, and time fields of a schedule: `{{ scheduled_at }}`, `{{ date }}` and so on.
+    """
     image_format: Literal["png", "jpeg", "webp"] = "png"
     """`png` and `webp` are lossless."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.time_fields import TIMED_FIELDS
 
 SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
 
@@ -23,6 +24,8 @@ def json_schema() -> dict[str, Any]:
             discriminator = field.get("discriminator")
             if discriminator is not None:
                 _require_discriminator(schema, discriminator)
+    for path in TIMED_FIELDS:
+        _accept_time_fields(schema, path)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -33,6 +36,19 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The shipped file's content."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _accept_time_fields(schema: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Where a field takes numbers, or text of a pattern, it takes text with time fields as well."""
+    parent = schema if len(path) == 1 else schema["$defs"][schema["properties"][path[0]]["$ref"].rpartition("/")[2]]
+    field = parent["properties"][path[-1]]
+    types = field.get("anyOf", [field])
+    if any(kind.get("type") == "string" and "pattern" not in kind for kind in types):
+        return
+    about = {name: field.pop(name) for name in ("title", "description", "default") if name in field}
+    own = field.pop("anyOf", None) or [dict(field)]
+    field.clear()
+    field.update({"anyOf": [*own, {"type": "string", "pattern": r"\{\{.*\}\}"}], **about})
 
 
 def _require_discriminator(schema: dict[str, Any], discriminator: dict[str, Any]) -> None:
