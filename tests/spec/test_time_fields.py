@@ -110,13 +110,13 @@ def test_time_fields_without_a_scheduled_time_are_one_line_that_says_how_to_give
 
 
 def test_every_wrong_time_field_is_named_with_what_was_meant() -> None:
-    first, second, third = problems_of(
+    path, name, seed = problems_of(
         output={"path": "runs/{{ dat }}"}, name="{{ scheduled_at.yaer }}", params={"seed": "{{ date }}"}
     )
 
-    assert "no attribute 'yaer'" in first
-    assert second.endswith('params.seed: "2026-11-21" is no whole number ({{ epoch_s }} is one)')
-    assert "output.path: 'dat' is no time field (did you mean date? time fields: year, month," in third
+    assert "no attribute 'yaer'" in name
+    assert seed.endswith('params.seed: "2026-11-21" is no whole number ({{ epoch_s }} is one)')
+    assert "output.path: 'dat' is no time field (did you mean date? time fields: year, month," in path
 
 
 @pytest.mark.parametrize("text", ["{{ date", "{% for %}", "{{ ''.__class__ }}", "{{ date * 1000 }}", "{{ range(9) }}"])
