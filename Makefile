@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 # Files, not tests, are shared out: a file's tests often share a Ray cluster or an emulator.
-TWO_WORKERS := -n 2 --dist loadfile
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 help:  ## these verbs

@@ -22,6 +22,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests on Ray first: they take longest, and one that comes last keeps a single worker busy."""
+    on_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in on_ray)
+
+
 @pytest.fixture
 def make_job(tmp_path: Path) -> MakeJob:
     """A job spec of 20 requests in 5 shards of 2 batches; keywords replace whole sections."""
