@@ -16,6 +16,7 @@ from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.diff_command import diff
 from abstractvision_batch.cli.doctor_command import doctor
+from abstractvision_batch.cli.emit_command import emit_app
 from abstractvision_batch.cli.generate_command import generate
 from abstractvision_batch.cli.lock_command import lock
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
@@ -94,3 +95,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 for _name, _function in _COMMANDS.items():
     app.command(_name, cls=Command)(_function)
+
+app.add_typer(emit_app, name="emit")

@@ -1,0 +1,137 @@
+"""What every target is made from: the job, when it is due, and the command that runs it; and what an emission is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from abstractvision_batch.emit.ticks import Ticks
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.load import LoadedSpec
+
+#: Seconds that a job has to finish and commit running shards when it is stopped, where its spec does not say.
+DRAIN_S = 90
+#: Seconds more before it is killed: what it takes to cancel what still runs, and to say how to resume.
+MARGIN_S = 30
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedFile:
+    """One file that was made."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """A job that is to be emitted, whatever for.
+
+    A scheduler stops a job with SIGTERM and kills it a while later, so that the emitted command always has a time limit
+    for draining, and the scheduler waits longer than that.
+    """
+
+    loaded: LoadedSpec
+    overrides: tuple[str, ...] = ()
+    registry: tuple[str, ...] = ()
+    ticks: Ticks | None = None
+    secrets: tuple[str, ...] = ()
+    """Variables with secrets beside those that the spec names, such as a cloud's credentials."""
+    name: str | None = None
+    """Of what is made; by default from the spec's."""
+    made_by: str = "avbatch emit"
+    """The command line, for the head of what is made."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Values of the `${NAME}` in the spec, as they are here."""
+
+    @property
+    def drain_s(self) -> int:
+        """Seconds that the job has to drain."""
+        return math.ceil(self.loaded.spec.execution.drain_timeout_s or DRAIN_S)
+
+    @property
+    def grace_s(self) -> int:
+        """Seconds from the signal that stops the job until it may be killed."""
+        return self.drain_s + MARGIN_S
+
+    def arguments(self, spec: str | None = None, registry: Sequence[str] | None = None) -> list[str]:
+        """Words of the command that runs the job, after the program.
+
+        Args:
+            spec: Where the spec lies there; by default where it lies here.
+            registry: The same of each `--registry`.
+        """
+        words = ["run", str(self.spec_path) if spec is None else spec]
+        for override in self.overrides:
+            words += ["--set", override]
+        if self.loaded.spec.execution.drain_timeout_s is None:
+            words += ["--set", f"execution.drain_timeout_s={self.drain_s}"]
+        for path in self.registry if registry is None else registry:
+            words += ["--registry", path if registry is not None else str(Path(path).absolute())]
+        if self.ticks is not None:
+            words += ["--cron", self.ticks.cron, "--timezone", self.ticks.timezone]
+        return words
+
+    @property
+    def spec_path(self) -> Path:
+        """The spec's file."""
+        return Path(self.loaded.path).expanduser().absolute()
+
+
+def object_name(emission: Emission, limit: int) -> str:
+    """A name for what is made, of lower-case letters, digits and dashes, from the spec's name or as it was given.
+
+    Args:
+        emission: The job.
+        limit: Characters that it may have; a longer one is cut and gets a hash, so that two jobs stay two.
+
+    Raises:
+        SpecError: the name that was given is not of that form, or longer.
+    """
+    if emission.name is not None:
+        if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", emission.name) or len(emission.name) > limit:
+            raise SpecError(
+                f"--name: {emission.name[:80]!r} is no name here (up to {limit} lower-case letters, digits and dashes, "
+                "a letter first and no dash last)"
+            )
+        return emission.name
+    given = emission.loaded.spec.name
+    name = f"avbatch-{re.sub(r'[^a-z0-9]+', '-', given.lower())}".strip("-")
+    if len(name) <= limit:
+        return name
+    return f"{name[: limit - 7].strip('-')}-{hashlib.sha256(given.encode()).hexdigest()[:6]}"
+
+
+def require_variables(option: str, names: Sequence[str]) -> None:
+    """Refuse what is no name of an environment variable.
+
+    Raises:
+        SpecError: the first one that is none.
+    """
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise SpecError(f"{option}: {name[:80]!r} is no variable's name (letters, digits and underscores)")
+
+
+def shell_words(words: Sequence[str]) -> str:
+    """Words quoted for a POSIX shell, on one line.
+
+    Raises:
+        SpecError: a word has a line break or another control character.
+    """
+    for word in words:
+        if any(ord(character) < 32 or ord(character) == 127 for character in word):
+            raise SpecError(f"{word[:80]!r} has a line break or control character (rename it, or write it in the spec)")
+    return shlex.join(words)
+
+
+def comment_lines(lines: Sequence[str], mark: str = "#") -> str:
+    """Lines of a comment; what would end the comment's line is shown as a question mark."""
+    shown = ("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "".join(f"{mark} {line}".rstrip() + "\n" for line in shown)

@@ -1,0 +1,125 @@
+"""When a schedule is due, in the words of each scheduler: cron's five fields as all of them read them, and OnCalendar.
+
+Schedulers agree on numbers, lists, ranges and steps, and on nothing else: Sunday as 7, names and `5/15` are understood
+by some, `L` and `#` by few. What some do not understand is written out as numbers, or refused.
+
+Not covered: when exactly a tick falls where a clock is changed. Which tick a run is for is decided by the run itself
+(`avbatch run --cron`), so a scheduler that fires late, twice or not at the same minute makes no other run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from abstractvision_batch.errors import SpecError
+
+#: A field that every scheduler reads alike, but for Sunday as 7.
+_PORTABLE = re.compile(r"\*(/[0-9]+)?|[0-9]+(-[0-9]+(/[0-9]+)?)?(,[0-9]+(-[0-9]+(/[0-9]+)?)?)*")
+_WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """A schedule: cron's five fields, in numbers, and the time zone whose clock they are of."""
+
+    cron: str
+    timezone: str
+
+
+def read_ticks(cron: str, timezone: str | None = None) -> Ticks:
+    """A schedule as every scheduler reads it; the time zone is UTC unless it is given.
+
+    Raises:
+        SpecError: it is no schedule, no scheduler but ours would understand it, or there is no such time zone.
+    """
+    zone = "UTC" if timezone is None else timezone
+    if not _ZONE.fullmatch(zone) or not _is_known(zone):
+        raise SpecError(f"--timezone: {zone!r} is no time zone (a name as Europe/Berlin or UTC)")
+    parts = cron.upper().split()
+    if len(parts) != 5:
+        raise SpecError(f"--cron: {cron!r} is not of five fields (minute hour day month weekday, as '0 3 * * *')")
+    parsed = _parse(cron)
+    found = (parsed.minutes, parsed.hours, parsed.days, parsed.months, parsed.weekdays)
+    fields = [_write_field(cron, part, values) for part, values in zip(parts, found, strict=True)]
+    fields[4] = fields[4] if _has_no_seven(parts[4]) else _join(sorted({day % 7 for day in _numbers(cron, found[4])}))
+    if _parse(" ".join(fields)).day_and != parsed.day_and:
+        raise SpecError(f"--cron: {cron!r}: schedulers differ on such a day beside a weekday (write either as numbers)")
+    return Ticks(" ".join(fields), zone)
+
+
+def on_calendar(ticks: Ticks) -> list[str]:
+    """The schedule as systemd's OnCalendar; two of them where cron's day and weekday are alternatives."""
+    parsed = _parse(ticks.cron)
+    weekdays = {day % 7 for day in _numbers(ticks.cron, parsed.weekdays)}
+    days_of_week = "" if len(weekdays) == 7 else ",".join(_WEEKDAYS[day] for day in (1, 2, 3, 4, 5, 6, 0) if day in weekdays)
+    days = _calendar_field(_numbers(ticks.cron, parsed.days), range(1, 32))
+    months = _calendar_field(_numbers(ticks.cron, parsed.months), range(1, 13))
+    hours = _calendar_field(_numbers(ticks.cron, parsed.hours), range(24))
+    minutes = _calendar_field(_numbers(ticks.cron, parsed.minutes), range(60))
+    time = f"{hours}:{minutes}:00 {ticks.timezone}"
+    if parsed.day_and:
+        return [" ".join(filter(None, (days_of_week, f"*-{months}-{days}", time)))]
+    return [f"*-{months}-{days} {time}", " ".join(filter(None, (days_of_week, f"*-{months}-*", time)))]
+
+
+def _is_known(zone: str) -> bool:
+    try:
+        ZoneInfo(zone)
+    except (OSError, ValueError):  # a folder of the database, or no such name
+        return False
+    return True
+
+
+def _parse(cron: str) -> CronSim:
+    try:
+        return CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise SpecError(f"--cron: {cron!r}: {str(error).lower()} (minute hour day month weekday)") from error
+
+
+def _write_field(cron: str, part: str, values: set[object]) -> str:
+    return part if _PORTABLE.fullmatch(part) else _join(_numbers(cron, values))
+
+
+def _has_no_seven(part: str) -> bool:
+    """Whether a weekday's field says Sunday as 0, as Kubernetes wants it."""
+    return part.startswith("*") or ("7" not in part and _PORTABLE.fullmatch(part) is not None)
+
+
+def _numbers(cron: str, values: set[object]) -> list[int]:
+    numbers = sorted(value for value in values if isinstance(value, int) and value >= 0)
+    if len(numbers) < len(values):
+        raise SpecError(f"--cron: {cron!r}: L and # are not known to other schedulers (days as numbers)")
+    return numbers
+
+
+def _join(numbers: Sequence[int]) -> str:
+    return ",".join(str(number) for number in numbers)
+
+
+def _calendar_field(numbers: Sequence[int], every: range) -> str:
+    """`*`, or two-digit numbers with runs as `09..17`."""
+    if set(every) <= set(numbers):
+        return "*"
+    return ",".join(f"{a:02d}" if a == b else f"{a:02d}..{b:02d}" for a, b in _runs(numbers))
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Runs of three or more as their ends, other numbers by themselves."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at < len(numbers) and numbers[at] == numbers[at - 1] + 1:
+            continue
+        run = numbers[start:at]
+        if len(run) >= 3:
+            yield run[0], run[-1]
+        else:
+            yield from ((number, number) for number in run)
+        start = at

@@ -1,0 +1,32 @@
+"""What was emitted, written to a file or into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from abstractvision_batch.emit.emission import EmittedFile
+from abstractvision_batch.errors import SpecError
+
+
+def write_files(files: Sequence[EmittedFile], output: Path) -> list[Path]:
+    """Write each file, replacing those of an earlier emission; the paths.
+
+    Args:
+        files: What was made.
+        output: A folder, if it is one or several files are to be written; else the one file.
+
+    Raises:
+        SpecError: they cannot be written there.
+    """
+    if len(files) > 1 or output.is_dir():
+        paths = [output / file.name for file in files]
+    else:
+        paths = [output]
+    try:
+        for path, file in zip(paths, files, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"--output: {output}: cannot be written: {error.strerror or error}") from error
+    return paths
