@@ -6,10 +6,11 @@ import hashlib
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from abstractvision_batch.emit.needs import restate_variables
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.load import LoadedSpec
@@ -47,8 +48,6 @@ class Emission:
     """Of what is made; by default from the spec's."""
     made_by: str = "avbatch emit"
     """The command line, for the head of what is made."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Values of the `${NAME}` in the spec, as they are here."""
 
     @property
     def drain_s(self) -> int:
@@ -60,15 +59,18 @@ class Emission:
         """Seconds from the signal that stops the job until it may be killed."""
         return self.drain_s + MARGIN_S
 
-    def arguments(self, spec: str | None = None, registry: Sequence[str] | None = None) -> list[str]:
+    def arguments(
+        self, spec: str | None = None, registry: Sequence[str] | None = None, overrides: Sequence[str] | None = None
+    ) -> list[str]:
         """Words of the command that runs the job, after the program.
 
         Args:
             spec: Where the spec lies there; by default where it lies here.
             registry: The same of each `--registry`.
+            overrides: `--set` of what is not there as it is here; by default of what variables say here.
         """
         words = ["run", str(self.spec_path) if spec is None else spec]
-        for override in self.overrides:
+        for override in (*self.overrides, *(restate_variables(self.loaded) if overrides is None else overrides)):
             words += ["--set", override]
         if self.loaded.spec.execution.drain_timeout_s is None:
             words += ["--set", f"execution.drain_timeout_s={self.drain_s}"]

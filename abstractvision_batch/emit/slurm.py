@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def emit_slurm(emission: Emission, options: SlurmOptions) -> list[EmittedFile]:
     parts = [
         "#!/bin/bash",
         *_directives(emission, options, name),
-        comment_lines(_head(emission, options, name)).rstrip("\n"),
+        comment_lines(list(_head(emission, options, name))).rstrip("\n"),
         "set -euo pipefail",
         f"export PATH={shell_words([str(options.bin_dir.absolute())])}:$PATH",
         f"cd {shell_words([str(options.work_dir.absolute())])}",
@@ -76,7 +76,11 @@ def _check(emission: Emission, options: SlurmOptions) -> None:
         raise SpecError(f"{where}: execution.executor: inline runs on one node (ray for --nodes {options.nodes})")
     if options.time_limit is not None and not _TIME.fullmatch(options.time_limit):
         raise SpecError(f"--time: {options.time_limit!r} is no time limit (minutes, 4:00:00 or 2-00:00:00)")
-    for option, value in (("--mem", options.memory), ("--partition", options.partition), ("--account", options.account)):
+    for option, value in (
+        ("--mem", options.memory),
+        ("--partition", options.partition),
+        ("--account", options.account),
+    ):
         if value is not None and not _VALUE.fullmatch(value):
             raise SpecError(f"{option}: {value!r} is nothing that Slurm takes (letters, digits and _ . , : = / + -)")
 

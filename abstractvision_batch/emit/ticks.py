@@ -10,7 +10,7 @@ Not covered: when exactly a tick falls where a clock is changed. Which tick a ru
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -58,7 +58,9 @@ def on_calendar(ticks: Ticks) -> list[str]:
     """The schedule as systemd's OnCalendar; two of them where cron's day and weekday are alternatives."""
     parsed = _parse(ticks.cron)
     weekdays = {day % 7 for day in _numbers(ticks.cron, parsed.weekdays)}
-    days_of_week = "" if len(weekdays) == 7 else ",".join(_WEEKDAYS[day] for day in (1, 2, 3, 4, 5, 6, 0) if day in weekdays)
+    days_of_week = (
+        "" if len(weekdays) == 7 else ",".join(_WEEKDAYS[day] for day in (1, 2, 3, 4, 5, 6, 0) if day in weekdays)
+    )
     days = _calendar_field(_numbers(ticks.cron, parsed.days), range(1, 32))
     months = _calendar_field(_numbers(ticks.cron, parsed.months), range(1, 13))
     hours = _calendar_field(_numbers(ticks.cron, parsed.hours), range(24))
@@ -67,6 +69,12 @@ def on_calendar(ticks: Ticks) -> list[str]:
     if parsed.day_and:
         return [" ".join(filter(None, (days_of_week, f"*-{months}-{days}", time)))]
     return [f"*-{months}-{days} {time}", " ".join(filter(None, (days_of_week, f"*-{months}-*", time)))]
+
+
+def minutes_apart(ticks: Ticks) -> int:
+    """Minutes between the two nearest ticks of an hour; 60 where there is one."""
+    minutes = _numbers(ticks.cron, _parse(ticks.cron).minutes)
+    return min((b - a for a, b in zip(minutes, [*minutes[1:], minutes[0] + 60], strict=True)), default=60)
 
 
 def _is_known(zone: str) -> bool:
@@ -84,7 +92,7 @@ def _parse(cron: str) -> CronSim:
         raise SpecError(f"--cron: {cron!r}: {str(error).lower()} (minute hour day month weekday)") from error
 
 
-def _write_field(cron: str, part: str, values: set[object]) -> str:
+def _write_field(cron: str, part: str, values: Iterable[object]) -> str:
     return part if _PORTABLE.fullmatch(part) else _join(_numbers(cron, values))
 
 
@@ -93,9 +101,10 @@ def _has_no_seven(part: str) -> bool:
     return part.startswith("*") or ("7" not in part and _PORTABLE.fullmatch(part) is not None)
 
 
-def _numbers(cron: str, values: set[object]) -> list[int]:
-    numbers = sorted(value for value in values if isinstance(value, int) and value >= 0)
-    if len(numbers) < len(values):
+def _numbers(cron: str, values: Iterable[object]) -> list[int]:
+    items = list(values)
+    numbers = sorted(value for value in items if isinstance(value, int) and value >= 0)
+    if len(numbers) < len(items):
         raise SpecError(f"--cron: {cron!r}: L and # are not known to other schedulers (days as numbers)")
     return numbers
 

@@ -19,10 +19,8 @@ def write_files(files: Sequence[EmittedFile], output: Path) -> list[Path]:
     Raises:
         SpecError: they cannot be written there.
     """
-    if len(files) > 1 or output.is_dir():
-        paths = [output / file.name for file in files]
-    else:
-        paths = [output]
+    into = len(files) > 1 or output.is_dir()
+    paths = [output / file.name if into else output for file in files]
     try:
         for path, file in zip(paths, files, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
