@@ -29,6 +29,7 @@ LAYERS = (
     ("execute", "report"),
     (
         "scheduling",
+        "emit",
         *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),
         *(
             "rerun",
@@ -56,7 +57,7 @@ HEAVY = {
     "av": ("media/video.py",),
     "stable_diffusion_cpp": ("backends/stable_diffusion_cpp/binding_worker.py",),
     "prompt_toolkit": ("cli/repl/line_editor.py",),
-    "cronsim": ("scheduling/cron.py",),
+    "cronsim": ("scheduling/cron.py", "emit/ticks.py"),
 }
 #: What neither the package nor the command's help may load.
 NOT_AT_IMPORT = (

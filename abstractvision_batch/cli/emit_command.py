@@ -12,19 +12,13 @@ import typer
 
 from abstractvision_batch.cli.command import Command, JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
+from abstractvision_batch.cli.schedule_options import CronOption, TimezoneOption, load_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from abstractvision_batch.emit.emission import Emission, EmittedFile
 
-CronOption = Annotated[
-    str | None,
-    typer.Option("--cron", metavar="CRON", help="When to run: minute hour day month weekday, as '0 3 * * *'."),
-]
-TimezoneOption = Annotated[
-    str | None, typer.Option("--timezone", metavar="ZONE", help="Whose clock --cron is of, as Europe/Berlin (UTC).")
-]
 SecretOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,7 +88,7 @@ def emit_kubernetes(
         str | None, typer.Option("--ray-version", metavar="VERSION", help="Ray of the image (the one here).")
     ] = None,
     cron: CronOption = None,
-    timezone: TimezoneOption = None,
+    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     output: OutputOption = None,
@@ -138,7 +132,7 @@ def emit_slurm(
     partition: Annotated[str | None, typer.Option(metavar="NAME", help="Partition.")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Account.")] = None,
     cron: CronOption = None,
-    timezone: TimezoneOption = None,
+    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     work_dir: WorkDirOption = Path(),
@@ -176,7 +170,7 @@ def emit_systemd(
     ] = None,
     env_file: EnvFileOption = None,
     cron: CronOption = None,
-    timezone: TimezoneOption = None,
+    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     work_dir: WorkDirOption = Path(),
@@ -199,7 +193,7 @@ def emit_systemd(
 def emit_crontab(
     spec: SpecArgument,
     cron: CronOption = None,
-    timezone: TimezoneOption = None,
+    timezone: TimezoneOption = "UTC",
     env_file: EnvFileOption = None,
     secrets: SecretOption = None,
     name: NameOption = None,
@@ -234,7 +228,7 @@ def emit_github_actions(
         str, typer.Option("--python-version", metavar="VERSION", help="Python of the runner.")
     ] = "3.11",
     cron: CronOption = None,
-    timezone: TimezoneOption = None,
+    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     output: OutputOption = None,
@@ -254,29 +248,24 @@ def emit_github_actions(
 def _emission(
     spec: str,
     cron: str | None,
-    timezone: str | None,
-    secrets: Sequence[str] | None,
+    timezone: str,
+    secrets: list[str] | None,
     name: str | None,
-    overrides: Sequence[str] | None,
-    registry: Sequence[str] | None,
+    overrides: list[str] | None,
+    registry: list[str] | None,
 ) -> Emission:
-    """The job, loaded and checked."""
+    """The job, loaded and checked, as of the schedule's latest tick."""
     from abstractvision_batch.emit.emission import Emission, require_variables
     from abstractvision_batch.emit.needs import find_secrets
     from abstractvision_batch.emit.ticks import read_ticks
-    from abstractvision_batch.errors import SpecError
-    from abstractvision_batch.spec.load import load_spec
 
-    if cron is None and timezone is not None:
-        raise SpecError("--timezone: is of --cron, which is not given")
-    ticks = None if cron is None else read_ticks(cron, timezone)
     require_variables("--secret", secrets or ())
-    loaded = load_spec(spec, overrides=overrides or (), registry_paths=registry or ())
+    loaded = load_at(spec, overrides, registry, at=None, cron=cron, timezone=timezone)
     return Emission(
         loaded,
         overrides=tuple(overrides or ()),
         registry=tuple(registry or ()),
-        ticks=ticks,
+        ticks=None if cron is None else read_ticks(cron, timezone),
         secrets=tuple(sorted({*find_secrets(loaded.spec), *(secrets or ())})),
         name=name,
         made_by=shlex.join(["avbatch", *sys.argv[1:]]),

@@ -70,7 +70,10 @@ class Emission:
             overrides: `--set` of what is not there as it is here; by default of what variables say here.
         """
         words = ["run", str(self.spec_path) if spec is None else spec]
-        for override in (*self.overrides, *(restate_variables(self.loaded) if overrides is None else overrides)):
+        for override in (
+            *self.overrides,
+            *(restate_variables(self.loaded.path, self.overrides) if overrides is None else overrides),
+        ):
             words += ["--set", override]
         if self.loaded.spec.execution.drain_timeout_s is None:
             words += ["--set", f"execution.drain_timeout_s={self.drain_s}"]

@@ -18,7 +18,6 @@ from typing import Any
 from abstractvision_batch.emit.emission import Emission
 from abstractvision_batch.emit.needs import JobFiles, uses_gpu
 from abstractvision_batch.emit.pods import (
-    JOB_FOLDER,
     RUN_SCRIPT,
     PodOptions,
     container,
@@ -95,7 +94,7 @@ def _ray_job_spec(
 ) -> dict[str | Note, Any]:
     return {
         Note("The driver; it sends shard numbers to the workers and needs no GPU."): None,
-        "entrypoint": f"bash {JOB_FOLDER}/{RUN_SCRIPT}",
+        "entrypoint": f"bash {RUN_SCRIPT}",
         "submissionMode": "K8sJobMode",
         Note(
             "Each further start makes a new cluster and resumes there. One whose run ended with 1, 2 or 3 ends so at"

@@ -113,7 +113,7 @@ def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFile
     pod_container = container(emission, options, name, own_name="avbatch", resources=resources)
     pod_container = {
         **{key: pod_container[key] for key in ("name", "image")},
-        "command": ["bash", f"{JOB_FOLDER}/{RUN_SCRIPT}"],
+        "command": ["bash", RUN_SCRIPT],
         **{key: value for key, value in pod_container.items() if key not in ("name", "image")},
     }
     pod: dict[str | Note, Any] = {"restartPolicy": "Never", "automountServiceAccountToken": False}

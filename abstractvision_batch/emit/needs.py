@@ -18,10 +18,9 @@ from abstractvision_batch.plan.sources import find_files, is_remote
 from abstractvision_batch.registry.cards import CARD_SUFFIXES
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
-from abstractvision_batch.spec.env import INTERPOLATED_FIELDS
+from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, interpolate
 from abstractvision_batch.spec.fields import FromEnv
-from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec
-from abstractvision_batch.spec.positions import plain_value
+from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec, read_values
 
 #: Which extra reads and writes a URL.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
@@ -84,17 +83,16 @@ def local_weights(loaded: LoadedSpec) -> dict[str, str]:
     return {field: path for field, path in found.items() if Path(path).is_absolute()}  # else an id of the hub
 
 
-def restate_variables(loaded: LoadedSpec) -> list[str]:
-    """`--set` of every field in which a variable was replaced: a scheduler has another environment."""
-    written = {} if loaded.positions.root is None else plain_value(loaded.positions.root)
-    spec = loaded.spec.model_dump(mode="json")
+def restate_variables(spec: str | Path, overrides: Sequence[str] = ()) -> list[str]:
+    """`--set` of every field that names a variable, with what it holds here: a scheduler has another environment."""
+    data = read_values(spec, overrides).data
+    replaced, _ = interpolate(data)
     restated = []
     for section, name in INTERPOLATED_FIELDS:
-        before = written.get(section, {}).get(name) if isinstance(written.get(section), dict) else None
-        value = spec[section].get(name)
-        if value and ("${" in json.dumps(before) or loaded.positions.is_overridden((section, name))):
+        before, after = (values.get(section, {}).get(name) for values in (data, replaced))
+        if before != after:
             # What a variable held is no reference itself.
-            restated.append(f"{section}.{name}={json.dumps(value, ensure_ascii=False).replace('${', '$${')}")
+            restated.append(f"{section}.{name}={json.dumps(after, ensure_ascii=False).replace('${', '$${')}")
     return restated
 
 

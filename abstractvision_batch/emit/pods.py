@@ -14,9 +14,11 @@ from abstractvision_batch.emit.yaml_text import Note
 from abstractvision_batch.errors import SpecError
 
 #: Where the pods find the spec and what it names.
-JOB_FOLDER = "/etc/avbatch"
+JOB_FOLDER = "/etc/avbatch/job"
 #: The script beside them that runs the job: one word for whoever starts it, however it is quoted on the way.
-RUN_SCRIPT = "run.sh"
+RUN_SCRIPT = "/etc/avbatch/run.sh"
+_MOUNT = "/etc/avbatch"
+_SCRIPT_KEY = "run.sh"
 #: Bytes that a ConfigMap may have.
 MAX_CONFIG_MAP_BYTES = 1 << 20
 _GPU = "nvidia.com/gpu"
@@ -78,7 +80,7 @@ def config_map(name: str, namespace: str | None, files: JobFiles, command: list[
         SpecError: they are more than a ConfigMap takes.
     """
     script = f"#!/bin/bash\nexec {shell_words(command)}\n"
-    contents = {RUN_SCRIPT: script.encode(), **{key: files.files[path] for path, key in file_keys(files).items()}}
+    contents = {_SCRIPT_KEY: script.encode(), **{key: files.files[path] for path, key in file_keys(files).items()}}
     size_bytes = sum(len(content) for content in contents.values())
     if size_bytes > MAX_CONFIG_MAP_BYTES:
         raise SpecError(
@@ -97,7 +99,7 @@ def config_map(name: str, namespace: str | None, files: JobFiles, command: list[
 def file_keys(files: JobFiles) -> dict[str, str]:
     """The key of each file in the ConfigMap, by its path in the job's folder: keys have no slashes."""
     keys: dict[str, str] = {}
-    taken = {RUN_SCRIPT}
+    taken = {_SCRIPT_KEY}
     for path in files.files:
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", path)[:200].strip(".") or "file"
         key = next(k for n in range(len(files.files) + 2) if (k := plain if n == 0 else f"{plain}-{n}") not in taken)
@@ -125,7 +127,7 @@ def container(
         {"name": secret, "valueFrom": {"secretKeyRef": {"name": secret_name(name, options), "key": secret}}}
         for secret in emission.secrets
     ]
-    mounts = [{"name": "job", "mountPath": JOB_FOLDER, "readOnly": True}]
+    mounts = [{"name": "job", "mountPath": _MOUNT, "readOnly": True}]
     mounts += [{"name": _volume_name(claim), "mountPath": path} for claim, path in options.volumes.items()]
     return {
         "name": own_name,
@@ -147,8 +149,8 @@ def pod_spec(
     selected: bool = True,
 ) -> dict[str | Note, Any]:
     """A pod around its container; one that is not `selected` may run on any node."""
-    keys = {RUN_SCRIPT: RUN_SCRIPT, **file_keys(files)}
-    items = [{"key": key, "path": path} for path, key in keys.items()]
+    items = [{"key": _SCRIPT_KEY, "path": _SCRIPT_KEY}]
+    items += [{"key": key, "path": f"job/{path}"} for path, key in file_keys(files).items()]
     volumes: list[dict[str, Any]] = [{"name": "job", "configMap": {"name": name, "items": items}}]
     volumes += [
         {"name": _volume_name(claim), "persistentVolumeClaim": {"claimName": claim}} for claim in options.volumes

@@ -13,16 +13,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+from cronsim import CronSim
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.scheduling.cron import NAMES, parse_cron
 
 #: A field that every scheduler reads alike, but for Sunday as 7.
 _PORTABLE = re.compile(r"\*(/[0-9]+)?|[0-9]+(-[0-9]+(/[0-9]+)?)?(,[0-9]+(-[0-9]+(/[0-9]+)?)?)*")
 _WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +32,24 @@ class Ticks:
     timezone: str
 
 
-def read_ticks(cron: str, timezone: str | None = None) -> Ticks:
-    """A schedule as every scheduler reads it; the time zone is UTC unless it is given.
+def read_ticks(cron: str, timezone: str) -> Ticks:
+    """A schedule as every scheduler reads it.
 
     Raises:
         SpecError: it is no schedule, no scheduler but ours would understand it, or there is no such time zone.
     """
-    zone = "UTC" if timezone is None else timezone
-    if not _ZONE.fullmatch(zone) or not _is_known(zone):
-        raise SpecError(f"--timezone: {zone!r} is no time zone (a name as Europe/Berlin or UTC)")
-    parts = cron.upper().split()
+    parse_cron(cron, timezone)
+    written = NAMES.get(cron.strip().lower(), cron)
+    parts = written.upper().split()
     if len(parts) != 5:
-        raise SpecError(f"--cron: {cron!r} is not of five fields (minute hour day month weekday, as '0 3 * * *')")
-    parsed = _parse(cron)
-    found = (parsed.minutes, parsed.hours, parsed.days, parsed.months, parsed.weekdays)
+        raise SpecError(f'--cron "{cron}": has seconds, which schedulers do not know (five fields, as "0 3 * * *")')
+    parsed = _parse(written)
+    found: tuple[Iterable[object], ...] = (parsed.minutes, parsed.hours, parsed.days, parsed.months, parsed.weekdays)
     fields = [_write_field(cron, part, values) for part, values in zip(parts, found, strict=True)]
     fields[4] = fields[4] if _has_no_seven(parts[4]) else _join(sorted({day % 7 for day in _numbers(cron, found[4])}))
     if _parse(" ".join(fields)).day_and != parsed.day_and:
-        raise SpecError(f"--cron: {cron!r}: schedulers differ on such a day beside a weekday (write either as numbers)")
-    return Ticks(" ".join(fields), zone)
+        raise SpecError(f'--cron "{cron}": schedulers differ on such a day beside a weekday (write days as numbers)')
+    return Ticks(" ".join(fields), timezone)
 
 
 def on_calendar(ticks: Ticks) -> list[str]:
@@ -77,19 +75,8 @@ def minutes_apart(ticks: Ticks) -> int:
     return min((b - a for a, b in zip(minutes, [*minutes[1:], minutes[0] + 60], strict=True)), default=60)
 
 
-def _is_known(zone: str) -> bool:
-    try:
-        ZoneInfo(zone)
-    except (OSError, ValueError):  # a folder of the database, or no such name
-        return False
-    return True
-
-
 def _parse(cron: str) -> CronSim:
-    try:
-        return CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
-    except CronSimError as error:
-        raise SpecError(f"--cron: {cron!r}: {str(error).lower()} (minute hour day month weekday)") from error
+    return CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def _write_field(cron: str, part: str, values: Iterable[object]) -> str:
@@ -105,7 +92,7 @@ def _numbers(cron: str, values: Iterable[object]) -> list[int]:
     items = list(values)
     numbers = sorted(value for value in items if isinstance(value, int) and value >= 0)
     if len(numbers) < len(items):
-        raise SpecError(f"--cron: {cron!r}: L and # are not known to other schedulers (days as numbers)")
+        raise SpecError(f'--cron "{cron}": other schedulers do not know L and # (write days as numbers)')
     return numbers
 
 
