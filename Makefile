@@ -36,9 +36,9 @@ setup-sdcpp: .venv/.setup-sdcpp
 	$(PIP) -e ".[ray,diffusers]"
 	touch $@
 
-.venv/.setup-dev: .venv/.setup Makefile scripts/install_exiftool.sh
+.venv/.setup-dev: .venv/.setup Makefile scripts/install_test_tools.sh
 	$(PIP) -e ".[cluster,diffusers,openai,s3,gcs,azure,repl,dev]"
-	scripts/install_exiftool.sh
+	scripts/install_test_tools.sh
 	touch $@
 
 .venv/.setup-sdcpp: .venv/.setup-dev scripts/build_sdcpp.sh

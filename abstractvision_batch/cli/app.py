@@ -6,9 +6,10 @@ Command modules import the library inside their functions: `avbatch --help` load
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from abstractvision_batch import __version__
 from abstractvision_batch.cli.audit_command import audit
@@ -42,8 +43,18 @@ Exit codes:
   130  interrupted; running again resumes
 """
 
+
+class _CommandsInOrder(TyperGroup):
+    """Typer lists groups before commands, wherever they were added."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of `_COMMANDS`."""
+        return list(_COMMANDS)
+
+
 # Plain help: rich's takes as long to import as everything else together, and does not paste into a document.
 app = typer.Typer(
+    cls=_CommandsInOrder,
     help="Batch generation of images and videos from a YAML job spec: checked first, resumable, reproducible.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -69,11 +80,12 @@ def avbatch(
     """Batch generation of images and videos from a YAML job spec: checked first, resumable, reproducible."""
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
+_COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "run": run,
     "validate": validate,
     "plan": plan,
     "status": status,
+    "emit": emit_app,
     "record": record,
     "retry": retry,
     "audit": audit,
@@ -93,7 +105,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 
-for _name, _function in _COMMANDS.items():
-    app.command(_name, cls=Command)(_function)
-
-app.add_typer(emit_app, name="emit")
+for _name, _command in _COMMANDS.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name, cls=Command)(_command)

@@ -59,11 +59,7 @@ def write_reference() -> str:
     """Return the help of every command."""
     group: Any = typer.main.get_command(app)
     top = group.make_context("avbatch", [], resilient_parsing=True, terminal_width=WIDTH)
-    sections = [_section("avbatch", top)]
-    for name, command in group.commands.items():
-        context = command.make_context(name, [], parent=top, resilient_parsing=True, terminal_width=WIDTH)
-        sections.append(_section(f"avbatch {name}", context))
-    return _REFERENCE + "\n".join(sections)
+    return _REFERENCE + "\n".join([_section("avbatch", top), *_sections("avbatch", group, top)])
 
 
 def write_configuration() -> str:
@@ -106,6 +102,15 @@ def _modules(root: Path) -> Iterator[tuple[str, str]]:
         said = ast.get_docstring(ast.parse((root / path).read_text(encoding="utf-8"))) or ""
         name = f"{path.parent.as_posix()}/" if path.name == "__init__.py" else path.as_posix()
         yield name, said.partition("\n")[0]
+
+
+def _sections(path: str, group: Any, parent: Any) -> Iterator[str]:
+    for name in group.list_commands(parent):
+        command = group.commands[name]
+        context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=WIDTH)
+        yield _section(f"{path} {name}", context)
+        if hasattr(command, "commands"):
+            yield from _sections(f"{path} {name}", command, context)
 
 
 def _section(title: str, context: Any) -> str:

@@ -51,6 +51,7 @@ emit_app = typer.Typer(
     help="Print a job as what a scheduler takes: manifests, a batch script, units, a table's line, a workflow.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -65,7 +65,7 @@ def _head(emission: Emission, options: CrontabOptions, name: str) -> Iterator[st
     yield f"The job {emission.loaded.spec.name} for a crontab, made by: {emission.made_by}"
     yield ""
     yield f"  apply   (crontab -l; cat {name}.crontab) | crontab -      or paste these lines in crontab -e"
-    yield "  resume  nothing to do: a run that was cut short goes on when it is next started"
+    yield "  resume  the command of the line, by hand; what earlier times left undone: avbatch backfill"
     yield f"  stop    cd {work_dir} && {{ flock -n {name}.lock true || kill $(cat {name}.lock); }}"
     yield f"          running shards finish, within {emission.drain_s} s"
     yield f"  look    {work_dir}/{name}.log"

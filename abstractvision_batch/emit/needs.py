@@ -22,6 +22,8 @@ from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, interpolate
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec, read_values
 
+#: URLs of this machine's own files and memory.
+_HERE = ("file:", "local:", "memory:")
 #: Which extra reads and writes a URL.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
@@ -108,7 +110,9 @@ def require_output_elsewhere(loaded: LoadedSpec, why: str, mounts: Sequence[str]
         SpecError: the output is neither a URL nor below a mount.
     """
     path = loaded.spec.output.path
-    if is_remote(path) or any(PurePosixPath(path).is_relative_to(mount) for mount in mounts):
+    if (is_remote(path) and not path.startswith(_HERE)) or any(
+        PurePosixPath(path).is_relative_to(mount) for mount in mounts
+    ):
         return
     place = loaded.positions.where(("output", "path"))
     hint = "a URL, or a folder on a --volume" if why.startswith("a pod") else "a URL"
@@ -152,6 +156,9 @@ def _secrets(value: object) -> Iterator[str]:
 
 def _prompt_files(loaded: LoadedSpec) -> list[Path]:
     source = loaded.spec.prompts.source
+    if isinstance(source, str) and source.startswith(_HERE):
+        place = loaded.positions.where(("prompts", "source"))
+        raise SpecError(f"{place}: prompts.source: {source} is on this machine alone (a path relative to the spec)")
     if not isinstance(source, str) or is_remote(source):
         return []
     _require_relative(loaded, ("prompts", "source"), source)
