@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ from abstractvision_batch.execute.merkle import MerkleTree
 from abstractvision_batch.execute.run_record import EXTENSION_NAME, EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.parquet import open_parquet
-from abstractvision_batch.plan.read import hash_file, read_shard
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.read import hash_file, read_ids
+from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, merge, open_run
+from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store
 
 #: Artifacts read at a time; each is in memory whole.
@@ -140,21 +142,25 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     """Look at everything, change nothing."""
     store, plan = run.store, run.plan
     parts = list_parts(store)
-    missing = missing_shards(plan, parts)
+    missing = set(missing_shards(plan, parts))
     findings = list(_check_plan_files(store, plan))
     readable = not findings
+    planned: Iterator[list[str] | None] = _read_planned(store, plan) if readable else repeat(None)
     artifacts = Artifacts(store)
     environments: set[str] = set()
     tree, succeeded, failed, files, size_bytes = MerkleTree(), 0, 0, 0, 0
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
-        for shard in range(plan.shards):
-            planned = read_shard(store.open, plan, shard)["request_id"].to_pylist() if readable else None
+
+        def look_at(one: tuple[int, list[str] | None]) -> ShardAudit:
+            shard, request_ids = one
             if shard in missing:
-                found = ShardAudit([Finding("missing_shard", part_name(shard, 0), f"shard {shard} is not done", shard)])
-            else:
-                found = audit_shard(artifacts, shard, parts[shard], planned, each=pool.map, fast=fast)
+                said = f"shard {shard} is not done"
+                return ShardAudit([Finding("missing_shard", part_name(shard, 0), said, shard)])
+            return audit_shard(artifacts, shard, parts[shard], request_ids, each=pool.map, fast=fast)
+
+        for (_, request_ids), found in map_in_flight(zip(range(plan.shards), planned, strict=False), look_at):
             hashes = found.hashes()
-            for request_id in planned or ():
+            for request_id in request_ids or ():
                 tree.add([request_id, *hashes.get(request_id, ())])
             findings += found.findings
             environments |= found.environments
@@ -206,13 +212,21 @@ def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
 
 
 def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
-    for file in plan.files:
-        if not store.exists(file.name):
+    def digest_of(file: PlanFile) -> str | None:
+        return hash_file(store.open, file.name) if store.exists(file.name) else None
+
+    for file, digest in map_in_flight(plan.files, digest_of):
+        if digest is None:
             yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it anew)")
-            continue
-        if hash_file(store.open, file.name) != file.sha256:
+        elif digest != file.sha256:
             said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
             yield Finding("plan_file", file.name, said)
+
+
+def _read_planned(store: Store, plan: PlanSummary) -> Iterator[list[str]]:
+    """Request ids of each shard."""
+    for file in plan.files:
+        yield from read_ids(store.open, file)
 
 
 def _check_environments(store: Store, named: Iterable[str]) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from abstractvision_batch.execute.layouts.shard_index import write_shard_index
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
+    NO_ROWS,
     RowCounts,
     count_rows,
     is_merged,
@@ -147,8 +148,10 @@ def execute(
         return tracker, Ending()
     if missing[0] < merged_before:
         store.delete(MANIFEST)  # of parts that were lost since; not that of before an extension
-    before = count_rows(store)
-    limit = FailureLimit(loaded.spec.execution.max_failed, plan.requests, before.failed)
+    execution = loaded.spec.execution
+    # Reads every part, so only where a limit asks for it.
+    before = count_rows(store) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
+    limit = FailureLimit(execution.max_failed, plan.requests, before.failed)
     guard = build_guard(loaded, before, rows)
     if limit.reached(0) or not guard.admits(missing[0]):
         return tracker, Ending(stopped=limit.message(0) if limit.reached(0) else guard.stopped)

@@ -40,6 +40,7 @@ from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
 
 
@@ -173,13 +174,20 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
 def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = None) -> None:
     """Write files of the plan that a crash left out; `loaded` is the newest of the run's specs."""
     for number, (generation, planned) in enumerate(zip(record.generations, record.plans, strict=True)):
-        if all(store.exists(file.name) for file in planned.files):
+        if not _absent_files(store, planned):
             continue
         spec = loaded if number == len(record.generations) - 1 else None
         with scratch_folder() as folder:
             existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
             plan = build_plan(spec or _recorded_spec(generation), folder, existing)
             _put_plan_files(store, planned, plan, folder)
+
+
+def _absent_files(store: Store, plan: PlanSummary) -> set[str]:
+    """Files of a plan that are not there, by listing their folder: a long plan has hundreds."""
+    names = {file.name for file in plan.files}
+    folders = {name.rpartition("/")[0] for name in names}
+    return names - {f"{folder}/{name}".lstrip("/") for folder in folders for name in store.list(folder)}
 
 
 def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
@@ -206,8 +214,8 @@ def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, fold
             f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
             "(run again with the execution settings of its run.json)"
         )
-    for file in plan.files:
-        store.put_file_if_absent(file.name, folder / file.name)
+    for _ in map_in_flight(plan.files, lambda file: store.put_file_if_absent(file.name, folder / file.name)):
+        pass
 
 
 def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) -> NoReturn:

@@ -7,10 +7,11 @@ is the plan's shards minus those parts' numbers. Later parts have rows that were
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store
 
 MANIFEST = "manifest.parquet"
@@ -53,6 +55,9 @@ class RowCounts:
     """Tries of rows without a cost."""
 
 
+NO_ROWS = RowCounts(0, 0, {}, {}, 0, None, 0)
+
+
 def list_parts(store: Store) -> dict[int, list[int]]:
     """Attempts that left a part, oldest first, by shard."""
     parts: dict[int, list[int]] = {}
@@ -75,27 +80,14 @@ def part_name(shard: int, attempt: int) -> str:
 def read_part(store: Store, shard: int, attempt: int, columns: Sequence[str] | None = None) -> pa.Table:
     """One part, or some columns of it."""
     name = part_name(shard, attempt)
-    with store.open(name) as stream:
-        try:
-            return open_parquet(stream).read(columns=list(columns) if columns else None, use_threads=False)
-        except pa.ArrowInvalid as exc:
-            raise StorageError(
-                f"{store.url_of(name)}: {exc} (the part is damaged: delete it and run again, which redoes its shard)"
-            ) from exc
+    return _parse_part(store, name, store.read(name), columns)
 
 
 def read_shard_rows(
     store: Store, shard: int, attempts: Sequence[int], columns: Sequence[str] | None = None
 ) -> pa.Table:
     """A shard's rows, each from the newest attempt that has it, in plan order."""
-    if len(attempts) == 1:
-        return read_part(store, shard, attempts[0], columns)
-    wanted = None if columns is None else list(dict.fromkeys([*columns, "index", "attempt"]))
-    table = pa.concat_tables([read_part(store, shard, attempt, wanted) for attempt in attempts])
-    table = table.sort_by([("index", "ascending"), ("attempt", "ascending")])
-    index = table["index"].to_pylist()
-    newest = [position for position, value in enumerate(index) if index[position + 1 : position + 2] != [value]]
-    return table.take(newest) if columns is None else table.take(newest).select(list(columns))
+    return _newest_rows(store, _read_parts(store, shard, attempts), columns)
 
 
 def iter_merged(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -108,14 +100,14 @@ def iter_merged(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
 def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) -> Iterator[pa.Table]:
     """Every row of shards that left parts, one shard at a time, all with the columns of the whole plan."""
     schema = manifest_schema(plan.schema)
-    for shard, attempts in parts.items():
-        yield fit_columns(read_shard_rows(store, shard, attempts), schema)
+    for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
+        yield fit_columns(_newest_rows(store, found), schema)
 
 
 def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Every row that has a result, one shard at a time."""
-    for shard, attempts in list_parts(store).items():
-        yield read_shard_rows(store, shard, attempts, columns)
+    for _, found in map_in_flight(list_parts(store).items(), lambda part: _read_parts(store, *part)):
+        yield _newest_rows(store, found, columns)
 
 
 def count_rows(store: Store) -> RowCounts:
@@ -188,6 +180,32 @@ def merge_manifest(
             )
         before_put(path)
         store.put_file(MANIFEST, path)
+
+
+def _read_parts(store: Store, shard: int, attempts: Sequence[int]) -> dict[str, bytes]:
+    """A shard's parts by their names, the oldest first: whole, since each is small and a request is slow."""
+    return {name: store.read(name) for name in (part_name(shard, attempt) for attempt in attempts)}
+
+
+def _newest_rows(store: Store, parts: Mapping[str, bytes], columns: Sequence[str] | None = None) -> pa.Table:
+    if len(parts) == 1:
+        ((name, data),) = parts.items()
+        return _parse_part(store, name, data, columns)
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "index", "attempt"]))
+    table = pa.concat_tables([_parse_part(store, name, data, wanted) for name, data in parts.items()])
+    table = table.sort_by([("index", "ascending"), ("attempt", "ascending")])
+    index = table["index"].to_pylist()
+    newest = [position for position, value in enumerate(index) if index[position + 1 : position + 2] != [value]]
+    return table.take(newest) if columns is None else table.take(newest).select(list(columns))
+
+
+def _parse_part(store: Store, name: str, data: bytes, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return open_parquet(io.BytesIO(data)).read(columns=list(columns) if columns else None, use_threads=False)
+    except pa.ArrowInvalid as exc:
+        raise StorageError(
+            f"{store.url_of(name)}: {exc} (the part is damaged: delete it and run again, which redoes its shard)"
+        ) from exc
 
 
 def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:

@@ -55,7 +55,8 @@ def row_files(row: Mapping[str, Any]) -> list[RowFile]:
     if row["status"] != "ok":
         return []
     try:
-        entries = json.loads(row["metadata_json"] or "{}").get("views") or [row]
+        metadata = row["metadata_json"]
+        entries = json.loads(metadata).get("views") or [row] if metadata else [row]
         return [_row_file(row, entry) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise StorageError("succeeded, but does not say which file it has") from exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+from abstractvision_batch.storage.in_flight import map_in_flight
 
 READ_WHOLE_BYTES = 1 << 26
 _BLOCK_BYTES = 1 << 20
@@ -47,8 +49,9 @@ def read_ids(open_file: Callable[[str], BinaryIO], file: PlanFile) -> Iterator[l
         # A file of 64 shards is a few megabytes: one request of an object store instead of one for each shard.
         source = io.BytesIO(stream.read()) if file.size_bytes <= READ_WHOLE_BYTES else stream
         try:
-            for batch in open_parquet(source).iter_batches(columns=["request_id"], use_threads=False):
-                yield batch.column(0).to_pylist()
+            rows = open_parquet(source)
+            for group in range(file.shards):
+                yield rows.read_row_group(group, columns=["request_id"], use_threads=False).column(0).to_pylist()
         except pa.ArrowInvalid as error:
             raise StorageError(f"{file.name}: cannot be read: {error} (the plan's file is damaged)") from error
 
@@ -57,13 +60,15 @@ def count_shard_rows(
     open_file: Callable[[str], BinaryIO], summary: PlanSummary, shards: Iterable[int]
 ) -> Iterator[int]:
     """Requests of each of `shards`, ascending; reads footers only, one per file."""
-    footers: dict[str, pq.FileMetaData] = {}
-    for shard in shards:
-        file = summary.file_of(shard)
-        if file.name not in footers:
-            with open_file(file.name) as stream:
-                footers = {file.name: pq.read_metadata(stream)}
-        yield footers[file.name].row_group(shard - file.first_shard).num_rows
+
+    def read_footer(wanted: tuple[PlanFile, list[int]]) -> pq.FileMetaData:
+        with open_file(wanted[0].name) as stream:
+            return pq.read_metadata(stream)
+
+    by_file = ((file, list(group)) for file, group in groupby(shards, key=summary.file_of))
+    for (file, wanted), footer in map_in_flight(by_file, read_footer):
+        for shard in wanted:
+            yield footer.row_group(shard - file.first_shard).num_rows
 
 
 def hash_file(open_file: Callable[[str], BinaryIO], name: str) -> str:

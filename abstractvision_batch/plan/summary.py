@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -76,7 +77,7 @@ class PlanSummary:
         Raises:
             IndexError: the plan has no such shard.
         """
-        for file in self.files:
-            if file.first_shard <= shard < file.first_shard + file.shards:
-                return file
+        position = bisect_right(self.files, shard, key=lambda file: file.first_shard) - 1
+        if position >= 0 and shard < self.files[position].first_shard + self.files[position].shards:
+            return self.files[position]
         raise IndexError(f"shard {shard} is not one of the plan's {self.shards}")
