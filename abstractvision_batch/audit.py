@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.environment_files import ENVIRONMENTS, environment_name
 from abstractvision_batch.execute.manifest import (
@@ -40,12 +39,12 @@ from abstractvision_batch.execute.manifest import (
 from abstractvision_batch.execute.merkle import MerkleTree
 from abstractvision_batch.execute.run_record import EXTENSION_NAME, EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
-from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import hash_file, read_ids
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, merge, open_run
 from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
 
 #: Artifacts read at a time; each is in memory whole.
@@ -259,25 +258,25 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
     if not store.exists(MANIFEST):
         yield Finding("manifest", MANIFEST, "is not there (run the spec again, or --repair)")
         return
-    with store.open(MANIFEST) as stream:
-        try:
-            same = _same_rows(open_parquet(stream), tables)
-        except pa.ArrowInvalid as exc:
-            same, said = False, f"cannot be read: {exc} (--repair merges it anew)"
+    try:
+        footer = read_footer(store, MANIFEST)
+        empty = footer.schema.to_arrow_schema().empty_table()
+        same = _same_rows(iter_row_groups(store, MANIFEST, footer=footer), tables, waiting=empty)
+    except pa.ArrowInvalid as exc:
+        same, said = False, f"cannot be read: {exc} (--repair merges it anew)"
     if not same:
         yield Finding("manifest", MANIFEST, said)
 
 
-def _same_rows(merged: pq.ParquetFile, parts: Iterator[pa.Table]) -> bool:
-    batches, waiting = merged.iter_batches(use_threads=False), merged.schema_arrow.empty_table()
+def _same_rows(merged: Iterator[pa.Table], parts: Iterator[pa.Table], *, waiting: pa.Table) -> bool:
     for part in parts:
         while waiting.num_rows < part.num_rows:
-            batch = next(batches, None)
-            if batch is None:
+            further = next(merged, None)
+            if further is None:
                 return False
-            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+            waiting = pa.concat_tables([waiting, further])
         one, waiting = waiting.slice(0, part.num_rows), waiting.slice(part.num_rows)
         # NaN, which a prompt dataset may hold, equals nothing but is written the same.
         if not one.equals(part) and repr(one.to_pylist()) != repr(part.to_pylist()):
             return False
-    return waiting.num_rows == 0 and next(batches, None) is None
+    return waiting.num_rows == 0 and next(merged, None) is None

@@ -189,7 +189,7 @@ def describe_sizes(place: Place) -> str:
     each = ", ".join(f"{name} {size / place.requests:.0f}" for name, size in sizes.items())
     record_bytes = (place.run / "run.json").stat().st_size
     return (
-        f"{plan.shards:,} shards of {plan.shard_size}, plan in {len(plan.files)} files, run.json {record_bytes:,} bytes\n"
+        f"{plan.shards:,} shards of {plan.shard_size}, {len(plan.files)} plan files, run.json {record_bytes:,} bytes\n"
         f"bytes per request: {each}"
     )
 

@@ -26,6 +26,7 @@ from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
 
 MANIFEST = "manifest.parquet"
@@ -90,13 +91,6 @@ def read_shard_rows(
     return _newest_rows(store, _read_parts(store, shard, attempts), columns)
 
 
-def iter_merged(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Every row of the merged manifest, a few at a time."""
-    with store.open(MANIFEST) as stream:
-        for batch in open_parquet(stream).iter_batches(columns=list(columns), use_threads=False):
-            yield pa.Table.from_batches([batch])
-
-
 def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) -> Iterator[pa.Table]:
     """Every row of shards that left parts, one shard at a time, all with the columns of the whole plan."""
     schema = manifest_schema(plan.schema)
@@ -105,19 +99,23 @@ def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) ->
 
 
 def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Every row that has a result, one shard at a time."""
-    for _, found in map_in_flight(list_parts(store).items(), lambda part: _read_parts(store, *part)):
+    """Every row that has a result, some at a time: of the merged manifest where it is up to date, else of the parts."""
+    parts = list_parts(store)
+    if _is_merged_of(store, parts):
+        yield from iter_row_groups(store, MANIFEST, columns)
+        return
+    for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
         yield _newest_rows(store, found, columns)
 
 
 def count_rows(store: Store) -> RowCounts:
-    """Count outcomes over the merged manifest where it is up to date, else over the parts."""
+    """Count the outcomes of every row that has one."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     attempts = unpriced = 0
     costs: list[float] = []
-    for table in _tables(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"]):
+    for table in iter_rows(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"]):
         statuses.update(_value_counts(table["status"]))
         kinds.update(_value_counts(table["error_kind"]))
         classes.update(_value_counts(table["error_class"]))
@@ -139,14 +137,14 @@ def count_rows(store: Store) -> RowCounts:
 def count_failed(store: Store) -> dict[int, int]:
     """Failed rows of each shard that has any, in order."""
     counts: Counter[int] = Counter()
-    for table in _tables(store, ["shard", "status"]):
+    for table in iter_rows(store, ["shard", "status"]):
         counts.update(_value_counts(table.filter(pc.field("status") == "failed")["shard"]))
     return dict(sorted(counts.items()))
 
 
 def is_merged(store: Store) -> bool:
     """Whether the merged manifest is there and is of the parts that are there now."""
-    return _merged_metadata(store).get(PARTS_KEY) == _parts_digest(list_parts(store))
+    return _is_merged_of(store, list_parts(store))
 
 
 def merged_shards(store: Store) -> int:
@@ -232,14 +230,17 @@ def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, 
 def _merged_metadata(store: Store) -> dict[bytes, bytes]:
     if not store.exists(MANIFEST):
         return {}
-    with store.open(MANIFEST) as stream:
-        try:
-            return pq.read_metadata(stream).metadata or {}
-        except pa.ArrowInvalid:
-            return {}
+    try:
+        return read_footer(store, MANIFEST).metadata or {}
+    except pa.ArrowInvalid:
+        return {}
 
 
-def _parts_digest(parts: dict[int, list[int]]) -> bytes:
+def _is_merged_of(store: Store, parts: Mapping[int, Sequence[int]]) -> bool:
+    return _merged_metadata(store).get(PARTS_KEY) == _parts_digest(parts)
+
+
+def _parts_digest(parts: Mapping[int, Sequence[int]]) -> bytes:
     names = "\n".join(part_name(shard, attempt) for shard, attempts in parts.items() for attempt in attempts)
     return hashlib.sha256(names.encode()).hexdigest().encode()
 
@@ -247,8 +248,3 @@ def _parts_digest(parts: dict[int, list[int]]) -> bytes:
 def _value_counts(column: pa.ChunkedArray) -> dict[Any, int]:
     counts = {one["values"].as_py(): one["counts"].as_py() for one in column.value_counts()}
     return {value: count for value, count in counts.items() if value is not None}
-
-
-def _tables(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Rows of the merged manifest if it is up to date, else of the parts."""
-    yield from iter_merged(store, columns) if is_merged(store) else iter_rows(store, columns)

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.execute.environment_files import read_environments
-from abstractvision_batch.execute.manifest import MANIFEST, is_merged, iter_merged, iter_rows
+from abstractvision_batch.execute.manifest import MANIFEST, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
-from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
+from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
 
 CONTACT_SHEET = "report/contact-sheet.png"
@@ -55,7 +55,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
     keys = {(row["prompt_id"], row["sample_index"]) for row in chosen.to_pylist()}
     prompt_ids = chosen["prompt_id"].unique()
     positions, start = [], 0
-    for table in iter_merged(store, KEY_COLUMNS):
+    for table in iter_row_groups(store, MANIFEST, KEY_COLUMNS):
         for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=prompt_ids)):
             row = table.slice(int(offset), 1).to_pylist()[0]
             if (row["prompt_id"], row["sample_index"]) in keys:
@@ -65,27 +65,23 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
 
 
 def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of the merged manifest, holding one row group at a time."""
-    with store.open(MANIFEST) as stream:
-        file = open_parquet(stream)
-        tables, start = [], 0
-        for group in range(file.metadata.num_row_groups):
-            end = start + file.metadata.row_group(group).num_rows
-            inside = [position - start for position in positions if start <= position < end]
-            if inside:
-                tables.append(
-                    file.read_row_group(group, columns=columns and list(columns), use_threads=False).take(
-                        pa.array(inside)
-                    )
-                )
-            start = end
-        return pa.concat_tables(tables) if tables else file.schema_arrow.empty_table()
+    """Rows of the merged manifest, at ascending positions, holding some row groups at a time."""
+    footer = read_footer(store, MANIFEST)
+    inside: dict[int, list[int]] = {}
+    start = 0
+    for group in range(footer.num_row_groups):
+        end = start + footer.row_group(group).num_rows
+        if found := [position - start for position in positions if start <= position < end]:
+            inside[group] = found
+        start = end
+    groups = iter_row_groups(store, MANIFEST, columns, footer=footer, groups=inside)
+    tables = [table.take(pa.array(chosen)) for table, chosen in zip(groups, inside.values(), strict=True)]
+    return pa.concat_tables(tables) if tables else footer.schema.to_arrow_schema().empty_table()
 
 
 def read_outcomes(store: Store) -> Outcomes:
-    """Counts over the merged manifest if it is up to date, else over the parts so far."""
-    merged = is_merged(store)
-    return collect_outcomes(iter_merged(store, OUTCOME_COLUMNS) if merged else iter_rows(store, OUTCOME_COLUMNS))
+    """Counts over every row that has a result so far."""
+    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -45,6 +45,11 @@ class ObjectReader(io.RawIOBase):
         self._position = base + offset
         return self._position
 
+    def readall(self) -> bytes:
+        """The rest in one request; by default Python asks for 8 KiB at a time."""
+        start, self._position = self._position, max(self._position, self._size_bytes)
+        return self._read_range(start, self._size_bytes) if start < self._size_bytes else b""
+
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")
         end = min(self._position + len(view), self._size_bytes)
