@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-http soak clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http soak clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -59,6 +59,9 @@ docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, t
 
 bench: setup-dev  ## time and memory of planning 10k, 100k and 1M requests
 	$(BIN)/python benchmarks/plan_million.py
+
+bench-driver: setup-dev  ## what a run of a million requests costs its driver: time, memory and requests to the store
+	$(BIN)/python -m benchmarks.driver_costs
 
 bench-http: setup-dev  ## how much of a server is used that refuses all above k requests at once, k moving
 	$(BIN)/python -m benchmarks.http_limit
