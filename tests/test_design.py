@@ -41,6 +41,9 @@ LAYERS = (
             "changes",
             "row_program",
             "row_sample",
+            "job_package",
+            "submit",
+            "jobs",
             "integrations",
         ),
     ),
@@ -48,7 +51,7 @@ LAYERS = (
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
 HEAVY = {
-    "ray": ("execute/ray_cluster.py",),
+    "ray": ("execute/ray_cluster.py", "execute/ray_jobs.py"),
     "torch": ("backends/huggingface_diffusers/",),
     "diffusers": ("backends/huggingface_diffusers/",),
     "transformers": ("backends/huggingface_diffusers/",),

@@ -19,6 +19,7 @@ from abstractvision_batch.cli.diff_command import diff
 from abstractvision_batch.cli.doctor_command import doctor
 from abstractvision_batch.cli.emit_command import emit_app
 from abstractvision_batch.cli.generate_command import generate
+from abstractvision_batch.cli.jobs_command import jobs_app
 from abstractvision_batch.cli.lock_command import lock
 from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
 from abstractvision_batch.cli.provider_models_command import provider_models
@@ -30,6 +31,7 @@ from abstractvision_batch.cli.run_command import run
 from abstractvision_batch.cli.show_command import show
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
+from abstractvision_batch.cli.submit_command import submit
 from abstractvision_batch.cli.verify_command import verify
 
 # \b keeps the lines as they are.
@@ -85,6 +87,8 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "validate": validate,
     "plan": plan,
     "status": status,
+    "submit": submit,
+    "jobs": jobs_app,
     "emit": emit_app,
     "record": record,
     "retry": retry,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import posixpath
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +22,9 @@ from abstractvision_batch.storage.urls import open_url
 
 _REMEMBERED_IMAGES = 65_536
 _QUARTER_TURNS = (5, 6, 7, 8)
+#: Set where the inputs came with the job, to each of its processes as its current folder: wherever that is on a node,
+#: an image has the same place in it.
+PACKAGED = "AVBATCH_PACKAGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class ImageProber:
     """Finds and measures the input images of one job; an image that many rows share is opened once."""
 
     def __init__(self, loaded: LoadedSpec) -> None:
-        self._options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
+        self._loaded = loaded
         self.probe = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._probe_now)
 
     def _probe_now(self, folder: str, name: str) -> InputImage:
@@ -46,7 +51,7 @@ class ImageProber:
             ValueError: with the message of what is wrong.
             StorageError: a remote store failed.
         """
-        url = self._locate(folder, name)
+        url = locate_image(folder, name)
         try:
             with open_url(url, self._options) if is_remote(url) else Path(url).open("rb") as stream:
                 return self._measure(url, name, stream)
@@ -63,13 +68,9 @@ class ImageProber:
             # Each fsspec driver has an error tree of its own, not all of it under OSError.
             raise StorageError(f"{url}: {str(error) or type(error).__name__} (running again tries again)") from error
 
-    @staticmethod
-    def _locate(folder: str, name: str) -> str:
-        if is_remote(name):
-            return name
-        if is_remote(folder):
-            return name if name.startswith("/") else _join(folder, name)
-        return str((Path(folder) / Path(name).expanduser()).absolute())
+    @cached_property
+    def _options(self) -> Mapping[str, Any]:
+        return resolve_options(self._loaded.spec.prompts.storage_options, "prompts.storage_options")
 
     @staticmethod
     def _measure(url: str, name: str, stream: BinaryIO | Any) -> InputImage:
@@ -78,7 +79,28 @@ class ImageProber:
             with Image.open(stream) as image:
                 width, height = _upright_size(image)
         size = stream.seek(0, io.SEEK_END)
-        return InputImage(url, width, height, f"{name}|{size}")
+        return InputImage(_recorded(url), width, height, f"{name}|{size}")
+
+
+def locate_image(folder: str, name: str) -> str:
+    """The URL, or the absolute path, of an image that a row in a file of `folder` names.
+
+    Raises:
+        ValueError: the name leads out of a remote folder's store.
+    """
+    if is_remote(name):
+        return name
+    if is_remote(folder):
+        return name if name.startswith("/") else _join(folder, name)
+    return str((Path(folder) / Path(name).expanduser()).absolute())
+
+
+def _recorded(url: str) -> str:
+    """What the plan says of where an image is."""
+    if is_remote(url) or not os.environ.get(PACKAGED):
+        return url
+    path, here = Path(os.path.normpath(url)), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else url
 
 
 def _join(folder: str, name: str) -> str:

@@ -73,6 +73,21 @@ class PromptReader:
         if hashes is not None:
             self._check_unique(hashes)
 
+    def image_names(self) -> Iterator[tuple[str, str]]:
+        """Folder of its file, and name, of every input image and mask that the chosen rows name; opens none.
+
+        Raises:
+            SpecError: rows cannot be read.
+        """
+        columns = [column for field in ("image", "mask") if (column := self._map.fields.get(field)) is not None]
+        if not columns:
+            return
+        for row in self._chosen_rows():
+            for column in columns:
+                if isinstance(name := row.values.get(column), str) and name:
+                    yield row.folder, name
+        self._problems.raise_any()
+
     def _learn_columns(self) -> None:
         if not self._files:
             for row in self._inline_rows():
