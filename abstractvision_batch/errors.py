@@ -51,14 +51,16 @@ class AbstractVisionError(Exception):
 class SpecError(AbstractVisionError):
     """The job spec or the command line is wrong; nothing was started.
 
-    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation.
+    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation. ``passing`` says that
+    time alone may mend it: what the spec names could not be reached.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), passing: bool = False) -> None:
         super().__init__(message)
         self.problems: tuple[str, ...] = problems or (message,)
+        self.passing = passing
 
 
 class CapabilityNotSupportedError(AbstractVisionError):

@@ -12,6 +12,7 @@ from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.run_weights import WEIGHTS, find_conflict, forget_unused_weights
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.failures import Failure, classify
 from abstractvision_batch.storage.store import Store
 
 
@@ -65,7 +66,8 @@ def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
     except DependencyError as exc:
         raise type(exc)(f"{place}: {exc}") from exc
     except StorageError as exc:
-        raise SpecError(f"{place}: {exc} (choose another)") from exc
+        passing = exc.__cause__ is not None and classify(exc.__cause__) is Failure.TRANSIENT
+        raise SpecError(f"{place}: {exc} (choose another)", passing=passing) from exc
 
 
 def _workers_are_here(loaded: LoadedSpec) -> bool:

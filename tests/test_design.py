@@ -30,6 +30,7 @@ LAYERS = (
     (
         "scheduling",
         "emit",
+        *("schedule", "backfill", "runs"),
         *("run", "start", "extension", "readiness", "recorded_run", "new_output", "retry", "audit", "generate_now"),
         *(
             "rerun",

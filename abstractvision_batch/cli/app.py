@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from abstractvision_batch import __version__
 from abstractvision_batch.cli.audit_command import audit
+from abstractvision_batch.cli.backfill_command import backfill
 from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.diff_command import diff
@@ -28,6 +29,8 @@ from abstractvision_batch.cli.repl_command import repl
 from abstractvision_batch.cli.rerun_command import rerun
 from abstractvision_batch.cli.retry_command import retry
 from abstractvision_batch.cli.run_command import run
+from abstractvision_batch.cli.runs_command import runs
+from abstractvision_batch.cli.schedule_command import schedule
 from abstractvision_batch.cli.show_command import show
 from abstractvision_batch.cli.starter_commands import init, schema
 from abstractvision_batch.cli.status_command import status
@@ -97,6 +100,9 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "verify": verify,
     "diff": diff,
     "lock": lock,
+    "schedule": schedule,
+    "backfill": backfill,
+    "runs": runs,
     "generate": generate,
     "show": show,
     "repl": repl,

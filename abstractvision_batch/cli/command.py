@@ -78,6 +78,7 @@ def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
                 "ok": False,
                 "error": type(error).__name__,
                 "problems": list(problems),
+                "passing": getattr(error, "passing", False),
                 "exit_code": error.exit_code,
             }
         )

@@ -111,6 +111,14 @@ class LocalStore:
                         found.append(StoredFile(entry.name, status.st_size, as_time(status.st_mtime)))
         return sorted(found, key=lambda file: file.name)
 
+    def list_folders(self, folder: str) -> builtins.list[str]:
+        with _storage_errors(self.root / folder):
+            try:
+                entries = [entry for entry in os.scandir(self.root / folder) if entry.is_dir()]
+            except FileNotFoundError:
+                return []
+        return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+
     def delete(self, name: str) -> None:
         with _storage_errors(self.root / name):
             (self.root / name).unlink(missing_ok=True)

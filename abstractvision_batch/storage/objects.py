@@ -127,6 +127,11 @@ class ObjectStore:
         files = [_stored_file(entry) for entry in self._entries(folder) if entry["type"] == "file"]
         return sorted(files, key=lambda file: file.name)
 
+    def list_folders(self, folder: str) -> builtins.list[str]:
+        folders = (entry["name"] for entry in self._entries(folder) if entry["type"] == "directory")
+        names = {name.rstrip("/").rsplit("/", 1)[-1] for name in folders}
+        return sorted(name for name in names if not name.startswith("."))
+
     def delete(self, name: str) -> None:
         def delete() -> None:
             with contextlib.suppress(FileNotFoundError):

@@ -85,6 +85,9 @@ class Store(Protocol):
     def scan(self, folder: str) -> builtins.list[StoredFile]:
         """Files directly in a folder, sorted, what a crash left of temporary ones included."""
 
+    def list_folders(self, folder: str) -> builtins.list[str]:
+        """Folders directly in a folder, sorted, without those whose name starts with a dot."""
+
     def delete(self, name: str) -> None:
         """Remove an object; nothing where it is not there."""
 

@@ -108,6 +108,34 @@ def test_what_says_no_scheduled_time_ends_with_2_and_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_schedule_tells_what_happens_in_lines_or_in_json(daily: Path, tmp_path: Path) -> None:
+    path = f"output.path={tmp_path}/runs/{{{{ scheduled_at }}}}"
+    code, said, _ = avbatch("schedule", daily, "--cron", "* * * * * *", "--ticks", "1", "--set", path, "--json")
+
+    waiting, started, done = (json.loads(line) for line in said.splitlines())
+    assert code == 0
+    assert [event["event"] for event in (waiting, started, done)] == ["waiting", "started", "done"]
+    assert waiting["next"] == started["tick"] == done["tick"]
+    assert (done["exit_code"], done["path"]) == (0, str(tmp_path / "runs" / done["tick"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--catch-up", "lsat"), "did you mean last?"),
+        (("--max-running", "0"), "--max-running"),
+        (("--timezone", "Berlin"), "--timezone Berlin: is unknown"),
+        (("--set", "modell=x"), "unknown field (did you mean model?)"),
+        (("--state", "/proc/nothing/state.json"), "/proc/nothing"),
+    ],
+)
+def test_a_schedule_that_cannot_begin_is_one_line(daily: Path, options: tuple[str, ...], said: str) -> None:
+    code, _, errors = avbatch("schedule", daily, "--cron", "0 3 * * *", *options)
+
+    assert code == (4 if options[0] == "--state" else 2)
+    assert said in " ".join(errors.split())
+
+
 def test_the_library_takes_a_scheduled_time(make_job: MakeJob, tmp_path: Path) -> None:
     job: dict[str, Any] = make_job(output={"path": str(tmp_path / "{{ scheduled_at }}")}, samples_per_prompt=1)
 

@@ -64,6 +64,16 @@ def test_listing_shows_names_of_one_folder_sorted(store: Store) -> None:
     assert store.list("nothing") == []
 
 
+def test_listing_folders_shows_those_of_one_folder_and_nothing_inside_them(store: Store) -> None:
+    for name in ("2026/11/run.json", "2026/12/run.json", "2026/run.json", "2026/.hidden/x", "b/x", "a"):
+        store.put(name, b"")
+
+    assert store.list_folders("") == ["2026", "b"]
+    assert store.list_folders("2026") == ["11", "12"]
+    assert store.list_folders("2026/11") == []
+    assert store.list_folders("nothing") == []
+
+
 def test_a_missing_name_is_a_storage_error_that_names_it(store: Store) -> None:
     assert not store.exists("run.json")
     with pytest.raises(StorageError, match=r"run\.json"):
