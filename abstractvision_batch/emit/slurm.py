@@ -59,6 +59,7 @@ def emit_slurm(emission: Emission, options: SlurmOptions) -> list[EmittedFile]:
         "#!/bin/bash",
         *_directives(emission, options, name),
         comment_lines(list(_head(emission, options, name))).rstrip("\n"),
+        *(["# shellcheck disable=SC2016 # words in single quotes are meant as they are"] if _is_odd(emission) else []),
         "set -euo pipefail",
         f"export PATH={shell_words([str(options.bin_dir.absolute())])}:$PATH",
         f"cd {shell_words([str(options.work_dir.absolute())])}",
@@ -67,6 +68,10 @@ def emit_slurm(emission: Emission, options: SlurmOptions) -> list[EmittedFile]:
         _WAIT,
     ]
     return [EmittedFile(f"{name}.sbatch", "\n".join(parts) + "\n")]
+
+
+def _is_odd(emission: Emission) -> bool:
+    return any(mark in word for word in emission.arguments() for mark in "$`")
 
 
 def _check(emission: Emission, options: SlurmOptions) -> None:

@@ -6,6 +6,7 @@ machine was off. A run that was killed or that lost its storage is started again
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ def emit_systemd(emission: Emission, options: SystemdOptions) -> list[EmittedFil
     """
     if options.user is not None and not options.system:
         raise SpecError("--user-name: is of --system; a user's own units run as the user")
+    if options.user is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", options.user):
+        raise SpecError(f"--user-name: {options.user[:80]!r} is no user's name")
     name = object_name(emission, 200)
     head = comment_lines(list(_head(emission, options, name)))
     files = [EmittedFile(f"{name}.service", head + "\n" + _service(emission, options, name))]
