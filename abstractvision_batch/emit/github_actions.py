@@ -130,18 +130,18 @@ def _repository(spec: Path) -> Path:
     return next((folder for folder in spec.parents if (folder / ".git").exists()), spec.parent)
 
 
-def _inside(emission: Emission, root: Path) -> tuple[str, list[str]]:
-    """The spec and each `--registry` as paths of the repository.
+def _inside(emission: Emission, root: Path) -> tuple[str, list[str], list[str]]:
+    """The spec and each `--registry` as paths of the repository, and `--set` of what is not there as it is here.
 
     Raises:
         SpecError: a file of the job lies outside of it.
     """
-    files = collect_files(emission.loaded, emission.registry)
+    files = collect_files(emission.loaded, emission.overrides, emission.registry)
     lowest = emission.spec_path.parents[len(PurePosixPath(files.spec).parts) - 1]
     if not lowest.is_relative_to(root):
         raise SpecError(f"{lowest}: has files of the job, and lies outside of the repository {root} that a runner has")
-    registry = [Path(path).absolute().relative_to(root).as_posix() for path in emission.registry]
-    return emission.spec_path.relative_to(root).as_posix(), registry
+    folder = lowest.relative_to(root)
+    return (folder / files.spec).as_posix(), [(folder / path).as_posix() for path in files.registry], [*files.overrides]
 
 
 def _literal(text: str) -> str:

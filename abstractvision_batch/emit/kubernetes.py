@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name
@@ -16,8 +15,8 @@ from abstractvision_batch.emit.kuberay import RayOptions, ray_object
 from abstractvision_batch.emit.needs import (
     JobFiles,
     collect_files,
-    local_weights,
     needed_extras,
+    require_fixed_files,
     require_output_elsewhere,
     uses_gpu,
 )
@@ -55,9 +54,10 @@ def emit_kubernetes(
     """
     check_pod_options(options)
     require_output_elsewhere(emission.loaded, "a pod's disk goes with it", tuple(options.volumes.values()))
+    require_fixed_files(emission.loaded, emission.overrides)
     kind = _kind(emission)
     name = object_name(emission, _NAME_LIMITS[kind])
-    files = collect_files(emission.loaded, emission.registry)
+    files = collect_files(emission.loaded, emission.overrides, emission.registry)
     command = ["avbatch", *emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), files.overrides)]
     documents = [config_map(name, options.namespace, files, command)]
     if emission.loaded.spec.execution.executor == "ray":
@@ -171,9 +171,6 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
 def _notes(emission: Emission, options: PodOptions, files: JobFiles) -> Iterator[str]:
     """What the cluster must have beside the manifests."""
     yield from files.notes
-    for field, path in local_weights(emission.loaded).items():
-        if not any(PurePosixPath(path).is_relative_to(mount) for mount in options.volumes.values()):
-            yield f"{field}: {path} must be in the image, or on a --volume"
     accelerator = getattr(emission.loaded.spec.execution, "accelerator_type", None)
     if accelerator is not None and not options.node_selector:
         yield f"execution.accelerator_type: {accelerator}: choose such nodes with --node-selector"

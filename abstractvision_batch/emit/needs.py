@@ -1,26 +1,25 @@
-"""What a job needs from outside of its spec: secrets, a GPU, files of weights, and the small files that it names."""
+"""What a job needs from outside of its spec: secrets, a GPU, extras of the package, and the files that it names."""
 
 from __future__ import annotations
 
 import json
-import os
+import sys
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel
 
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.plan.build import build_plan
-from abstractvision_batch.plan.read import iter_rows
-from abstractvision_batch.plan.sources import find_files, is_remote
-from abstractvision_batch.registry.cards import CARD_SUFFIXES
+from abstractvision_batch.job_package import pack_job
+from abstractvision_batch.plan.sources import is_remote
 from abstractvision_batch.scratch import scratch_folder
-from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
 from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, interpolate
 from abstractvision_batch.spec.fields import FromEnv
-from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec, read_values
+from abstractvision_batch.spec.load import LoadedSpec, read_values
+from abstractvision_batch.spec.time_fields import find_timed_texts
 
 #: URLs of this machine's own files and memory.
 _HERE = ("file:", "local:", "memory:")
@@ -38,9 +37,9 @@ class JobFiles:
     """Paths in the folder of what `--registry` named."""
     files: Mapping[str, bytes]
     """Every file by its path in the folder."""
-    overrides: tuple[str, ...] = ()
-    """`--set` of what a path here does not mean there."""
-    notes: tuple[str, ...] = ()
+    overrides: tuple[str, ...]
+    """`--set` of what a path or variable here does not mean there."""
+    notes: tuple[str, ...]
     """What is not among the files, and must be there."""
 
 
@@ -68,21 +67,6 @@ def needed_extras(loaded: LoadedSpec) -> list[str]:
     for url in (spec.output.path, source if isinstance(source, str) else ""):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
     return sorted(extras)
-
-
-def local_weights(loaded: LoadedSpec) -> dict[str, str]:
-    """Files and folders of weights that the backend reads: field → path, made absolute."""
-    backend = loaded.backend
-    if isinstance(backend, SdcppBackendSpec):
-        names: Sequence[str] = SDCPP_PATHS
-    elif isinstance(backend, DiffusersBackendSpec):
-        names = ("model_path", "config_path", "rapid_aio_repo", "cache_dir")
-    else:
-        return {}
-    found = {f"backend.{name}": getattr(backend, name) for name in names if getattr(backend, name) is not None}
-    for number, lora in enumerate(backend.loras):
-        found[f"backend.loras[{number}].source"] = lora.source  # type: ignore[attr-defined]
-    return {field: path for field, path in found.items() if Path(path).is_absolute()}  # else an id of the hub
 
 
 def restate_variables(spec: str | Path, overrides: Sequence[str] = ()) -> list[str]:
@@ -119,25 +103,37 @@ def require_output_elsewhere(loaded: LoadedSpec, why: str, mounts: Sequence[str]
     raise SpecError(f"{place}: output.path: {path} would be lost: {why} ({hint})")
 
 
-def collect_files(loaded: LoadedSpec, registry: Sequence[str] = ()) -> JobFiles:
+def require_fixed_files(loaded: LoadedSpec, overrides: Sequence[str] = ()) -> None:
+    """Refuse prompts in another local file at every time, of which only the latest one is here to be packaged.
+
+    Raises:
+        SpecError: they are.
+    """
+    texts = find_timed_texts(read_values(loaded.path, overrides).data)
+    if ("prompts", "source") in texts and not is_remote(str(loaded.spec.prompts.source)):
+        place = loaded.positions.where(("prompts", "source"))
+        raise SpecError(f"{place}: prompts.source: another file of this machine at every time (put them on storage)")
+
+
+def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: Sequence[str] = ()) -> JobFiles:
     """The spec, its local prompt files and input images, and its model cards.
 
     Raises:
-        SpecError: a file is named by an absolute path, which would name another one elsewhere; or a prompt is wrong.
+        SpecError: a prompt is wrong, or a path can mean nothing elsewhere.
     """
-    spec = _plain(loaded.path)
-    given = [_plain(path) for path in registry]
-    found = [spec, *_prompt_files(loaded), *_card_files(loaded), *(file for path in given for file in _cards_in(path))]
-    if has_images := _has_input_images(loaded):
-        found += _input_images(loaded)
-    folders = [*(file.parent for file in found), *(path if path.is_dir() else path.parent for path in given)]
-    root = Path(os.path.commonpath(folders))
-    names = {file.relative_to(root).as_posix(): file.read_bytes() for file in found}
-    inside = tuple(path.relative_to(root).as_posix() for path in given)
-    files = JobFiles(spec.relative_to(root).as_posix(), inside, names)
-    if has_images:
-        _require_images_inside(loaded, files)
-    return files
+    with scratch_folder() as folder:
+        package = pack_job(
+            loaded, folder / "job.zip", overrides=overrides, registry_paths=registry, limit_bytes=sys.maxsize
+        )
+        with zipfile.ZipFile(package.path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+    moved = [text for text in package.overrides if text.startswith(("prompts.source=", "registry.paths="))]
+    told = [text for text in restate_variables(loaded.path, overrides) if text.partition("=")[0] not in _keys(moved)]
+    return JobFiles(package.spec, package.registry, files, (*moved, *told), package.notes)
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {text.partition("=")[0] for text in overrides}
 
 
 def _secrets(value: object) -> Iterator[str]:
@@ -152,63 +148,3 @@ def _secrets(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _secrets(item)
-
-
-def _prompt_files(loaded: LoadedSpec) -> list[Path]:
-    source = loaded.spec.prompts.source
-    if isinstance(source, str) and source.startswith(_HERE):
-        place = loaded.positions.where(("prompts", "source"))
-        raise SpecError(f"{place}: prompts.source: {source} is on this machine alone (a path relative to the spec)")
-    if not isinstance(source, str) or is_remote(source):
-        return []
-    _require_relative(loaded, ("prompts", "source"), source)
-    return [_plain(file.path) for file in find_files(loaded, Path())]
-
-
-def _card_files(loaded: LoadedSpec) -> Iterator[Path]:
-    for path in loaded.spec.registry.paths:
-        _require_relative(loaded, ("registry", "paths"), path)
-        yield from _cards_in(_plain(loaded.base_dir / path))
-
-
-def _cards_in(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.suffix in CARD_SUFFIXES) if path.is_dir() else [path]
-
-
-def _has_input_images(loaded: LoadedSpec) -> bool:
-    source = loaded.spec.prompts.source
-    return not loaded.spec.task.startswith("text_to_") and not (isinstance(source, str) and is_remote(source))
-
-
-def _input_images(loaded: LoadedSpec) -> list[Path]:
-    """Input images and masks on this machine; found by planning, which checks every prompt too."""
-    with scratch_folder() as folder:
-        summary = build_plan(loaded, folder)
-        rows = iter_rows(lambda name: (folder / name).open("rb"), summary)
-        named = {row[column] for row in rows for column in ("input_image", "mask_image")}
-    return sorted(_plain(url) for url in named if url is not None and not is_remote(url))
-
-
-def _require_images_inside(loaded: LoadedSpec, files: JobFiles) -> None:
-    """Refuse images that are not found in a copy of the folder: those that are named by absolute paths."""
-    with scratch_folder() as folder:
-        for name, content in files.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-        outside = _input_images(replace(loaded, base_dir=(folder / files.spec).parent))
-        for image in outside:
-            if not image.is_relative_to(folder):
-                _require_relative(loaded, ("prompts", "source"), str(image))
-
-
-def _require_relative(loaded: LoadedSpec, field: tuple[str, ...], path: str) -> None:
-    if Path(path).expanduser().is_absolute():
-        raise SpecError(
-            f"{loaded.positions.where(field)}: {'.'.join(field)}: {path} is an absolute path, which names nothing "
-            "elsewhere (write it relative to the spec, or use a URL)"
-        )
-
-
-def _plain(path: str | Path) -> Path:
-    """Absolute and without `..`, as it is written: a link stays one."""
-    return Path(os.path.normpath(Path(path).expanduser().absolute()))

@@ -64,6 +64,7 @@ def emit_slurm(emission: Emission, options: SlurmOptions) -> list[EmittedFile]:
         f"export PATH={shell_words([str(options.bin_dir.absolute())])}:$PATH",
         f"cd {shell_words([str(options.work_dir.absolute())])}",
         "",
+        _LISTEN,
         *_run(emission, options),
         _WAIT,
     ]
@@ -190,21 +191,30 @@ def _run(emission: Emission, options: SlurmOptions) -> list[str]:
     ]
 
 
+#: Hears signals from the beginning on.
+_LISTEN = """\
+# Told to stop, the job finishes and commits what runs; USR1 is Slurm's, before the time limit, TERM is a person's.
+job='' signalled=no requeue=no
+stop() {
+  signalled=yes
+  [[ -z $job ]] || kill -TERM "$job" 2>/dev/null || true
+}
+trap 'requeue=yes; stop' USR1
+trap stop TERM
+"""
+
 #: Waits for the job through signals, and puts it back into the queue where it may go on.
 _WAIT = f"""
-# Told to stop, the job finishes and commits what runs; USR1 is Slurm's, before the time limit, TERM is a person's.
-requeue=no
-trap 'signalled=yes requeue=yes; kill -TERM "$job"' USR1
-trap 'signalled=yes; kill -TERM "$job"' TERM
-signalled=yes
-while [[ $signalled == yes ]]; do # a signal ends the waiting, not the job
+[[ $signalled == no ]] || stop # it came while this was set up
+while # a signal ends the waiting, not the job
   signalled=no code=0
   wait "$job" || code=$?
-done
+  [[ $signalled == yes ]]
+do :; done
 
 restarts=${{SLURM_RESTART_COUNT:-0}}
-if [[ $code == 130 && $requeue == yes && $restarts -lt {MAX_REQUEUES} ]] || # the time limit came first
-  [[ $code == 4 && $restarts -lt {MAX_FAILURES} ]]; then                    # storage or the cluster failed
+if [[ $code =~ ^(130|143)$ && $requeue == yes && $restarts -lt {MAX_REQUEUES} ]] || # the time limit came first
+  [[ $code == 4 && $restarts -lt {MAX_FAILURES} ]]; then # storage or the cluster failed
   echo "back into the queue, to resume: exit code $code, restarted $restarts times so far"
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -21,6 +21,7 @@ from tests.jobs import MakeJob
 IMAGE = ("--image", "registry.example:5000/me/avbatch:1.2@sha256:0f")
 RAY = ("--set", "execution.executor=ray")
 GPU = ("--set", "execution.gpus_per_actor=0.5", "--gpus", "2")
+SHAPES = ("--set", "model=avbatch/shapes64", "--set", "params={}")
 #: Options that between them make every kind of object with every kind of field.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "job": (),
@@ -178,7 +179,8 @@ def test_files_beyond_a_mebibyte_belong_on_storage(job: Path, refuse: Refuse) ->
         (("--set", "output.path=/runs/one", "--volume", "runs:/run"), "would be lost"),
         (("--set", "output.path=file:///runs/one"), "would be lost"),
         (("--set", "prompts.source=file:///etc/hostname"), "is on this machine alone"),
-        (("--set", "prompts.source=/etc/hostname", "--set", "prompts.format=txt"), "is an absolute path"),
+        (("--set", "prompts.source=p/{{ date }}.txt", *DAILY), "another file of this machine at every time"),
+        ((*SHAPES, "--set", "backend={kind: diffusers, model_path: prompts}"), "models are not packaged"),
         (("--image", "a b"), "--image: 'a b' is nothing that Kubernetes takes"),
         (("--memory", "lots"), "--memory: 'lots'"),
         (("--namespace", "Mine"), "--namespace: 'Mine'"),
