@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.emit.emission import Emission
-from abstractvision_batch.emit.needs import JobFiles, uses_gpu
+from abstractvision_batch.emit.needs import JobFiles, actor_range, uses_gpu
 from abstractvision_batch.emit.pods import (
     RUN_SCRIPT,
     PodOptions,
@@ -166,10 +166,10 @@ def _workers(emission: Emission, ray_options: RayOptions, actors: int) -> tuple[
     """Fewest and most workers."""
     if ray_options.workers is not None:
         return ray_options.workers
-    wanted = emission.loaded.spec.execution.actors
-    if wanted == "auto":
+    wanted = actor_range(emission.loaded)
+    if wanted is None:
         return 1, 1
-    return math.ceil(wanted / actors), math.ceil(wanted / actors)
+    return math.ceil(wanted[0] / actors), math.ceil(wanted[1] / actors)
 
 
 def _resources(emission: Emission, options: PodOptions, gpus: int, actors: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -55,6 +56,14 @@ def uses_gpu(loaded: LoadedSpec) -> bool:
         return wanted > 0
     device = str(getattr(loaded.spec.backend, "device", "cpu"))
     return device == "auto" or device.startswith("cuda")
+
+
+def actor_range(loaded: LoadedSpec) -> tuple[int, int] | None:
+    """Fewest and most actors that the spec asks for; None where it leaves that to the cluster."""
+    actors: Any = loaded.spec.execution.actors
+    if actors == "auto":
+        return None
+    return (actors, actors) if isinstance(actors, int) else (actors.min, actors.max)
 
 
 def needed_extras(loaded: LoadedSpec) -> list[str]:

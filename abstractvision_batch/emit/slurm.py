@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name, shell_words
-from abstractvision_batch.emit.needs import uses_gpu
+from abstractvision_batch.emit.needs import actor_range, uses_gpu
 from abstractvision_batch.errors import SpecError
 
 #: Times that the script puts its job back into the queue before it gives up: a run that never gets on must end.
@@ -167,7 +167,7 @@ def _run(emission: Emission, options: SlurmOptions) -> list[str]:
     cpus, gpus = _cpus(emission, options), _gpus(emission, options)
     room = f"--num-cpus={cpus} --num-gpus={gpus}"
     arguments = emission.arguments()
-    if emission.loaded.spec.execution.actors == "auto":
+    if actor_range(emission.loaded) is None:
         # Asked for before all nodes have joined; each is placed once there is room.
         arguments += ["--set", f"execution.actors={options.nodes * _actors_per_node(emission, options)}"]
     return [
