@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ def run_spec(name: str, output: Path, *overrides: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
 def test_a_spec_is_valid_with_its_prompts(spec: Path) -> None:
-    result = CliRunner().invoke(app, ["validate", str(spec), "--json"])
+    result = CliRunner().invoke(app, ["validate", str(spec), "--at", "2026-11-21", "--json"])
 
     answer = json.loads(result.stdout)
     assert answer["ok"], answer["problems"]
@@ -43,11 +44,11 @@ def test_a_spec_is_valid_with_its_prompts(spec: Path) -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
 def test_a_spec_names_its_schema_for_editors_and_an_output_of_its_own(spec: Path) -> None:
     first = spec.read_text(encoding="utf-8").splitlines()[0]
-    loaded = load_spec(spec)
+    loaded = load_spec(spec, scheduled_at=datetime(2026, 11, 21, tzinfo=UTC))
 
     assert (spec.parent / first.removeprefix("# yaml-language-server: $schema=")).is_file()
     assert loaded.spec.name == spec.stem
-    assert loaded.spec.output.path == f"runs/{spec.stem}"
+    assert loaded.spec.output.path in (f"runs/{spec.stem}", f"runs/{spec.stem}/2026-11-21")
 
 
 def test_the_procedural_spec_passes_the_columns_of_its_prompts_through(tmp_path: Path) -> None:
