@@ -28,6 +28,7 @@ from abstractvision_batch.scheduling.tick_process import (
     forget,
     is_running,
     judge,
+    log_path,
     read_result,
     start_tick,
 )
@@ -116,7 +117,7 @@ def schedule(
     command = TickCommand(str(spec), parsed.timezone.key, tuple(overrides), tuple(map(str, registry_paths)))
     path = Path(state) if state is not None else state_path(spec)
     with (
-        open_state(path.absolute(), Path(spec).resolve(), parsed, now) as opened,
+        open_state(path.absolute(), Path(spec).expanduser().resolve(), parsed, now) as opened,
         Wakeups() as wakeups,
     ):
         return Scheduler(opened, command, options or ScheduleOptions(), wakeups, on_event).run()
@@ -180,7 +181,7 @@ class Scheduler:
         """Write down the ticks that have come since the last look."""
         if self._state.seen_until.astimezone(UTC) > now:
             return  # the clock was put back: these ticks came already
-        found = list(self._state.cron.between(self._state.seen_until + timedelta(microseconds=1), now))
+        found = self._state.cron.due(self._state.seen_until, now)
         if not found:
             return
         missed = [tick for tick in found if (now - tick.astimezone(UTC)).total_seconds() > MISSED_AFTER_S]
@@ -276,8 +277,10 @@ class Scheduler:
         if ending.exit_code == 0:
             forget(self._state.folder, tick.at)
         said = f"{ending.said}, {ending.path}" if ending.path else ending.said
-        tried = f" (after {tick.failures} failed attempts)" if ending.verdict == "again" else ""
-        self._tell(tick.state, tick, said + tried, exit_code=ending.exit_code, path=tick.path)
+        if tick.state == "failed":
+            log = f", {log_path(self._state.folder, tick.at)}" if ending.verdict == "again" else ""
+            said += f" (attempt {tick.attempts}{log}; avbatch backfill, or run --at {tick.key}, tries again)"
+        self._tell(tick.state, tick, said, exit_code=ending.exit_code, path=tick.path)
 
     def _wait_for_retry(self, tick: Tick, now: datetime) -> None:
         wait_s = min(self._options.retry_wait_s * 2 ** (tick.failures - 1), MAX_RETRY_WAIT_S)

@@ -55,6 +55,10 @@ class Cron:
                 yield found
                 last = found
 
+    def due(self, since: datetime, now: datetime) -> list[datetime]:
+        """Ticks that have come by `now`, later than `since`."""
+        return list(takewhile(lambda tick: _instant(tick) <= _instant(now), self.after(since)))
+
     def between(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """Ticks from `start` to `end`, both included."""
         return takewhile(lambda tick: _instant(tick) <= _instant(end), self.after(_before(start)))

@@ -124,7 +124,7 @@ class ScheduleState:
 
 def state_path(spec: str | Path) -> Path:
     """The state file of a spec's schedule: `jobs/a.yaml` has `jobs/a.schedule.json`."""
-    return Path(spec).with_suffix(".schedule.json")
+    return Path(spec).expanduser().with_suffix(".schedule.json")
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def open_state(path: Path, spec: Path, cron: Cron, now: datetime) -> Iterator[Sc
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = Path(f"{path}.lock").open("a+", encoding="utf-8")  # noqa: SIM115  closed below
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        raise StorageError(f"{path}: {error.strerror or error} (choose another --state)") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

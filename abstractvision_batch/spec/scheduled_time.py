@@ -89,7 +89,8 @@ class ScheduledTime:
 
     def shift(self, *, days: int = 0, hours: int = 0) -> ScheduledTime:
         """Another time: so many days of the calendar, and then so many hours, later, or earlier where negative."""
-        day = self.time + timedelta(days=days)  # aware arithmetic is of the wall clock
+        # Arithmetic of aware times is of the wall clock, and forgets which of two equal hours it started from.
+        day = self.time + timedelta(days=days) if days else self.time
         return ScheduledTime((day.astimezone(UTC) + timedelta(hours=hours)).astimezone(self.time.tzinfo))
 
     def fields(self) -> dict[str, Any]:

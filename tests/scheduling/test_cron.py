@@ -62,6 +62,20 @@ def test_the_latest_tick_that_is_due_is_the_one_that_a_schedule_came_to(expressi
         assert found.astimezone(UTC) == due[-1].astimezone(UTC)
 
 
+@pytest.mark.parametrize("expression", ["0 * * * *", "*/20 * * * *", "30 2 * * *"])
+@pytest.mark.parametrize("night", [datetime(2026, 3, 28, 22, tzinfo=UTC), datetime(2026, 10, 24, 22, tzinfo=UTC)])
+def test_who_looks_again_and_again_sees_each_tick_once_whatever_the_clocks_do(expression: str, night: datetime) -> None:
+    """`since` is the last tick that was seen, in its timezone, as a schedule has it."""
+    cron = parse_cron(expression, "Europe/Berlin")
+    seen: list[datetime] = [next(cron.after(night - timedelta(days=2)))]
+    for minutes in range(0, 8 * 60, 7):
+        seen += cron.due(seen[-1], night + timedelta(minutes=minutes))
+
+    instants = [tick.astimezone(UTC) for tick in seen]
+    assert instants == sorted(set(instants))
+    assert instants == [tick.astimezone(UTC) for tick in cron.between(seen[0], seen[-1])]
+
+
 def test_a_tick_is_due_in_its_very_second() -> None:
     cron = parse_cron("0 3 * * *")
     three = datetime(2026, 11, 21, 3, tzinfo=UTC)

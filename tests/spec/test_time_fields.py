@@ -64,6 +64,13 @@ def test_a_day_earlier_is_the_same_time_of_the_clock_where_the_clocks_changed() 
     assert path_for("{{ scheduled_at.shift(hours=-24).strftime('%d-%H') }}", monday) == "29-00"
 
 
+def test_an_hour_earlier_is_counted_from_the_right_one_of_two_equal_hours() -> None:
+    second = datetime(2026, 10, 25, 2, 0, fold=1, tzinfo=BERLIN)
+    assert path_for("{{ scheduled_at }} {{ scheduled_at.shift(hours=-1) }}", second) == (
+        "2026-10-25T0100Z 2026-10-25T0000Z"
+    )
+
+
 def test_time_fields_are_replaced_in_the_declared_fields_only() -> None:
     loaded = spec_from_mapping(
         {
