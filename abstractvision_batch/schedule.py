@@ -22,8 +22,8 @@ from abstractvision_batch.scheduling.cron import parse_cron
 from abstractvision_batch.scheduling.outputs import read_timed_spec, sample_ticks
 from abstractvision_batch.scheduling.state import ScheduleState, Tick, open_state, state_path
 from abstractvision_batch.scheduling.tick_process import (
-    Ending,
     TickCommand,
+    TickEnding,
     TickProcess,
     forget,
     is_running,
@@ -258,7 +258,7 @@ class Scheduler:
                 del self._processes[key]
                 self._end(self._state.ticks[key], ending, now)
 
-    def _end(self, tick: Tick, ending: Ending, now: datetime) -> None:
+    def _end(self, tick: Tick, ending: TickEnding, now: datetime) -> None:
         tick.pid, tick.exit_code, tick.said, tick.path = None, ending.exit_code, ending.said, ending.path or tick.path
         if ending.verdict == "again" and self._wakeups.stop_requests:
             tick.state = "due"  # it was told to stop, by this scheduler

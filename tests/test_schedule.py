@@ -23,7 +23,14 @@ from abstractvision_batch.run import open_run
 from abstractvision_batch.schedule import ScheduleEvent, ScheduleOptions, jitter_of, schedule
 from abstractvision_batch.scheduling.cron import parse_cron
 from abstractvision_batch.scheduling.state import KEPT, Tick, open_state, state_path
-from abstractvision_batch.scheduling.tick_process import TickCommand, is_running, judge, start_tick
+from abstractvision_batch.scheduling.tick_process import (
+    TickCommand,
+    is_running,
+    judge,
+    log_path,
+    result_path,
+    start_tick,
+)
 from abstractvision_batch.spec.scheduled_time import tick_key
 from tests.jobs import MakeJob
 from tests.journal import read_journal, wait_for
@@ -32,6 +39,8 @@ EVERY_SECOND = "* * * * * *"
 #: Nothing comes of it by itself while a test runs.
 RARELY = "0 0 1 1 *"
 QUICK = ScheduleOptions(ticks=1, retry_wait_s=0.1)
+#: What a run prints as JSON, without its exit code.
+RUN = {"requests": 4, "succeeded": 3, "failed": 1, "generated": 4, "stopped": None, "interrupted": False, "path": "r"}
 Listener = Callable[[ScheduleEvent], object]
 
 
@@ -122,7 +131,7 @@ def test_ticks_that_come_while_a_run_runs_wait_in_order_and_an_edit_holds_from_t
 
 
 def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: Job) -> None:
-    job.write(delay_s=0.8)
+    job.write(delay_s=0.6)
     words = ["schedule", str(job.spec), "--cron", EVERY_SECOND, "--ticks", "1"]
     scheduler = subprocess.Popen([sys.executable, "-m", "abstractvision_batch", *words], stderr=subprocess.DEVNULL)
     wait_for(lambda: len(read_journal(job.journal)) > 0, "the first request")
@@ -161,17 +170,18 @@ def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_s
 
 def test_a_run_that_ended_after_its_scheduler_is_taken_as_it_ended(job: Job) -> None:
     at = datetime(2026, 11, 21, 3, tzinfo=UTC)
-    process = start_tick(TickCommand(str(job.spec), "UTC"), at, state_path(job.spec).with_suffix(".ticks"))
-    assert process is not None
-    wait_for(lambda: process.poll() is not None, "the end")
-    job.left_behind(RARELY, at, Tick(at, state="running", attempts=1, pid=process.pid))
+    job.left_behind(RARELY, at, Tick(at, state="running", attempts=1, pid=4711))
+    folder = state_path(job.spec).with_suffix(".ticks")
+    folder.mkdir()
+    log_path(folder, at).write_text("generate: 3/3 requests (100%)\n")
+    result_path(folder, at).write_text(json.dumps({**RUN, "exit_code": 0}) + "\n")
 
     assert job.schedule(RARELY, QUICK) == 0
     assert job.told("started", "done") == [("done", tick_key(at))]
 
 
 def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: Job) -> None:
-    job.write(delay_s=0.3)
+    job.write(delay_s=0.2)
 
     def kill(event: ScheduleEvent) -> None:
         if event.event == "started" and event.more["attempt"] == 1:
@@ -190,7 +200,7 @@ def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: Job) -> N
 
 
 def test_a_stop_lets_the_run_commit_what_it_does_and_the_same_command_goes_on(job: Job) -> None:
-    job.write(delay_s=0.4)
+    job.write(delay_s=0.5)
 
     def stop(event: ScheduleEvent) -> None:
         if event.event == "started":
@@ -296,9 +306,6 @@ def test_jitter_is_of_the_tick_and_within_its_bound() -> None:
     assert max(delays) - min(delays) > 20
     assert delays != [jitter_of(tick, Path("b.yaml"), 60) for tick in ticks]
     assert jitter_of(ticks[0], Path("a.yaml"), 0) == 0
-
-
-RUN = {"requests": 4, "succeeded": 3, "failed": 1, "generated": 4, "stopped": None, "interrupted": False, "path": "r"}
 
 
 @pytest.mark.parametrize(

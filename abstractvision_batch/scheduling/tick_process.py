@@ -49,7 +49,7 @@ class TickCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class TickEnding:
     """How the process of a tick ended."""
 
     verdict: Verdict
@@ -75,7 +75,7 @@ class TickProcess:
         """Whether another process started it, so that its end is not told to this one."""
         return self._started is None
 
-    def poll(self) -> Ending | None:
+    def poll(self) -> TickEnding | None:
         """How it ended; None while it runs."""
         if self._started is not None:
             code = self._started.poll()
@@ -150,7 +150,7 @@ def read_result(folder: Path, tick: datetime) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and "exit_code" in result else None
 
 
-def judge(code: int | None, result: Mapping[str, Any] | None, last_line: str = "") -> Ending:
+def judge(code: int | None, result: Mapping[str, Any] | None, last_line: str = "") -> TickEnding:
     """What the end of a process means for its tick.
 
     Args:
@@ -159,20 +159,20 @@ def judge(code: int | None, result: Mapping[str, Any] | None, last_line: str = "
         last_line: Of what it printed for people.
     """
     if result is None:
-        return Ending("again", code, _describe_crash(code, last_line))
+        return TickEnding("again", code, _describe_crash(code, last_line))
     code, path = int(result["exit_code"]), result.get("path")
     if "requests" not in result:  # it did not come to a run
         problems = result.get("problems") or [result.get("error", "ended")]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         wrong = code == 2 and not result.get("passing")
-        return Ending("failed" if wrong else "again", code, f"{problems[0]}{more}")
+        return TickEnding("failed" if wrong else "again", code, f"{problems[0]}{more}")
     rows = f"{result['succeeded']:,} succeeded, {result['failed']:,} failed"
     if result.get("interrupted"):
-        return Ending("again", code, f"interrupted: {rows}", path)
+        return TickEnding("again", code, f"interrupted: {rows}", path)
     if result.get("stopped"):
-        return Ending("failed", code, str(result["stopped"]), path)
+        return TickEnding("failed", code, str(result["stopped"]), path)
     generated = "" if result["generated"] == result["requests"] else f", {result['generated']:,} of them now"
-    return Ending("done", code, f"{rows}{generated}", path)
+    return TickEnding("done", code, f"{rows}{generated}", path)
 
 
 def forget(folder: Path, tick: datetime) -> None:
