@@ -71,8 +71,8 @@ class ActorPool:
         self._options = actor_options(context, resources)
         needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
         self._nodes = ClusterNodes(needs, wait_s=context.spec.execution.node_wait_s, now=cluster.now)
-        self._lost = LostActors(cluster, self._queue, self._nodes, model=context.spec.model)
         self._size = number_of_actors(context, resources, self._options, shards=len(shards))
+        self._lost = LostActors(cluster, self._queue, self._nodes, model=context.spec.model, actors=self._size)
         self._names = (f"worker {number}" for number in itertools.count())
         self._roster = Roster()
         self._running = RunningRows()
@@ -164,6 +164,7 @@ class ActorPool:
             return
         if call == actor.loading:
             self._roster.begin(actor)
+            self._lost.one_was_useful()
             return
         if answer is None:
             self._give_up_call(actor, call, begun=False)

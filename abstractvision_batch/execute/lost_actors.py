@@ -7,6 +7,7 @@ Which of the two it was may take the cluster a while to know, so a lost actor is
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from abstractvision_batch.errors import ClusterError
@@ -18,8 +19,9 @@ from abstractvision_batch.execute.shard_queue import ShardQueue
 
 logger = logging.getLogger(__name__)
 
-#: Workers that die before any shard was done, in a row, before the run gives up.
+#: Workers that die while they load, in a row, before the run gives up; of many workers so large a share of them.
 MAX_LOADING_DEATHS = 3
+MAX_LOADING_DEATH_SHARE = 0.05
 #: How long a worker that cannot be reached may turn out to have gone down with its node: Ray takes its time to say so.
 UNREACHABLE_S = 60.0
 #: How long an actor that died before it ran waits for another: Ray places some on a dead node until it notices.
@@ -41,13 +43,15 @@ class LostActors:
         queue: Takes their work back.
         nodes: What is known of the cluster's nodes.
         model: For messages.
+        actors: How many there should be.
     """
 
-    def __init__(self, cluster: Cluster, queue: ShardQueue, nodes: ClusterNodes, *, model: str) -> None:
+    def __init__(self, cluster: Cluster, queue: ShardQueue, nodes: ClusterNodes, *, model: str, actors: int) -> None:
         self._cluster = cluster
         self._queue = queue
         self._nodes = nodes
         self._model = model
+        self._max_loading_deaths = max(MAX_LOADING_DEATHS, math.ceil(actors * MAX_LOADING_DEATH_SHARE))
         self._lost: list[_Lost] = []
         self._asking: dict[Call, _Lost] = {}
         self._loading_deaths = 0
@@ -77,7 +81,7 @@ class LostActors:
         self._unplaced_since = float("inf")
 
     def one_was_useful(self) -> None:
-        """Take that an actor generated something."""
+        """Take that an actor loaded, or generated something."""
         self._loading_deaths = 0
 
     def hear(self, call: Call) -> None:
@@ -127,7 +131,7 @@ class LostActors:
             finished.append((works[0].shard, results))
         if not actor.ready:
             self._loading_deaths += 1
-            if self._loading_deaths >= MAX_LOADING_DEATHS:
+            if self._loading_deaths >= self._max_loading_deaths:
                 raise ClusterError(
                     f"{self._loading_deaths} workers died while they loaded {self._model}: {lost.error}"
                 ) from lost.error
