@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http soak clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -65,6 +65,10 @@ bench-driver: setup-dev  ## what a run of a million requests costs its driver: t
 
 bench-http: setup-dev  ## how much of a server is used that refuses all above k requests at once, k moving
 	$(BIN)/python -m benchmarks.http_limit
+
+simulate: setup-dev  ## what the driver of 10 million requests costs on 1,000 actors, and of 10 to 10,000 actors; minutes
+	$(BIN)/python -m benchmarks.simulate_cluster
+	$(BIN)/python -m benchmarks.simulate_cluster --actors 10 100 1000 10000 --shards-per-actor 20 --no-faults
 
 soak: setup-dev  ## kill driver and actors of one run 200 times, then audit it; half an hour
 	$(BIN)/python -m benchmarks.soak

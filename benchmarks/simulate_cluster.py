@@ -39,7 +39,7 @@ GPUS_PER_NODE = 8
 PLANNED_SHARDS = 64
 FAULTS = Faults(actor_deaths_per_hour=0.05, node_losses_per_hour=0.05, stragglers=0.02)
 #: What Ray takes of the driver for one message, in seconds: `--ray` measures it.
-MESSAGE_S = 0.0002
+MESSAGE_S = 0.0004
 
 
 @dataclass(slots=True)
@@ -53,10 +53,12 @@ class Simulated:
     simulation_cpu_s: float
     took_s: float
     tail_s: float
-    utilisation: float
-    """Share of the workers' time, from the end of loading on, that went into shards which were committed."""
+    busy: float
+    """Share of the workers' time, from the end of loading until the last shard was sent, in which they ran one."""
+    useful: float
+    """Share of their time until the end, when there is no work for everyone, that went into committed shards."""
     lost_work: float
-    """Share of it that went into what was not."""
+    """Share of it that went into others."""
     messages: dict[str, int]
     done_once: bool
     """Whether each shard was committed, and counted once."""
@@ -151,7 +153,8 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
         simulation_cpu_s=cluster.own_cpu_s,
         took_s=cluster.last_commit,
         tail_s=cluster.last_commit - cluster.last_begun,
-        utilisation=cluster.useful_s / cluster.held_s,
+        busy=cluster.busy_when_sent_s / cluster.held_when_sent_s,
+        useful=cluster.useful_s / cluster.held_s,
         lost_work=(cluster.busy_s - cluster.useful_s) / cluster.held_s,
         messages=dict(cluster.messages),
         done_once=once and len(cluster.committed) == plan.shards,
@@ -165,7 +168,7 @@ def _rss_mib() -> float:
 
 
 HEADINGS = (
-    f"{'actors':>7} {'requests':>11} {'shards':>8} {'hours':>6} {'useful':>7} {'lost':>6} {'tail s':>7} "
+    f"{'actors':>7} {'requests':>11} {'shards':>8} {'hours':>6} {'busy':>6} {'useful':>7} {'lost':>6} {'tail s':>7} "
     f"{'msgs/shard':>10} {'msgs/s':>7} {'driver ms/shard':>15} {'core':>6} {'once':>5}"
 )
 
@@ -174,10 +177,11 @@ def describe(one: Simulated, message_s: float) -> str:
     """One line of the table; the last but one is the share of a core, what Ray takes for the messages included."""
     messages = one.driver_messages + one.polls
     own_s = one.driver_cpu_s + messages * message_s
+    shares = f"{one.busy:>6.1%} {one.useful:>7.1%} {one.lost_work:>6.1%}"
+    each = f"{one.driver_messages / one.shards:>10.2f} {messages / one.took_s:>7.1f}"
     return (
-        f"{one.actors:>7,} {one.requests:>11,} {one.shards:>8,} {one.took_s / 3600:>6.2f} {one.utilisation:>7.1%} "
-        f"{one.lost_work:>6.1%} {one.tail_s:>7.0f} {one.driver_messages / one.shards:>10.2f} "
-        f"{messages / one.took_s:>7.1f} {one.driver_cpu_s / one.shards * 1000:>15.3f} {own_s / one.took_s:>6.1%} "
+        f"{one.actors:>7,} {one.requests:>11,} {one.shards:>8,} {one.took_s / 3600:>6.2f} {shares} {one.tail_s:>7.0f} "
+        f"{each} {one.driver_cpu_s / one.shards * 1000:>15.3f} {own_s / one.took_s:>6.1%} "
         f"{'yes' if one.done_once else 'NO':>5}"
     )
 

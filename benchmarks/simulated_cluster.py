@@ -79,7 +79,7 @@ class SimulatedWorker:
     """Calls that it has not begun: the call, what to do, the shard, and more."""
     running: tuple[Call, str, int, Any] | None = None
     began: float = 0.0
-    loaded_at: float | None = None
+    loaded: bool = False
     node: SimulatedNode | None = None
     alive: bool = True
     stopped: bool = False
@@ -122,16 +122,18 @@ class SimulatedCluster:
         self._with_room: dict[str, SimulatedNode] = {}
         self._unplaced: deque[SimulatedWorker] = deque()
         self._workers: dict[str, SimulatedWorker] = {}
-        self._running: dict[int, SimulatedWorker] = {}
+        self._running: dict[str, SimulatedWorker] = {}
         self.committed: Counter[int] = Counter()
         """How often each shard was committed; the second time is told that it was late."""
         self.messages: Counter[str] = Counter()
         self.useful_s = 0.0
         """Worker time of shards that were committed."""
-        self.held_s = 0.0
-        """Worker time between the end of loading and the worker's end."""
-        self.busy_s = 0.0
-        """Worker time of all that was begun."""
+        self.held_s = self.busy_s = 0.0
+        """Time of workers that have loaded, and of those that run something."""
+        self.held_when_sent_s = self.busy_when_sent_s = 0.0
+        """The same until the driver sent its last shard: after that there is no work for everyone."""
+        self._loaded = 0
+        self._counted = 0.0
         self.last_begun = 0.0
         self.last_commit = 0.0
         self.own_cpu_s = 0.0
@@ -160,7 +162,9 @@ class SimulatedCluster:
             return StartedWorker(worker, worker.placing, worker.loading)
 
     def run_shard(self, worker: Any, shard: int, tries: int | None) -> Call:
-        return self._send(worker, "shard", shard, None)
+        call = self._send(worker, "shard", shard, None)
+        self.held_when_sent_s, self.busy_when_sent_s = self.held_s, self.busy_s
+        return call
 
     def run_rows(self, worker: Any, shard: int, indexes: tuple[int, ...], tries: int | None) -> Call:
         return self._send(worker, "rows", shard, indexes)
@@ -225,7 +229,8 @@ class SimulatedCluster:
     def rows_so_far(self, shards: Collection[int]) -> Mapping[int, tuple[int, int]]:
         with _Timed(self):
             self._pass("board")
-            return {shard: (self._rows_of(shard, worker), 0) for shard, worker in self._running.items()}
+            found = ((worker.running[2], worker) for worker in self._running.values() if worker.running is not None)
+            return {shard: (self._rows_of(shard, worker), 0) for shard, worker in found}
 
     def close(self) -> None:
         for worker in list(self._workers.values()):
@@ -245,7 +250,7 @@ class SimulatedCluster:
             return call
 
     def _begin_next(self, worker: SimulatedWorker) -> None:
-        if worker.loaded_at is None or worker.running is not None:
+        if not worker.loaded or worker.running is not None:
             return
         while worker.waiting and worker.stopped:
             self.messages["board, by workers"] += 1
@@ -256,7 +261,8 @@ class SimulatedCluster:
         worker.began = self.last_begun = self._now
         call, what, shard, more = worker.running
         self.messages["board, by workers"] += what != "commit"
-        self._running[shard] = worker
+        self._count()
+        self._running[worker.name] = worker
         duration_s = self._draw_duration(worker)
         if what == "rows":
             duration_s *= len(more) / self._shard_rows(shard)
@@ -293,8 +299,8 @@ class SimulatedCluster:
 
     def _end_running(self, worker: SimulatedWorker) -> None:
         if worker.running is not None:
-            self._running.pop(worker.running[2], None)
-            self.busy_s += self._now - worker.began
+            self._count()
+            del self._running[worker.name]
         worker.running = None
 
     def _join(self) -> None:
@@ -348,14 +354,16 @@ class SimulatedCluster:
     def _start(self, worker: SimulatedWorker) -> None:
         if worker.alive and worker.node is not None:
             self._answer(worker.placing, worker.node.id)
-            self._after(self._durations.load_s * self._random.uniform(0.8, 1.2), lambda: self._loaded(worker))
+            self._after(self._durations.load_s * self._random.uniform(0.8, 1.2), lambda: self._end_loading(worker))
             if self._faults.actor_deaths_per_hour:
                 lives_s = self._random.expovariate(self._faults.actor_deaths_per_hour / HOUR_S)
                 self._after(lives_s, lambda: self._die(worker))
 
-    def _loaded(self, worker: SimulatedWorker) -> None:
+    def _end_loading(self, worker: SimulatedWorker) -> None:
         if worker.alive:
-            worker.loaded_at = self._now
+            self._count()
+            self._loaded += 1
+            worker.loaded = True
             self._answer(worker.loading, None)
             self._begin_next(worker)
 
@@ -370,10 +378,11 @@ class SimulatedCluster:
         if not worker.alive:
             return
         worker.alive = False
-        if worker.loaded_at is not None:
-            self.held_s += self._now - worker.loaded_at
+        if worker.loaded:
+            self._count()
+            self._loaded -= 1
         calls = [worker.placing] if worker.node is None else []
-        calls += [worker.loading] if worker.node is not None and worker.loaded_at is None else []
+        calls += [worker.loading] if worker.node is not None and not worker.loaded else []
         calls += [] if worker.running is None else [worker.running[0]]
         calls += [waiting[0] for waiting in worker.waiting]
         self._end_running(worker)
@@ -397,6 +406,13 @@ class SimulatedCluster:
     def _answer(self, call: Call, answer: Any) -> None:
         self._answers[call] = answer
         self._ended.append(call)
+
+    def _count(self) -> None:
+        """Add up workers' time since the last change of how many there are, and of how many run something."""
+        since = self._now - self._counted
+        self.held_s += self._loaded * since
+        self.busy_s += len(self._running) * since
+        self._counted = self._now
 
     def _pass(self, what: str, times: int = 1) -> None:
         """Let the driver spend the time of a message."""
