@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -72,6 +72,9 @@ simulate: setup-dev  ## what the driver of 10 million requests costs on 1,000 ac
 
 soak: setup-dev  ## kill driver and actors of one run 200 times, then audit it; half an hour
 	$(BIN)/python -m benchmarks.soak
+
+cluster-demo: setup-dev  ## submit the main job to a cluster of two nodes, kill one half-way, audit what it made; two minutes
+	$(BIN)/python -m benchmarks.cluster_demo
 
 clean:  ## remove what set-up and runs made
 	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

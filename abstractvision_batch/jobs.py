@@ -40,7 +40,8 @@ HELPER_TIMEOUT_S = 60.0
 SHOWN_LINES = 5
 _EXIT_CODES = (0, 1, 2, 3, 4, 130)
 _PROGRESS_LINE = re.compile(r"^\w+: [\d,]+/[\d,]+ requests .*$", re.MULTILINE)
-_NOT_INSTALLED = re.compile(r"No module named '?abstractvision_batch|python: (command )?not found")
+_MISSING_MODULE = re.compile(r"No module named '?(\w+)[\w.']*$")
+_NO_PYTHON = re.compile(r"python: (command )?not found$")
 _RAY_LINE = re.compile(r"^(\d{4}-\d\d-\d\d [\d:,]+\s+INFO|Running entrypoint for job )")
 
 
@@ -75,11 +76,26 @@ class Job:
         """The run's own; where it has none, 130 for a stopped job and 4 for one that something else ended."""
         if not self.ray.ended:
             return None
-        if _NOT_INSTALLED.search(self.ray.message):
+        if self._missing is not None:
             return 3
         if self.ray.exit_code in _EXIT_CODES:
             return self.ray.exit_code
         return {"stopped": 130, "succeeded": 0}.get(self.ray.state, 4)
+
+    @property
+    def _missing(self) -> str | None:
+        """What the cluster's Python lacks, if that ended the job."""
+        last = self.ray.message.rstrip()
+        if self.ray.state != "failed":
+            return None
+        if _NO_PYTHON.search(last):
+            return "the cluster's head has no python (its PATH is that of `ray start`: put the environment's bin first)"
+        if (found := _MISSING_MODULE.search(last)) is None:
+            return None
+        mend = "or submit with --ship-package" if found[1] == "abstractvision_batch" else "with avbatch's extras"
+        return (
+            f"the cluster's python has no {found[1]} (use an image that has it, or execution.runtime_env.pip, {mend})"
+        )
 
     @property
     def reason(self) -> tuple[str, ...]:
@@ -88,11 +104,8 @@ class Job:
             return ("stopped (submit the same spec again to resume)",)
         if self.ray.state != "failed":
             return ()
-        if _NOT_INSTALLED.search(self.ray.message):
-            return (
-                "the cluster's python has no abstractvision_batch (use an image that has it, name it in "
-                "execution.runtime_env.pip, or submit with --ship-package)",
-            )
+        if self._missing is not None:
+            return (self._missing,)
         lines = [line.strip() for line in self.ray.message.splitlines()[1:] if line.strip()]
         lines = [line for line in lines if not _RAY_LINE.match(line)]
         if not lines:  # it never ran

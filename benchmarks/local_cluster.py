@@ -29,10 +29,12 @@ SYSTEM_CONFIG = '{"health_check_period_ms": 1000}'
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where a node runs: its address, and what to say before a command to run it there."""
+    """Where a node runs: its address, what to say before a command to run it there, and its folder for Ray's files."""
 
     ip: str = "127.0.0.1"
     prefix: tuple[str, ...] = ()
+    folder: Path | None = None
+    """None: the head's."""
 
 
 @dataclass
@@ -82,6 +84,8 @@ class LocalCluster:
     def _start(self, host: Host, *options: str) -> subprocess.Popen[bytes]:
         ray = Path(sys.executable).parent / "ray"
         command = [*host.prefix, str(ray), "start", "--block", f"--node-ip-address={host.ip}", *options]
+        if host.folder is not None:
+            command.append(f"--temp-dir={host.folder}")
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
         with (self.folder / f"node-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -124,13 +128,13 @@ def local_cluster(
     folder = Path(tempfile.mkdtemp(prefix="avb-"))  # short: the paths of its sockets may have 107 bytes
     bin_folder = str(Path(sys.executable).parent)
     root = str(Path(__file__).resolve().parent.parent)
+    given = {**os.environ, **(environ or {})}
     own = {
-        **os.environ,
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        **given,
+        "PATH": f"{bin_folder}:{given['PATH']}",  # a job's command is `python`
         "PYTHONPATH": root,
         "RAY_TMPDIR": str(folder),  # no other program that looks for a running cluster finds this one
         "RAY_USAGE_STATS_ENABLED": "0",
-        **(environ or {}),
     }
     own.pop("RAY_ADDRESS", None)
     cluster = LocalCluster(folder, own, host or Host())

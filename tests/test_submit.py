@@ -245,7 +245,9 @@ def test_a_job_outlives_a_node_and_uses_one_that_joins(
 ) -> None:
     job_id, journal, url = _new_id(), tmp_path / "journal.jsonl", s3_server.new_url()
     backend = {"kind": "procedural", "delay_s": 0.5, "journal_path": str(journal)}
-    spec.write_text(yaml.safe_dump(make_job(backend=backend, output={"path": url}, samples_per_prompt=16)))
+    execution = {"batch_size": 2, "shard_size": 4, "actors": 4}
+    job = make_job(backend=backend, output={"path": url}, samples_per_prompt=32, execution=execution)
+    spec.write_text(yaml.safe_dump(job))
     extra = cluster.ray.add_node(1)
     follower = cluster.start("submit", str(spec), "--submission-id", job_id, "--follow")
     wait_for(lambda: len({entry.pid for entry in read_journal(journal)}) >= 3, "three workers begin")
@@ -258,7 +260,7 @@ def test_a_job_outlives_a_node_and_uses_one_that_joins(
     assert follower.returncode == 0, said
     assert {entry.pid for entry in read_journal(journal)} - before  # on the node that joined
     assert audit(url, repair=True, grace_s=0).remaining == ()
-    assert open_run(url).counts().succeeded == 80
+    assert open_run(url).counts().succeeded == 160
 
 
 @pytest.mark.slow
@@ -278,3 +280,6 @@ def test_following_can_be_left_while_the_job_runs_on(
     assert f"the job runs on (avbatch jobs status {job_id}" in said
     assert "Traceback" not in said
     assert "succeeded" in cluster.avbatch("jobs", "wait", job_id)
+    elsewhere = cluster.avbatch("jobs", "status", job_id, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9")
+    assert "log says   report: 20/20 requests (100%)" in elsewhere
+    assert "unread     " in elsewhere
