@@ -32,7 +32,7 @@ from abstractvision_batch.scheduling.tick_process import (
     read_result,
     start_tick,
 )
-from abstractvision_batch.scheduling.wakeups import Wakeups
+from abstractvision_batch.scheduling.wakeups import MAX_SLICE_S, Wakeups
 from abstractvision_batch.spec.load import load_spec
 from abstractvision_batch.spec.scheduled_time import tick_key
 
@@ -45,7 +45,7 @@ MISSED_AFTER_S = 60.0
 MAX_CAUGHT_UP = 10_000
 MAX_RETRY_WAIT_S = 3600.0
 #: How often a process is looked at whose end is not told to this one.
-ADOPTED_POLL_S = 0.5
+POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +155,12 @@ class Scheduler:
                 if not self._processes:
                     return self._stop()
                 self._pass_stop_on()
-            else:
-                self._note_due(now)
-                self._start_ready(now)
-                if self._is_finished():
-                    return max(self._ended.values(), default=0)
+                self._wakeups.wait(POLL_S)
+                continue
+            self._note_due(now)
+            self._start_ready(now)
+            if self._is_finished():
+                return max(self._ended.values(), default=0)
             self._wakeups.wait(self._seconds_to_next(datetime.now(UTC)))
 
     def _take_up(self) -> None:
@@ -168,7 +169,7 @@ class Scheduler:
             self._begun.add(tick.key)
             if is_running(self._state.folder, tick.at):
                 self._processes[tick.key] = TickProcess(tick.at, self._state.folder, tick.pid, None)
-                self._tell("adopted", tick, f"still runs from before, pid {tick.pid}", pid=tick.pid)
+                self._tell("adopted", tick, f"still runs from before, pid {tick.pid or 'unknown'}", pid=tick.pid)
                 continue
             result = read_result(self._state.folder, tick.at)
             ending = judge(None, result)
@@ -295,8 +296,9 @@ class Scheduler:
             self._stop_requests_passed += 1
             for process in self._processes.values():
                 process.terminate()
-            again = "running ticks finish what they generate and commit it (again: cancel it)"
-            said = again if self._stop_requests_passed == 1 else "running ticks cancel what they generate"
+            said = "running ticks cancel what they generate"
+            if self._stop_requests_passed == 1:
+                said = "running ticks finish what they generate and commit it (again: cancel it)"
             self._on_event(ScheduleEvent("stopping", None, f"told to stop: no new tick; {said}"))
 
     def _stop(self) -> int:
@@ -312,13 +314,13 @@ class Scheduler:
     def _seconds_to_next(self, now: datetime) -> float:
         """Until something may be to do."""
         moments = [self._starts_at(tick) for tick in self._next_in_turn() if self._may_begin(tick)]
-        upcoming = next(self._state.cron.after(max(self._state.seen_until, now, key=datetime.timestamp)), None)
+        upcoming = next(self._state.cron.after(self._state.seen_until), None)
         if upcoming is not None:
             moments.append(upcoming.astimezone(UTC))
             self._announce(upcoming)
         adopted = any(process.adopted for process in self._processes.values())
-        soonest = min(((moment - now).total_seconds() for moment in moments), default=ADOPTED_POLL_S)
-        return min(soonest, ADOPTED_POLL_S) if adopted else soonest
+        soonest = min(((moment - now).total_seconds() for moment in moments), default=MAX_SLICE_S)
+        return min(soonest, POLL_S) if adopted else soonest
 
     def _announce(self, upcoming: datetime) -> None:
         """Say what is waited for, where nothing runs."""
