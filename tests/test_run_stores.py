@@ -20,8 +20,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.readiness import placed
 from abstractvision_batch.run import Run, open_run, run
+from abstractvision_batch.spec.load import spec_from_mapping
 from abstractvision_batch.storage.store import open_store
 from tests.emulators import BUCKET, StoreServer
 from tests.jobs import MakeJob
@@ -159,6 +161,17 @@ def test_a_bucket_that_does_not_exist_is_one_line_and_is_not_made(
     assert bucket in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not fsspec.filesystem(kind, **server.options, use_listings_cache=False).exists(bucket)
+
+
+@pytest.mark.parametrize(("cause", "passing"), [(ConnectionError("refused"), True), (PermissionError("no"), False)])
+def test_a_store_that_cannot_be_reached_is_told_from_one_that_refuses(
+    cause: OSError, passing: bool, make_job: MakeJob
+) -> None:
+    """A schedule tries the first again and fails for the second."""
+    with pytest.raises(SpecError) as caught, placed(spec_from_mapping(make_job()), "output", "path"):
+        raise StorageError("s3://bucket: said no") from cause
+
+    assert caught.value.passing is passing
 
 
 def test_missing_credentials_are_one_line_that_says_where_they_are_looked_for(

@@ -72,9 +72,14 @@ def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
 | requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
 | succeeded | {outcomes.succeeded:,} |
 | failed | {outcomes.failed:,} |
-| started | {record["created_at"]} |{_extensions(record)}
+| started | {record["created_at"]} |{_scheduled(record)}{_extensions(record)}
 | fingerprint | `{record["fingerprint"]}` |
 """
+
+
+def _scheduled(record: Mapping[str, Any]) -> str:
+    time = record.get("scheduled_at")
+    return "" if time is None else f"\n| scheduled | {time} |"
 
 
 def _extensions(record: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ def test_a_run_at_a_time_goes_to_its_partition_and_says_so(daily: Path, tmp_path
     folder = tmp_path / "runs" / "2026-11-21"
     assert code == 0
     assert "scheduled  2026-11-21T03:00:00+01:00" in said
+    assert "| scheduled | 2026-11-21T03:00:00+01:00 |" in (folder / "README.md").read_text()
     found = open_run(folder).record
     assert found.scheduled_at == datetime(2026, 11, 21, 2, tzinfo=UTC)
     assert (found.data["timezone"], found.spec.params.seed) == ("Europe/Berlin", 1795226400)
