@@ -177,6 +177,8 @@ def build_context(
     backend = loaded.backend
     if isinstance(backend, OpenAIBackendSpec) and loaded.spec.execution.budget.counts:
         backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
+    execution = loaded.spec.execution
+    secrets = execution.runtime_env.secrets() if execution.executor == "ray" else {}
     return RunContext(
         url=store.url,
         spec=loaded.spec,
@@ -187,6 +189,7 @@ def build_context(
             loaded.spec.output.storage_options, "output.storage_options", given=storage_options
         ),
         prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
+        environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
         retry=retry,
     )
 

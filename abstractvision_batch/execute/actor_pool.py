@@ -16,11 +16,12 @@ from typing import Any
 from abstractvision_batch.errors import GenerationCancelledError
 from abstractvision_batch.execute.actor_view import IN_FLIGHT, Actor, Roster
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Cluster, WorkerLostError
-from abstractvision_batch.execute.cluster_nodes import ClusterNodes, sum_resources
+from abstractvision_batch.execute.cluster_nodes import ClusterNodes
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.lost_actors import LostActors
-from abstractvision_batch.execute.placement import actor_options, number_of_actors
+from abstractvision_batch.execute.placement import actor_options, needs_of
+from abstractvision_batch.execute.pool_size import PoolSize
 from abstractvision_batch.execute.progress import RunningRows, ShardSummary
 from abstractvision_batch.execute.results import RowResult, add_up
 from abstractvision_batch.execute.shard_queue import ShardQueue, Work
@@ -67,12 +68,14 @@ class ActorPool:
         self._on_rows = on_rows
         self._on_shard = on_shard
         self._queue = ShardQueue(shards, split=self._batches_of)
-        resources = sum_resources(cluster.nodes())
-        self._options = actor_options(context, resources)
-        needs = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+        nodes = cluster.nodes()
+        self._options = actor_options(context, nodes, grows=cluster.grows, measure_gpus=cluster.measure_gpus)
+        needs = needs_of(self._options)
+        self._size = PoolSize(context, needs)
+        self._size.look(nodes, actors=0, pending=0)
         self._nodes = ClusterNodes(needs, wait_s=context.spec.execution.node_wait_s, now=cluster.now)
-        self._size = number_of_actors(context, resources, self._options, shards=len(shards))
-        self._lost = LostActors(cluster, self._queue, self._nodes, model=context.spec.model, actors=self._size)
+        wanted = self._size.wanted(busy=0, waiting=len(shards))
+        self._lost = LostActors(cluster, self._queue, self._nodes, model=context.spec.model, actors=wanted)
         self._names = (f"worker {number}" for number in itertools.count())
         self._roster = Roster()
         self._running = RunningRows()
@@ -88,7 +91,7 @@ class ActorPool:
             ClusterError: the cluster cannot hold one actor, or workers die while they load.
         """
         try:
-            self._fill()
+            self._resize()
             while self._goes_on():
                 self._heed_interrupts()
                 self._heed_nodes()
@@ -105,12 +108,26 @@ class ActorPool:
             return True
         return not self._interrupts.draining and bool(len(self._queue) or self._lost.works)
 
-    def _fill(self) -> None:
-        """Start actors until there are as many as there should be."""
-        staying = sum(not actor.leaving for actor in self._roster) + self._lost.unplaced
+    def _resize(self) -> None:
+        """Start actors until there are as many as there should be, or end those that have nothing to do."""
+        staying = [actor for actor in self._roster if not actor.leaving]
+        busy = sum(bool(actor.calls) for actor in staying)
+        waiting = 0 if self._interrupts.draining else len(self._queue) + self._lost.works
+        missing = self._size.wanted(busy=busy, waiting=waiting) - len(staying) - self._lost.unplaced
         if not self._interrupts.draining:
-            for _ in range(self._size - staying):
+            for _ in range(missing):
                 self._start_actor()
+        if missing < 0:
+            # First those without a place, then those that load; the newest of each.
+            idle = [actor for actor in reversed(staying) if not actor.calls]
+            idle.sort(key=lambda actor: (actor.node is not None, actor.ready))
+            for actor in idle[:-missing]:
+                self._end(actor)
+
+    def _end(self, actor: Actor) -> None:
+        self._roster.remove(actor)
+        self._cluster.end(actor.handle)
+        self._cluster.release_share(actor.name)
 
     def _start_actor(self) -> Actor:
         name = next(self._names)
@@ -124,7 +141,7 @@ class ActorPool:
             return
         for held in range(IN_FLIGHT):
             # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.
-            while len(self._queue) > (self._roster.placed - 1 if held else 0):
+            while len(self._queue) > (len(self._roster) - 1 if held else 0):
                 if (actor := self._roster.with_room(held)) is None:
                     break
                 work = self._queue.peek()
@@ -154,12 +171,12 @@ class ActorPool:
             else:
                 self._accept(actor, call, answer)
         if lost:
-            self._fill()
+            self._resize()
             self._look_at_nodes()
 
     def _accept(self, actor: Actor, call: Call, answer: Any) -> None:
         if call == actor.placing:
-            self._roster.place(actor, answer)
+            actor.node = answer
             self._lost.one_was_placed()
             return
         if call == actor.loading:
@@ -219,12 +236,15 @@ class ActorPool:
         self._cluster.stop([actor.name for actor in actors])
 
     def _heed_nodes(self) -> None:
-        """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
         if self._cluster.now() - self._looked < NODES_S:
             return
         self._look_at_nodes()
-        if self._interrupts.draining:
-            return
+        if not self._interrupts.draining:
+            self._heed_leaving()
+        self._resize()
+
+    def _heed_leaving(self) -> None:
+        """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
         for actor in self._roster:
             if not self._nodes.is_leaving(actor.node):
                 continue
@@ -233,13 +253,14 @@ class ActorPool:
                 self._roster.leave(actor)
                 self._stop([actor])
             elif not actor.calls:
-                self._roster.remove(actor)
-                self._cluster.end(actor.handle)
-        self._fill()
+                self._end(actor)
 
     def _look_at_nodes(self) -> None:
         self._looked = self._cluster.now()
-        self._nodes.look(self._cluster.nodes())
+        nodes = self._cluster.nodes()
+        self._nodes.look(nodes)
+        staying = [actor for actor in self._roster if not actor.leaving]
+        self._size.look(nodes, actors=len(staying), pending=sum(actor.node is None for actor in staying))
         for shard, results in self._lost.judge():
             self._commit(self._choose_committer(), shard, results)
 

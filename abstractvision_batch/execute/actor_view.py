@@ -50,7 +50,6 @@ class Roster:
         self._actors: dict[str, Actor] = {}
         self._owners: dict[Call, Actor] = {}
         self._with_room: tuple[dict[str, Actor], ...] = tuple({} for _ in range(IN_FLIGHT))
-        self._placed: set[str] = set()
         self._works = 0
 
     def __iter__(self) -> Iterator[Actor]:
@@ -64,11 +63,6 @@ class Roster:
         """Calls that generate or commit."""
         return self._works
 
-    @property
-    def placed(self) -> int:
-        """Actors that run on a node which stays."""
-        return len(self._placed)
-
     def add(self, actor: Actor) -> None:
         """Take a new actor."""
         self._actors[actor.name] = actor
@@ -77,7 +71,6 @@ class Roster:
     def remove(self, actor: Actor) -> None:
         """Forget an actor; its calls are nobody's from now on."""
         del self._actors[actor.name]
-        self._placed.discard(actor.name)
         for call in (actor.placing, actor.loading, *actor.calls):
             self._owners.pop(call, None)
         self._works -= len(actor.calls)
@@ -91,11 +84,6 @@ class Roster:
         """An actor that holds so many calls and may get another."""
         return next(iter(self._with_room[calls].values()), None)
 
-    def place(self, actor: Actor, node: str) -> None:
-        """It runs now."""
-        actor.node = node
-        self._placed.add(actor.name)
-
     def begin(self, actor: Actor) -> None:
         """It has loaded."""
         actor.ready = True
@@ -104,7 +92,6 @@ class Roster:
     def leave(self, actor: Actor) -> None:
         """Its node is about to go."""
         actor.leaving = True
-        self._placed.discard(actor.name)
         self._sort_in(actor)
 
     def sent(self, actor: Actor, call: Call, work: Work, grant: Grant | None = None) -> None:

@@ -56,11 +56,18 @@ class StartedWorker:
 class Cluster(Protocol):
     """A cluster that one driver has joined. A worker runs its calls one by one, in the order they were made."""
 
+    @property
+    def grows(self) -> bool:
+        """Whether nodes may join, as far as is known: not one that this process started for itself."""
+
     def now(self) -> float:
         """Seconds; only differences mean something."""
 
     def nodes(self) -> Sequence[Node]:
         """The nodes that are up at this moment."""
+
+    def measure_gpus(self, nodes: Sequence[Node]) -> Mapping[str, int]:
+        """Memory of the smallest GPU of each node, in bytes, by the node's id; those that cannot say are left out."""
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         """Start a worker where there is room for what its `options` ask."""

@@ -7,11 +7,11 @@ scale-down) gets no new shards. Where no node can hold a worker, the run waits f
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.cluster import Node
+from abstractvision_batch.execute.placement import room_for
 
 
 class ClusterNodes:
@@ -41,10 +41,10 @@ class ClusterNodes:
         self._alive = frozenset(node.id for node in alive)
         self._leaving = frozenset(node.id for node in alive if node.leaving)
         staying = [node for node in alive if not node.leaving]
-        if any(self._fits(node.resources) for node in staying):
+        if any(room_for(self._needs, node.resources) for node in staying):
             self._last_fit = self._now()
         elif self._now() - self._last_fit > self._wait_s:
-            wanted = ", ".join(f"{share:g} {name}" for name, share in self._needs.items() if share > 0)
+            wanted = ", ".join(f"{share:g} {name}" for name, share in self._needs.items())
             raise ClusterError(
                 f"no node of the cluster could hold a worker ({wanted}) for execution.node_wait_s "
                 f"({self._wait_s:g} s); {len(staying)} nodes are left (let nodes join; running again resumes)"
@@ -57,14 +57,3 @@ class ClusterNodes:
     def is_leaving(self, node: str | None) -> bool:
         """Whether a node is up and about to go."""
         return node in self._leaving
-
-    def _fits(self, resources: Mapping[str, float]) -> bool:
-        return all(resources.get(name, 0) >= share for name, share in self._needs.items())
-
-
-def sum_resources(nodes: Iterable[Node]) -> Mapping[str, float]:
-    """What all nodes have together, by Ray's names."""
-    total: Counter[str] = Counter()
-    for node in nodes:
-        total.update(node.resources)
-    return total

@@ -34,6 +34,8 @@ class RunContext:
     plan: PlanSummary
     store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables of workers that are secrets. Ray logs those it is told of, so it is not told of these."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,62 +21,113 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry from a lib
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import (
+    ActorUnavailableError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
-from abstractvision_batch.errors import AbstractVisionError, ClusterError
+from abstractvision_batch.errors import AbstractVisionError, ClusterError, SpecError
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.gpu_memory import smallest_gpu_bytes
+from abstractvision_batch.execute.ray_auth import explain_doubt, show_token_if_any
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.worker import Board, Worker
+from abstractvision_batch.spec.model import ExecutionSpec
+from abstractvision_batch.spec.ray_sections import require_driver_address
 
 logger = logging.getLogger(__name__)
 
+#: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
+HEAD_TIMEOUT_S = 60.0
+#: For nodes to say how large their GPUs are; starting a process there is most of it.
+GPU_TIMEOUT_S = 60.0
+#: Set by Ray for the driver of a submitted job, and for no other.
+_INSIDE_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 
 @contextmanager
-def joined_cluster(address: str | None) -> Iterator[None]:
-    """Join a cluster or start one, and leave it as it was found.
+def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
+    """Join a cluster or start one, and leave it as it was found; gives whether nodes may join it.
+
+    A driver that runs inside a Ray job joins the job's cluster, whatever the spec's address is.
 
     Raises:
         ClusterError: it cannot be reached or started.
+        SpecError: the address is not one that a driver joins, or Ray was started here and cannot take the runtime_env.
     """
+    runtime_env = execution.runtime_env.for_ray()
     if ray.is_initialized():
-        yield
+        if runtime_env:
+            raise SpecError("execution.runtime_env: this program has initialised Ray already (give it to ray.init)")
+        yield False
         return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        options["address"] = address
-    elif "RAY_ADDRESS" not in os.environ:
-        options["include_dashboard"] = False
+    address = execution.address
+    if "RAY_ADDRESS" in os.environ and (address is None or _INSIDE_JOB in os.environ):
+        address = _require_address(os.environ["RAY_ADDRESS"])
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime_env}
+    if address is None:
+        _start_ray(options)
+    else:
+        _join_ray(address, options)
     try:
-        ray.init(**options)
-    except (RayError, ConnectionError, ValueError) as exc:
-        raise ClusterError(f"{address or 'ray'}: cannot connect: {_first_line(exc)}") from exc
-    except RuntimeError as exc:
-        # On a loaded machine the head's own services can miss their deadline once.
-        logger.warning("Ray did not start, trying once more: %s", _first_line(exc))
-        ray.shutdown()
-        try:
-            ray.init(**options)
-        except (RayError, RuntimeError, ConnectionError) as again:
-            raise ClusterError(f"{address or 'ray'}: cannot start: {_first_line(again)}") from again
-    try:
-        yield
+        yield address is not None
     finally:
         ray.shutdown()
+
+
+def _require_address(address: str) -> str:
+    try:
+        return require_driver_address(address)
+    except ValueError as exc:
+        raise SpecError(f"RAY_ADDRESS={address}: {exc}") from exc
+
+
+def _start_ray(options: Mapping[str, Any]) -> None:
+    for patience in (True, False):
+        try:
+            ray.init(include_dashboard=False, **options)
+        except (RayError, RuntimeError, ConnectionError, ValueError) as exc:
+            ray.shutdown()
+            # On a loaded machine the head's own services can miss their deadline once.
+            if not patience or not isinstance(exc, RuntimeError):
+                raise ClusterError(f"ray: cannot start: {_first_line(exc)}") from exc
+            logger.warning("Ray did not start, trying once more: %s", _first_line(exc))
+        else:
+            return
+
+
+def _join_ray(address: str, options: Mapping[str, Any]) -> None:
+    show_token_if_any()
+    # Else Ray ends this process with 1 when the head is gone for a minute; `RayCluster.nodes` finds out by itself.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(24 * 3600))
+    ray._raylet.Config.initialize("")  # Ray has read both when it was imported
+    try:
+        ray.init(address=address, **options)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as exc:
+        ray.shutdown()
+        doubt = f"is it up? {explain_doubt()}" if isinstance(exc, ConnectionError) else "running again resumes"
+        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)} ({doubt})") from exc
 
 
 class RayCluster:
     """The cluster that this process has joined, for one run: see `Cluster`."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, *, grows: bool) -> None:
+        self.grows = grows
         self._context = ray.put(context)
         self._board = _start_helper(Board)
         # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
         self._limit = None
         if context.max_in_flight is not None:
             self._limit = _start_helper(SharedLimit, context.max_in_flight, max_restarts=-1)
+        self._headless = False
         self._out: dict[Call, Any] = {}
         self._ended: SimpleQueue[Call] = SimpleQueue()
 
@@ -83,15 +135,35 @@ class RayCluster:
         return time.monotonic()
 
     def nodes(self) -> Sequence[Node]:
-        # Ray has no public names for these two; its own Train, Serve and autoscaler ask here too.
-        leaving = ray._private.state.state.get_draining_nodes()
-        free = ray._private.state.available_resources_per_node()
-        return [
-            Node(id=node["NodeID"], resources=node["Resources"], free=free.get(node["NodeID"], {}), leaving=leaves)
-            for node in ray.nodes()
-            if node["Alive"]
-            for leaves in (node["NodeID"] in leaving,)
-        ]
+        # On a thread that nobody waits for at the end: while the head is away, Ray's answer may never come.
+        answer: SimpleQueue[list[Node] | RayError] = SimpleQueue()
+        threading.Thread(target=_list_nodes, args=(answer,), daemon=True, name="nodes").start()
+        try:
+            nodes = answer.get(timeout=HEAD_TIMEOUT_S)
+        except Empty:
+            self._headless = True
+            raise ClusterError(
+                f"the cluster's head did not answer for {HEAD_TIMEOUT_S:g} s (when it is up, running again resumes)"
+            ) from None
+        if isinstance(nodes, RayError):
+            raise ClusterError(f"the cluster's nodes cannot be listed: {_first_line(nodes)} (running again resumes)")
+        return nodes
+
+    def measure_gpus(self, nodes: Sequence[Node]) -> Mapping[str, int]:
+        asked: dict[Any, str] = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            task = ray.remote(smallest_gpu_bytes).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            asked[task.remote()] = node.id
+        sizes: dict[str, int] = {}
+        ended, late = ray.wait(list(asked), num_returns=len(asked), timeout=GPU_TIMEOUT_S) if asked else ([], [])
+        for reference in ended:
+            with suppress(RayError):  # the node is gone
+                if (size := ray.get(reference)) is not None:
+                    sizes[asked[reference]] = size
+        for reference in late:
+            ray.cancel(reference)
+        return sizes
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         exchange = None if self._limit is None else way_to(self._limit)
@@ -129,6 +201,8 @@ class RayCluster:
             raise WorkerLostError(_first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
         except TaskCancelledError as exc:
             raise CallCancelledError from exc
+        except RuntimeEnvSetupError as exc:
+            raise ClusterError(f"execution.runtime_env: Ray cannot set it up: {_last_line(exc)}") from exc
         except RayTaskError as exc:
             if isinstance(exc.cause, AbstractVisionError):
                 raise exc.cause from exc
@@ -142,7 +216,8 @@ class RayCluster:
         ray.get(self._board.stop.remote(list(names)))
 
     def end(self, worker: Any) -> None:
-        ray.kill(worker)
+        if not self._headless:
+            ray.kill(worker)
 
     def release_share(self, name: str) -> None:
         if self._limit is not None:
@@ -153,6 +228,8 @@ class RayCluster:
         return rows
 
     def close(self) -> None:
+        if self._headless:
+            return  # actors end with their driver; to end them one by one would wait for the head
         for helper in (self._board, self._limit):
             if helper is not None:
                 ray.kill(helper)
@@ -196,6 +273,18 @@ def _start_helper(kind: type, *args: Any, max_restarts: int = 0) -> Any:
     return ray.remote(kind).options(**options).remote(*args)
 
 
+def _list_nodes(answer: SimpleQueue[list[Node] | RayError]) -> None:
+    try:
+        # Ray has no public names for these two; its own Train, Serve and autoscaler ask here too.
+        leaving = ray._private.state.state.get_draining_nodes()
+        free = ray._private.state.available_resources_per_node()
+        alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    except RayError as exc:
+        answer.put(exc)
+    else:
+        answer.put([Node(id, has, free.get(id, has), leaving=id in leaving) for id, has in alive])
+
+
 def _node_id(worker: object = None) -> str:
     return str(ray.get_runtime_context().get_node_id())
 
@@ -207,3 +296,7 @@ def _is_cancelled() -> bool:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

@@ -39,9 +39,9 @@ def run_shards_ray(
         StorageError: a worker could not read the plan or write.
         ClusterError: Ray cannot be reached, the cluster cannot hold one actor, or workers die while they load.
     """
-    with joined_cluster(context.spec.execution.address):
+    with joined_cluster(context.spec.execution) as grows:
         interrupts.arm()  # ray.init puts a SIGTERM handler of its own in place
-        cluster = RayCluster(context)
+        cluster = RayCluster(context, grows=grows)
         ActorPool(
             cluster, context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard
         ).run()

@@ -5,6 +5,7 @@ Knows no Ray: `ray_cluster` makes actors of these classes and says how a call fi
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +81,7 @@ class Worker:
 
     def load(self) -> None:
         """Load the model."""
+        os.environ.update(self._context.environ)  # before the backend's packages are imported, which read some then
         backend = self._context.create_backend()
         if self._exchange is not None:
             backend.share_limit(self._exchange, self._name)

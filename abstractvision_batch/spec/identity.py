@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
@@ -172,6 +173,21 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.actors",
     "execution.gpus_per_actor",
     "execution.cpus_per_actor",
+    "execution.accelerator_type",
+    "execution.resources",
+    "execution.runtime_env.env_vars",
+    "execution.runtime_env.working_dir",
+    "execution.runtime_env.py_modules",
+    "execution.runtime_env.py_executable",
+    "execution.runtime_env.excludes",
+    "execution.runtime_env.pip",
+    "execution.runtime_env.uv",
+    "execution.runtime_env.conda",
+    "execution.runtime_env.container",
+    "execution.runtime_env.image_uri",
+    "execution.runtime_env.java_jars",
+    "execution.runtime_env.worker_process_setup_hook",
+    "execution.runtime_env.config",
     "execution.address",
     "execution.node_wait_s",
     "execution.max_attempts",
@@ -253,13 +269,19 @@ def leaf_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[
                 tag = kind.model_fields[info.discriminator].default
                 below = (leaf for leaf in leaf_fields(kind) if leaf != info.discriminator)
                 yield from (f"{prefix}{name}.{tag}.{leaf}" for leaf in below)
-        elif len(types) == 1 and is_model(types[0]) and types[0] is not FromEnv:
+        elif _is_section(info):
             yield from leaf_fields(types[0], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
 
 _IDENTITY = frozenset(IDENTITY_FIELDS)
+
+
+def _is_section(info: FieldInfo) -> bool:
+    """Whether the field has fields of its own, and no other form."""
+    types = [unwrap(member)[0] for member in members(info.annotation)]
+    return len(types) == 1 and is_model(types[0]) and types[0] is not FromEnv
 
 
 def _differing(spec: JobSpec) -> Iterator[tuple[str, Any]]:
@@ -276,7 +298,7 @@ def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any, bool]]:
             yield f"{prefix}{name}.{info.discriminator}", kind, False
             below = _leaves(value, f"{prefix}{name}.{kind}.")
             yield from (leaf for leaf in below if leaf[0] != f"{prefix}{name}.{kind}.{info.discriminator}")
-        elif isinstance(value, BaseModel) and not isinstance(value, FromEnv):
+        elif isinstance(value, BaseModel) and _is_section(info):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             is_default = not info.is_required() and value == info.get_default(call_default_factory=True)
@@ -292,6 +314,10 @@ def _json_value(name: str, value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
+    if isinstance(value, dict):
+        return {
+            key: item.model_dump(mode="json") if isinstance(item, BaseModel) else item for key, item in value.items()
+        }
     return value
 
 

@@ -22,7 +22,7 @@ from abstractvision_batch.spec.type_words import describe, is_model, literals, m
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
 
-_HIDDEN = frozenset({"storage_options", "api_key", "headers"})
+_HIDDEN = frozenset({"storage_options", "api_key", "headers", "env_vars"})
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 
@@ -73,6 +73,8 @@ def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPa
             chosen = _member_for(spot.value, bares)
             if chosen is None:
                 break
+            if not rest and item["type"] == "value_error":
+                break  # what this member, as a whole, was refused for
             if not rest or isinstance(rest[0], int) != (get_origin(chosen) in (list, tuple)):
                 return None
             spot = _Spot(spot.path, chosen, (), spot.value)

@@ -23,6 +23,7 @@ from abstractvision_batch.spec.fields import (
     StrTuple,
     Text,
 )
+from abstractvision_batch.spec.ray_sections import ActorCount, ActorRange, Address, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Task
 
 
@@ -165,14 +166,23 @@ class ExecutionSpec(StrictModel):
     """Requests of one forward pass; `auto` takes the card's."""
     shard_size: Annotated[int, Field(ge=1, le=65536)] | Auto = "auto"
     """Requests of one shard, rounded up to whole batches; `auto` goes by the size of the job."""
-    actors: Annotated[int, Field(ge=1, le=100_000)] | Auto = "auto"
-    """Ray actors; `auto` fills the cluster, at most one per shard."""
+    actors: ActorCount | ActorRange | Auto = "auto"
+    """Ray actors, at most one per shard: a number, `{min: 2, max: 16}` for a cluster that grows, or `auto`.
+
+    `auto` takes what the cluster has room for, also on nodes that join later.
+    """
     gpus_per_actor: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
-    """`auto`: 1 where the cluster has GPUs and the backend uses them, else 0."""
+    """`auto`: what the model needs of the cluster's smallest GPU, 1 or a share of it; 0 where none is used."""
     cpus_per_actor: Annotated[Number, Field(gt=0, le=1024)] | Auto = "auto"
     """`auto`: the backend's threads."""
-    address: str | None = None
-    """Ray address; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
+    accelerator_type: Text | None = None
+    """Ray's name of the GPU that each actor needs: `H100`, `A100`, `L4`, ..."""
+    resources: Resources = Field(default_factory=dict)
+    """Custom resources of Ray nodes that each actor takes: `{tpu_slice: 1}`."""
+    runtime_env: RuntimeEnvSpec = RuntimeEnvSpec()
+    """Ray's runtime environment of the workers; of `executor: ray` only."""
+    address: Address | None = None
+    """Ray address, as `head:6379`; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
     node_wait_s: Annotated[Number, Field(gt=0, le=2_592_000)] = 600.0
     """How long a Ray run waits, where no node can hold a worker, for one that joins."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3

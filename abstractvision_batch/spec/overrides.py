@@ -44,7 +44,7 @@ def apply_overrides(data: Any, overrides: Sequence[str]) -> tuple[Any, dict[Fiel
 
 
 def _shown(key: str, value: str | None) -> str:
-    if value is not None and ("storage_options" in key or "api_key" in key):
+    if value is not None and any(word in key for word in ("storage_options", "api_key", "env_vars")):
         value = "…"
     text = key if value is None else f"{key}={value}"
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())

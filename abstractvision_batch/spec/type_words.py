@@ -11,6 +11,7 @@ from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
 from abstractvision_batch.spec.fields import FromEnv
+from abstractvision_batch.spec.ray_sections import ActorRange
 
 NoneType = type(None)
 
@@ -59,6 +60,8 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         return f"one of {', '.join(map(str, values))}"
     if bare is FromEnv:
         return "{env: NAME}"
+    if bare is ActorRange:
+        return "{min: …, max: …}"
     if bare is bool:
         return "true or false"
     if bare is int:

@@ -91,7 +91,40 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "number or auto": (
         "output:",
         "execution: {actors: many}\noutput:",
-        '{file}:9:13: execution.actors: "many" is not an integer from 1 to 100000 or "auto"',
+        '{file}:9:13: execution.actors: "many" is not an integer from 1 to 100000, {{min: …, max: …}} or "auto"',
+    ),
+    "range upside down": (
+        "output:",
+        "execution: {actors: {min: 4, max: 2}}\noutput:",
+        "{file}:9:13: execution.actors: min is 4, more than max, which is 2 (swap them, or write one number)",
+    ),
+    "range without end": (
+        "output:",
+        "execution: {actors: {min: 4}}\noutput:",
+        "{file}:9:13: execution.actors.max: required field is missing (asked for as long as there are shards for them; "
+        "those without a place are what an autoscaler looks at)",
+    ),
+    "address of the Jobs API": (
+        "output:",
+        "execution: {address: 'http://head:8265'}\noutput:",
+        "{file}:9:13: execution.address: is where jobs are submitted, not what a driver joins (avbatch submit SPEC "
+        "--address http://head:8265, or the head's host:6379 from a node of the cluster)",
+    ),
+    "address of Ray Client": (
+        "output:",
+        "execution: {address: 'ray://head:10001'}\noutput:",
+        "{file}:9:13: execution.address: is Ray Client's, which lacks what a run asks of a cluster (avbatch submit "
+        "SPEC --address http://HEAD:8265, or the head's host:6379 from a node of the cluster)",
+    ),
+    "GPUs as custom resource": (
+        "output:",
+        "execution: {resources: {GPU: 1}}\noutput:",
+        "{file}:9:13: execution.resources: GPU is no custom resource (write gpus_per_actor)",
+    ),
+    "field of a runtime environment": (
+        "output:",
+        "execution: {runtime_env: {pips: [a]}}\noutput:",
+        "{file}:9:27: execution.runtime_env.pips: unknown field (did you mean pip?)",
     ),
     "number where text is meant": (
         "name: demo",
