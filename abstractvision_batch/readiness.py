@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
+from abstractvision_batch.execute.ray_address import find_address
 from abstractvision_batch.execute.run_weights import WEIGHTS, find_conflict, forget_unused_weights
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.failures import Failure, classify
@@ -72,7 +72,7 @@ def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
 
 def _workers_are_here(loaded: LoadedSpec) -> bool:
     execution = loaded.spec.execution
-    return execution.executor == "inline" or not (execution.address or os.environ.get("RAY_ADDRESS"))
+    return execution.executor == "inline" or find_address(execution) is None
 
 
 def _create_backend(loaded: LoadedSpec) -> VisionBackend:

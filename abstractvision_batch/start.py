@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.executors import require_executor
+from abstractvision_batch.execute.ray_address import find_address
 from abstractvision_batch.execute.run_record import (
     RunRecord,
     build_record,
@@ -64,6 +65,8 @@ def load(
         require_extra(loaded.spec.backend.kind)
     with placed(loaded, "execution", "executor"):
         require_executor(loaded.spec.execution.executor)
+    if loaded.spec.execution.executor == "ray":
+        find_address(loaded.spec.execution, place=loaded.positions.where(("execution", "address")))
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
@@ -41,6 +42,14 @@ def run(
     at: AtOption = None,
     cron: CronOption = None,
     timezone: TimezoneOption = "UTC",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Run on this Ray cluster, whatever the spec's execution says: its head, as 10.0.0.5:6379.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     locked: Annotated[
@@ -60,8 +69,13 @@ def run(
     """Run a job. The same command again resumes it, and does nothing once it is complete."""
     if new_run and extend:
         raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
+    from abstractvision_batch.execute.ray_address import require_driver_address
     from abstractvision_batch.spec.env import resolve_options
 
+    if address is not None:
+        require_driver_address(address, f"--address {address}")
+        on_ray = ["execution.executor=ray", f"execution.address={json.dumps(address)}"]
+        overrides = [*(overrides or ()), *on_ray]
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     # Only now what a wrong spec need not wait for.
     from abstractvision_batch.lock import require_locked

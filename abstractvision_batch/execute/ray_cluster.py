@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,27 +37,24 @@ from abstractvision_batch.errors import AbstractVisionError, ClusterError, SpecE
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.gpu_memory import smallest_gpu_bytes
+from abstractvision_batch.execute.ray_address import find_address
 from abstractvision_batch.execute.ray_auth import explain_doubt, show_token_if_any
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.worker import Board, Worker
 from abstractvision_batch.spec.model import ExecutionSpec
-from abstractvision_batch.spec.ray_sections import require_driver_address
 
 logger = logging.getLogger(__name__)
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
 HEAD_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 10.0
 #: For nodes to say how large their GPUs are; starting a process there is most of it.
 GPU_TIMEOUT_S = 60.0
-#: Set by Ray for the driver of a submitted job, and for no other.
-_INSIDE_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextmanager
 def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
     """Join a cluster or start one, and leave it as it was found; gives whether nodes may join it.
-
-    A driver that runs inside a Ray job joins the job's cluster, whatever the spec's address is.
 
     Raises:
         ClusterError: it cannot be reached or started.
@@ -68,25 +66,16 @@ def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
             raise SpecError("execution.runtime_env: this program has initialised Ray already (give it to ray.init)")
         yield False
         return
-    address = execution.address
-    if "RAY_ADDRESS" in os.environ and (address is None or _INSIDE_JOB in os.environ):
-        address = _require_address(os.environ["RAY_ADDRESS"])
+    address = find_address(execution)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime_env}
     if address is None:
-        _start_ray(options)
+        _start_ray(options if execution.address is None else {**options, "address": "local"})
     else:
         _join_ray(address, options)
     try:
         yield address is not None
     finally:
         ray.shutdown()
-
-
-def _require_address(address: str) -> str:
-    try:
-        return require_driver_address(address)
-    except ValueError as exc:
-        raise SpecError(f"RAY_ADDRESS={address}: {exc}") from exc
 
 
 def _start_ray(options: Mapping[str, Any]) -> None:
@@ -104,16 +93,28 @@ def _start_ray(options: Mapping[str, Any]) -> None:
 
 
 def _join_ray(address: str, options: Mapping[str, Any]) -> None:
+    _require_listener(address)
     show_token_if_any()
     # Else Ray ends this process with 1 when the head is gone for a minute; `RayCluster.nodes` finds out by itself.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(24 * 3600))
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
     ray._raylet.Config.initialize("")  # Ray has read both when it was imported
     try:
         ray.init(address=address, **options)
     except (RayError, ConnectionError, RuntimeError, ValueError) as exc:
         ray.shutdown()
-        doubt = f"is it up? {explain_doubt()}" if isinstance(exc, ConnectionError) else "running again resumes"
-        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)} ({doubt})") from exc
+        doubt = f" ({explain_doubt()})" if isinstance(exc, ConnectionError) else ""
+        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)}{doubt}") from exc
+
+
+def _require_listener(address: str) -> None:
+    """Look before Ray does, which tries for minutes where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as exc:
+        raise ClusterError(f"{address}: cannot connect: {exc} (is the cluster up, and this its head?)") from exc
 
 
 class RayCluster:

@@ -23,7 +23,7 @@ from abstractvision_batch.spec.fields import (
     StrTuple,
     Text,
 )
-from abstractvision_batch.spec.ray_sections import ActorCount, ActorRange, Address, Resources, RuntimeEnvSpec
+from abstractvision_batch.spec.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Task
 
 
@@ -181,8 +181,11 @@ class ExecutionSpec(StrictModel):
     """Custom resources of Ray nodes that each actor takes: `{tpu_slice: 1}`."""
     runtime_env: RuntimeEnvSpec = RuntimeEnvSpec()
     """Ray's runtime environment of the workers; of `executor: ray` only."""
-    address: Address | None = None
-    """Ray address, as `head:6379`; the default starts Ray on this machine, or joins `RAY_ADDRESS`."""
+    address: Text | None = None
+    """Ray cluster that `run` joins, as `head:6379`; `local` starts one here. For `submit`, the URL of its dashboard.
+
+    The default joins `RAY_ADDRESS`, or one that runs on this machine, or starts one here.
+    """
     node_wait_s: Annotated[Number, Field(gt=0, le=2_592_000)] = 600.0
     """How long a Ray run waits, where no node can hold a worker, for one that joins."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3

@@ -1,4 +1,4 @@
-"""What `execution` says about Ray beyond numbers: a range of actors, an address, a runtime environment.
+"""What `execution` says about Ray beyond numbers: a range of actors, custom resources, a runtime environment.
 
 *Not covered:* what a run makes of them (`execute.placement`, `execute.pool_size`, `execute.ray_cluster`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from abstractvision_batch.spec.fields import FromEnv, Number, StrictModel, StrTuple, Text
 
@@ -43,28 +43,6 @@ def _require_custom_names(resources: dict[str, float]) -> dict[str, float]:
 
 
 Resources = Annotated[dict[Text, Annotated[Number, Field(gt=0, le=1_000_000)]], AfterValidator(_require_custom_names)]
-
-
-def require_driver_address(address: str) -> str:
-    """The address, if it is one that a driver can join.
-
-    Raises:
-        ValueError: it is that of another service of Ray; the message says whose.
-    """
-    if address.startswith(("http://", "https://")):
-        raise ValueError(
-            "is where jobs are submitted, not what a driver joins "
-            f"(avbatch submit SPEC --address {address}, or the head's host:6379 from a node of the cluster)"
-        )
-    if address.startswith("ray://"):
-        raise ValueError(
-            "is Ray Client's, which lacks what a run asks of a cluster "
-            "(avbatch submit SPEC --address http://HEAD:8265, or the head's host:6379 from a node of the cluster)"
-        )
-    return address
-
-
-Address = Annotated[str, StringConstraints(min_length=1), AfterValidator(require_driver_address)]
 
 
 class RuntimeEnvSpec(StrictModel):

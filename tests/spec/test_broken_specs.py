@@ -104,18 +104,6 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         "{file}:9:13: execution.actors.max: required field is missing (asked for as long as there are shards for them; "
         "those without a place are what an autoscaler looks at)",
     ),
-    "address of the Jobs API": (
-        "output:",
-        "execution: {address: 'http://head:8265'}\noutput:",
-        "{file}:9:13: execution.address: is where jobs are submitted, not what a driver joins (avbatch submit SPEC "
-        "--address http://head:8265, or the head's host:6379 from a node of the cluster)",
-    ),
-    "address of Ray Client": (
-        "output:",
-        "execution: {address: 'ray://head:10001'}\noutput:",
-        "{file}:9:13: execution.address: is Ray Client's, which lacks what a run asks of a cluster (avbatch submit "
-        "SPEC --address http://HEAD:8265, or the head's host:6379 from a node of the cluster)",
-    ),
     "GPUs as custom resource": (
         "output:",
         "execution: {resources: {GPU: 1}}\noutput:",
