@@ -49,13 +49,3 @@ def explain_refusal(address: str, environ: MutableMapping[str, str] = os.environ
         return f"{address}: the cluster asks for a token, and {MODE}={environ[MODE]} keeps it back (unset {MODE})"
     mend = f"set {TOKEN} to the cluster's own: ray get-auth-token prints it on the head"
     return f"{address}: the cluster refuses the token of {place} ({mend})"
-
-
-def explain_doubt(environ: MutableMapping[str, str] = os.environ) -> str:
-    """A hint for a cluster that did not answer, where Ray does not say whether it was the token."""
-    place = find_token(environ)
-    if place is None:
-        return f"if it asks for a token, set {TOKEN} or write {DEFAULT_PATH}"
-    if environ.get(MODE, "token").lower() != "token":
-        return f"if it asks for a token, {MODE}={environ[MODE]} keeps that of {place} back"
-    return f"if it asks for a token, is that of {place} its own?"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
+    AuthenticationError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -38,7 +40,7 @@ from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node,
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.gpu_memory import smallest_gpu_bytes
 from abstractvision_batch.execute.ray_address import find_address
-from abstractvision_batch.execute.ray_auth import explain_doubt, show_token_if_any
+from abstractvision_batch.execute.ray_auth import MODE, explain_refusal, show_token_if_any
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.worker import Board, Worker
 from abstractvision_batch.spec.model import ExecutionSpec
@@ -94,16 +96,67 @@ def _start_ray(options: Mapping[str, Any]) -> None:
 
 def _join_ray(address: str, options: Mapping[str, Any]) -> None:
     _require_listener(address)
-    show_token_if_any()
+    _agree_on_token(address)
     # Else Ray ends this process with 1 when the head is gone for a minute; `RayCluster.nodes` finds out by itself.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
-    ray._raylet.Config.initialize("")  # Ray has read both when it was imported
+    ray._raylet.Config.initialize("")  # Ray has read it when it was imported
     try:
         ray.init(address=address, **options)
     except (RayError, ConnectionError, RuntimeError, ValueError) as exc:
         ray.shutdown()
-        doubt = f" ({explain_doubt()})" if isinstance(exc, ConnectionError) else ""
-        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)}{doubt}") from exc
+        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)}") from exc
+
+
+def _agree_on_token(address: str) -> None:
+    """Show a token where the cluster asks for one, and only there.
+
+    A driver that shows one demands it too: the head of a cluster without tokens, which has none, could not ask the
+    driver whether its actors are still wanted, and would end each as soon as it was made (seen with Ray 2.60).
+
+    Raises:
+        ClusterError: there is no token, or the cluster takes another.
+    """
+    given = os.environ.get(MODE)
+    if not _refuses(address, mode="disabled"):
+        if given == "token":
+            raise ClusterError(f"{address}: the cluster asks for no token, and {MODE}=token insists on one (unset it)")
+        return
+    show_token_if_any()
+    if os.environ.get(MODE) != "token" or _refuses(address, mode="token"):
+        raise ClusterError(explain_refusal(address))
+
+
+def _refuses(address: str, *, mode: str) -> bool:
+    """Whether the cluster's head wants another token than it is shown in this mode."""
+    given = os.environ.get(MODE)
+    os.environ[MODE] = mode
+    try:
+        ray._raylet.Config.initialize("")
+        with _silent_stderr():  # Ray's C++ logs each refusal there
+            ray._raylet.GcsClient(address=address)
+    except AuthenticationError:
+        return True
+    except RayError:
+        return False  # whatever it is, joining will say
+    finally:
+        if given is None:
+            del os.environ[MODE]
+        else:
+            os.environ[MODE] = given
+    return False
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_listener(address: str) -> None:
