@@ -21,6 +21,7 @@ from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.run import build_context
 from abstractvision_batch.spec.load import spec_from_mapping
+from abstractvision_batch.spec.model import ExecutionSpec
 from abstractvision_batch.start import start_run
 from abstractvision_batch.storage.store import open_store
 from benchmarks.large_run import describe_job, write_prompts
@@ -50,7 +51,10 @@ def measure_ray(actors: int, shards: int = SHARDS) -> Iterator[str]:
     from abstractvision_batch.execute.ray_cluster import joined_cluster
 
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder, joined_cluster(None):
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+        joined_cluster(ExecutionSpec()),
+    ):
         idle = _measure_idle(_start(Path(folder) / "idle", actors, shards=actors, delay_s=IDLE_S))
         busy = _measure_busy(_start(Path(folder) / "busy", actors, shards=shards, delay_s=0.0))
     counted = shards - WARM_UP
@@ -101,7 +105,7 @@ def _run(
     from abstractvision_batch.execute.ray_cluster import RayCluster
 
     ActorPool(
-        RayCluster(context),
+        RayCluster(context, grows=False),
         context,
         range(context.plan.shards),
         interrupts=Interrupts(),

@@ -97,6 +97,8 @@ class SimulatedCluster:
         seed: Of all that is drawn.
     """
 
+    grows = True
+
     def __init__(
         self,
         nodes: int,
@@ -150,6 +152,9 @@ class SimulatedCluster:
         with _Timed(self):
             self._pass("nodes")
             return [Node(node.id, node.resources, node.free, leaving=node.leaving) for node in self._nodes.values()]
+
+    def measure_gpus(self, nodes: Sequence[Node]) -> Mapping[str, int]:
+        return {}
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         with _Timed(self):

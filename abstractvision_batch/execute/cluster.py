@@ -56,9 +56,8 @@ class StartedWorker:
 class Cluster(Protocol):
     """A cluster that one driver has joined. A worker runs its calls one by one, in the order they were made."""
 
-    @property
-    def grows(self) -> bool:
-        """Whether nodes may join, as far as is known: not one that this process started for itself."""
+    grows: bool
+    """Whether nodes may join, as far as is known: not one that this process started for itself."""
 
     def now(self) -> float:
         """Seconds; only differences mean something."""
