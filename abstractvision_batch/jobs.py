@@ -107,7 +107,7 @@ class Job:
         if self._missing is not None:
             return (self._missing,)
         lines = [line.strip() for line in self.ray.message.splitlines()[1:] if line.strip()]
-        lines = [line for line in lines if not _RAY_LINE.match(line)]
+        lines = [line for line in lines if not (_RAY_LINE.match(line) or _PROGRESS_LINE.match(line))]
         if not lines:  # it never ran
             lines = [line.strip() for line in self.ray.message.splitlines() if line.strip()]
         return tuple(lines[-SHOWN_LINES:])
@@ -255,11 +255,20 @@ def _interrupt_again(cluster: RayJobs, job: Job, pid: int) -> None:
 def _read_progress(job: Job, given: Mapping[str, Any]) -> RunProgress | str:
     """How far the run is, or why nobody here can say."""
     try:
-        run = open_run(job.output, resolve_options(_named_options(job), "output.storage_options", given=given))
+        options = resolve_options(_named_options(job), "output.storage_options", given=given)
+    except SpecError as exc:
+        return " ".join(exc.problems)
+    try:
+        run = open_run(job.output, options)
+    except SpecError:
+        return f"{job.output}: the run has not begun: there is no run.json yet"
+    except AbstractVisionError as exc:
+        return str(exc)
+    try:
         counts = run.counts()
         done = run.plan.shards - len(run.missing_shards())
     except AbstractVisionError as exc:
-        return " ".join(str(exc).split())
+        return str(exc)
     return RunProgress(
         requests=run.plan.requests,
         shards=run.plan.shards,

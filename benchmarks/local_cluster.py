@@ -44,6 +44,8 @@ class LocalCluster:
     folder: Path
     environ: dict[str, str]
     host: Host
+    python: Path
+    """Of the nodes."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     address: str = ""
     dashboard: str = ""
@@ -82,8 +84,8 @@ class LocalCluster:
             self.kill_node(process)
 
     def _start(self, host: Host, *options: str) -> subprocess.Popen[bytes]:
-        ray = Path(sys.executable).parent / "ray"
-        command = [*host.prefix, str(ray), "start", "--block", f"--node-ip-address={host.ip}", *options]
+        ray = [str(self.python), "-m", "ray.scripts.scripts", "start", "--block"]
+        command = [*host.prefix, *ray, f"--node-ip-address={host.ip}", *options]
         if host.folder is not None:
             command.append(f"--temp-dir={host.folder}")
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
@@ -122,22 +124,28 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def local_cluster(
-    *, cpus: int = 0, host: Host | None = None, environ: Mapping[str, str] | None = None
+    *,
+    cpus: int = 0,
+    host: Host | None = None,
+    environ: Mapping[str, str] | None = None,
+    python: Path | None = None,
 ) -> Iterator[LocalCluster]:
-    """A running cluster of a head with `cpus` CPUs; every node has the variables of `environ` over this process's."""
+    """A running cluster of a head with `cpus` CPUs; every node has the variables of `environ` over this process's.
+
+    Nodes run this process's Python with this package, or `python` with what that has.
+    """
     folder = Path(tempfile.mkdtemp(prefix="avb-"))  # short: the paths of its sockets may have 107 bytes
-    bin_folder = str(Path(sys.executable).parent)
     root = str(Path(__file__).resolve().parent.parent)
     given = {**os.environ, **(environ or {})}
     own = {
         **given,
-        "PATH": f"{bin_folder}:{given['PATH']}",  # a job's command is `python`
-        "PYTHONPATH": root,
+        "PATH": f"{(python or Path(sys.executable)).parent}:{given['PATH']}",  # a job's command is `python`
+        "PYTHONPATH": root if python is None else "",
         "RAY_TMPDIR": str(folder),  # no other program that looks for a running cluster finds this one
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     own.pop("RAY_ADDRESS", None)
-    cluster = LocalCluster(folder, own, host or Host())
+    cluster = LocalCluster(folder, own, host or Host(), python or Path(sys.executable))
     try:
         cluster.start_head(cpus)
         yield cluster

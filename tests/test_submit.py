@@ -10,12 +10,13 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import uuid
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -64,11 +65,6 @@ class Cluster:
         command = [sys.executable, "-m", "abstractvision_batch", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
-    def status(self, job_id: str) -> dict[str, Any]:
-        """`jobs status --json`."""
-        found: dict[str, Any] = json.loads(self.avbatch("jobs", "status", job_id, "--json"))
-        return found
-
 
 @pytest.fixture(scope="module")
 def cluster(s3_server: StoreServer) -> Iterator[Cluster]:
@@ -111,17 +107,18 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
     assert f"submitted  {job_id}" in said
     assert "2 prompt files, 2 input images" in said
     assert "16 succeeded, 0 failed" in said  # the run's own summary, from its log
+    assert said.count("merge: 16/16") == 1
     assert "succeeded, exit code 0" in said
     here = {"output": {**output, "path": str(tmp_path / "here")}, "prompts": {"source": str(tmp_path / "data/*.csv")}}
     run({**job, **here})
     assert _rows(url) == _rows(tmp_path / "here")
     assert audit(url).remaining == ()
     assert set(open_run(url).manifest()["input_image"].to_pylist()) == {"data/red.png", "data/blue.png"}
-    status = cluster.status(job_id)
-    assert (status["state"], status["exit_code"], status["output"]) == ("succeeded", 0, url)
-    assert status["progress"]["shards_done"] == status["progress"]["shards"] == 4
-    assert job_id in cluster.avbatch("jobs", "list")
-    assert cluster.avbatch("jobs", "logs", job_id).count("merge: 16/16") == 1
+    jobs = json.loads(cluster.avbatch("jobs", "list", "--json"))["jobs"]
+    assert [(job["id"], job["state"], job["exit_code"], job["output"]) for job in jobs] == [
+        (job_id, "succeeded", 0, url)
+    ]
+    assert jobs[0]["progress"]["shards_done"] == jobs[0]["progress"]["shards"] == 4
     near = cluster.avbatch("jobs", "status", job_id[:-1], exit_code=2)
     assert f"no job {job_id[:-1]} (did you mean {job_id}?)" in near
     again = cluster.avbatch("submit", str(spec), "--submission-id", job_id, exit_code=2, PLACE=url)
@@ -139,10 +136,9 @@ def test_a_secret_that_the_cluster_lacks_is_one_line_of_the_job_and_its_value_go
 
     why = "output.storage_options.secret: environment variable ONLY_HERE is not set (export ONLY_HERE=…)"
     assert why in said
-    assert any(why in line for line in cluster.status(job_id)["reason"])
-    assert why in cluster.avbatch("jobs", "logs", job_id)
     told = cluster.avbatch("jobs", "status", job_id, "--json", ONLY_HERE=SECRET)
-    assert SECRET not in told
+    assert why in "\n".join(json.loads(told)["reason"])
+    assert SECRET not in told + said
     found = subprocess.run(["grep", "-rl", SECRET, str(cluster.ray.folder)], capture_output=True, text=True)
     assert found.stdout == ""
 
@@ -197,6 +193,41 @@ def test_the_entrypoint_says_everything_to_a_shell() -> None:
     assert words[13:] == [
         *("--registry", "cards", "--at", "2026-11-21T03:00:00+01:00", "--timezone", "Europe/Berlin", "--extend"),
     ]
+
+
+@pytest.fixture
+def bare_python(tmp_path: Path) -> Path:
+    """A Python that has what avbatch imports, and not avbatch."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    site = next((tmp_path / "bare/lib").glob("python*/site-packages"))
+    (site / "more.pth").write_text(sysconfig.get_path("purelib"))  # the .pth files there do not count
+    python = tmp_path / "bare/bin/python"
+    if (
+        subprocess.run(
+            [python, "-I", "-c", "import abstractvision_batch"], capture_output=True, cwd=tmp_path
+        ).returncode
+        == 0
+    ):
+        pytest.skip("avbatch is installed as a copy")
+    return python
+
+
+@pytest.mark.slow
+def test_a_cluster_that_lacks_avbatch_says_so_and_runs_the_one_that_is_shipped(
+    bare_python: Path, make_job: MakeJob, tmp_path: Path, spec: Path
+) -> None:
+    """It asks for no token, and takes one."""
+    spec.write_text(yaml.safe_dump(make_job(output={"path": str(tmp_path / "run")})))
+    with local_cluster(cpus=1, environ={"RAY_AUTH_MODE": "disabled"}, python=bare_python) as ray:
+        cluster = Cluster(ray)
+
+        lacking = cluster.avbatch("submit", str(spec), "--wait", exit_code=3)
+        shipped = cluster.avbatch("submit", str(spec), "--wait", "--ship-package")
+        listed = cluster.avbatch("jobs", "list", RAY_AUTH_TOKEN=None, HOME=str(tmp_path))
+
+    assert "ended by   the cluster's python has no abstractvision_batch" in lacking
+    assert "20 succeeded, 0 failed" in shipped
+    assert len(listed.splitlines()) == 3
 
 
 @pytest.mark.slow
