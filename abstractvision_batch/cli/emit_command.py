@@ -31,7 +31,7 @@ NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="Name of what is made (avbatch- and the spec's).")
 ]
 OutputOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--output", "-o", metavar="PATH", help="Write to this file, or into this folder; else to stdout."),
 ]
 WorkDirOption = Annotated[
@@ -187,7 +187,7 @@ def emit_systemd(
 
     emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
     options = SystemdOptions(work_dir, _bin_dir(bin_dir), env_file, system=system, user=user_name)
-    _deliver(make(emission, options), output, as_json=as_json)
+    _deliver(make(emission, options), output, as_json=as_json, into_folder=True)
 
 
 @emit_app.command("crontab", cls=Command)
@@ -295,11 +295,18 @@ def _bin_dir(given: Path | None) -> Path:
     return Path(sys.executable).parent if given is None else given
 
 
-def _deliver(files: Sequence[EmittedFile], output: Path | None, *, as_json: bool, notes: Sequence[str] = ()) -> None:
+def _deliver(
+    files: Sequence[EmittedFile],
+    output: str | None,
+    *,
+    as_json: bool,
+    notes: Sequence[str] = (),
+    into_folder: bool = False,
+) -> None:
     """Write or print what was made; several files on stdout have a line with their name before them."""
     from abstractvision_batch.emit.written import write_files
 
-    paths = [] if output is None else write_files(files, output)
+    paths = [] if output is None else write_files(files, output, into_folder=into_folder)
     if as_json:
         shown = [{"name": file.name, "text": file.text} for file in files]
         print_json({"ok": True, "files": shown, "paths": [str(path) for path in paths], "notes": list(notes)})

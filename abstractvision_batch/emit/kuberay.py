@@ -11,12 +11,11 @@ import importlib.metadata
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.emit.emission import Emission
-from abstractvision_batch.emit.needs import JobFiles, actor_range, uses_gpu
+from abstractvision_batch.emit.needs import JobFiles, actor_range, actors_of_node, cpus_of_actor, uses_gpu
 from abstractvision_batch.emit.pods import (
     RUN_SCRIPT,
     PodOptions,
@@ -27,6 +26,7 @@ from abstractvision_batch.emit.pods import (
 )
 from abstractvision_batch.emit.yaml_text import Note
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.placement import ACCELERATOR
 
 #: The first with token authentication.
 OLDEST_RAY = (2, 52, 0)
@@ -139,7 +139,7 @@ def _cluster(
             "replicas": fewest,
             "minReplicas": fewest,
             "maxReplicas": most,
-            "rayStartParams": _custom_resources(emission, actors),
+            "rayStartParams": _custom_resources(emission, actors, grows=fewest < most),
             "template": _template(name, pod_spec(emission, options, name, files, worker, gpus=gpus)),
         }
     ]
@@ -152,14 +152,14 @@ def _template(name: str, spec: dict[str | Note, Any]) -> dict[str, Any]:
 
 def _gpus_and_actors(emission: Emission, options: PodOptions) -> tuple[int, int]:
     """GPUs of a worker, and actors that fit on it."""
-    execution = emission.loaded.spec.execution
     if not uses_gpu(emission.loaded) or options.gpus == 0:
-        return 0, 1
-    share = 1.0 if execution.gpus_per_actor == "auto" else execution.gpus_per_actor
-    gpus = math.ceil(share) if options.gpus is None else options.gpus
-    if gpus < share:
-        raise SpecError(f"--gpus: {gpus} of a pod are fewer than the {share:g} of one actor (execution.gpus_per_actor)")
-    return gpus, int(gpus / share)
+        return 0, actors_of_node(emission.loaded, 0, options.cpus)
+    share = emission.loaded.spec.execution.gpus_per_actor
+    least = math.ceil(1 if share == "auto" else share)
+    gpus = least if options.gpus is None else options.gpus
+    if gpus < least:
+        raise SpecError(f"--gpus: {gpus} of a pod are fewer than the {share} of one actor (execution.gpus_per_actor)")
+    return gpus, actors_of_node(emission.loaded, gpus, options.cpus)
 
 
 def _workers(emission: Emission, ray_options: RayOptions, actors: int) -> tuple[int, int]:
@@ -173,20 +173,32 @@ def _workers(emission: Emission, ray_options: RayOptions, actors: int) -> tuple[
 
 
 def _resources(emission: Emission, options: PodOptions, gpus: int, actors: int) -> dict[str, Any]:
-    execution = emission.loaded.spec.execution
-    threads = getattr(emission.loaded.spec.backend, "threads", 1)
-    share = threads if execution.cpus_per_actor == "auto" else execution.cpus_per_actor
-    cpus = options.cpus or math.ceil(share * actors)
+    cpus = options.cpus or math.ceil(cpus_of_actor(emission.loaded) * actors)
     return resources_of(cpus, options.memory or ("16Gi" if gpus else "4Gi"), gpus)
 
 
-def _custom_resources(emission: Emission, actors: int) -> dict[str, str]:
-    """Ray's own resources of a worker: what its actors ask for, quoted for the shell that KubeRay starts Ray with."""
-    wanted: Mapping[str, float] = getattr(emission.loaded.spec.execution, "resources", {})
-    for resource in wanted:
+def _custom_resources(emission: Emission, actors: int, *, grows: bool) -> dict[str, str]:
+    """What Ray counts of a worker beside CPUs and GPUs, quoted for the shell that KubeRay starts Ray with.
+
+    Of a number of workers that grows the accelerator's type too, which Ray finds out on the node by itself: the
+    autoscaler has to know it before there is one.
+    """
+    execution = emission.loaded.spec.execution
+    counted = {name: amount * actors for name, amount in execution.resources.items()}
+    if grows and execution.accelerator_type is not None:
+        counted[f"{ACCELERATOR}{execution.accelerator_type}"] = 1.0
+    for resource in counted:
         if not _RESOURCE_NAME.fullmatch(resource):
             raise SpecError(f"execution.resources: {resource!r} is no name for KubeRay (letters, digits and . _ / : -)")
-    if not wanted:
-        return {}
-    amounts = {resource: amount * actors for resource, amount in wanted.items()}
-    return {"resources": json.dumps(json.dumps(amounts))}
+    return {"resources": f"'{json.dumps(counted)}'"} if counted else {}
+
+
+def actor_overrides(emission: Emission, options: PodOptions, ray_options: RayOptions) -> list[str]:
+    """`--set` of what the driver must know of this cluster: it is in it, and how many actors its workers will hold."""
+    overrides = [] if emission.loaded.spec.execution.address is None else ["execution.address=null"]
+    _, actors = _gpus_and_actors(emission, options)
+    fewest, most = _workers(emission, ray_options, actors)
+    if fewest < most and actor_range(emission.loaded) is None:
+        # `auto` is content with the room there is, and the autoscaler makes room for what is asked for.
+        overrides.append(f"execution.actors={{min: {max(1, fewest * actors)}, max: {most * actors}}}")
+    return overrides

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name
-from abstractvision_batch.emit.kuberay import RayOptions, ray_object
+from abstractvision_batch.emit.kuberay import RayOptions, actor_overrides, ray_object
 from abstractvision_batch.emit.needs import (
     JobFiles,
     collect_files,
+    cpus_of_actor,
     needed_extras,
     require_fixed_files,
     require_output_elsewhere,
@@ -58,8 +59,9 @@ def emit_kubernetes(
     kind = _kind(emission)
     name = object_name(emission, _NAME_LIMITS[kind])
     files = collect_files(emission.loaded, emission.overrides, emission.registry)
-    command = ["avbatch", *emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), files.overrides)]
-    documents = [config_map(name, options.namespace, files, command)]
+    told = actor_overrides(emission, options, ray_options) if kind.startswith("Ray") else []
+    arguments = emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), [*files.overrides, *told])
+    documents = [config_map(name, options.namespace, files, ["avbatch", *arguments])]
     if emission.loaded.spec.execution.executor == "ray":
         documents.append(ray_object(emission, options, ray_options, name, files, kind=kind, retries=RETRIES))
     else:
@@ -105,10 +107,8 @@ def _job_object(
 
 
 def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFiles) -> dict[str | Note, Any]:
-    execution = emission.loaded.spec.execution
     gpus = int(uses_gpu(emission.loaded)) if options.gpus is None else options.gpus
-    threads = getattr(emission.loaded.spec.backend, "threads", 1)
-    cpus = options.cpus or math.ceil(threads if execution.cpus_per_actor == "auto" else execution.cpus_per_actor) + 1
+    cpus = options.cpus or math.ceil(cpus_of_actor(emission.loaded)) + 1
     resources = resources_of(cpus, options.memory or ("16Gi" if gpus else "4Gi"), gpus)
     pod_container = container(emission, options, name, own_name="avbatch", resources=resources)
     pod_container = {
@@ -171,6 +171,6 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
 def _notes(emission: Emission, options: PodOptions, files: JobFiles) -> Iterator[str]:
     """What the cluster must have beside the manifests."""
     yield from files.notes
-    accelerator = getattr(emission.loaded.spec.execution, "accelerator_type", None)
+    accelerator = emission.loaded.spec.execution.accelerator_type
     if accelerator is not None and not options.node_selector:
         yield f"execution.accelerator_type: {accelerator}: choose such nodes with --node-selector"

@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,6 +19,7 @@ from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, interpolate
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.load import LoadedSpec, read_values
+from abstractvision_batch.spec.ray_sections import ActorRange
 from abstractvision_batch.spec.time_fields import find_timed_texts
 
 #: URLs of this machine's own files and memory.
@@ -54,16 +54,32 @@ def uses_gpu(loaded: LoadedSpec) -> bool:
     wanted = loaded.spec.execution.gpus_per_actor
     if wanted != "auto":
         return wanted > 0
+    if loaded.spec.execution.accelerator_type is not None:
+        return True
     device = str(getattr(loaded.spec.backend, "device", "cpu"))
     return device == "auto" or device.startswith("cuda")
 
 
 def actor_range(loaded: LoadedSpec) -> tuple[int, int] | None:
     """Fewest and most actors that the spec asks for; None where it leaves that to the cluster."""
-    actors: Any = loaded.spec.execution.actors
-    if actors == "auto":
-        return None
-    return (actors, actors) if isinstance(actors, int) else (actors.min, actors.max)
+    actors = loaded.spec.execution.actors
+    if isinstance(actors, ActorRange):
+        return actors.min, actors.max
+    return None if actors == "auto" else (actors, actors)
+
+
+def cpus_of_actor(loaded: LoadedSpec) -> float:
+    """CPUs that one actor takes."""
+    wanted = loaded.spec.execution.cpus_per_actor
+    return float(getattr(loaded.spec.backend, "threads", 1)) if wanted == "auto" else wanted
+
+
+def actors_of_node(loaded: LoadedSpec, gpus: int, cpus: int | None) -> int:
+    """Actors that a node with so many GPUs holds, at least one; without GPUs its CPUs decide, if they are given."""
+    share = loaded.spec.execution.gpus_per_actor
+    if gpus:
+        return max(1, int(gpus / (share if share != "auto" and share > 0 else 1.0)))
+    return 1 if cpus is None else max(1, int(cpus / cpus_of_actor(loaded)))
 
 
 def needed_extras(loaded: LoadedSpec) -> list[str]:

@@ -8,6 +8,7 @@ of the node.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name, shell_words
-from abstractvision_batch.emit.needs import actor_range, uses_gpu
+from abstractvision_batch.emit.needs import actors_of_node, cpus_of_actor, uses_gpu
 from abstractvision_batch.errors import SpecError
 
 #: Times that the script puts its job back into the queue before it gives up: a run that never gets on must end.
@@ -143,21 +144,15 @@ def _gpus(emission: Emission, options: SlurmOptions) -> int:
     return max(1, math.ceil(wanted)) if wanted != "auto" and wanted > 0 else int(uses_gpu(emission.loaded))
 
 
-def _actors_per_node(emission: Emission, options: SlurmOptions) -> int:
-    """Actors that a node's GPUs hold; without GPUs one."""
-    share = emission.loaded.spec.execution.gpus_per_actor
-    whole = 1.0 if share == "auto" or share == 0 else share
-    return max(1, int(_gpus(emission, options) / whole))
-
-
 def _cpus(emission: Emission, options: SlurmOptions) -> int:
     """CPUs of a node: those of the actors that its GPUs hold, and one for what encodes and stores."""
     if options.cpus_per_task is not None:
         return options.cpus_per_task
-    execution = emission.loaded.spec.execution
-    threads = getattr(emission.loaded.spec.backend, "threads", 1)
-    cpus = threads if execution.cpus_per_actor == "auto" else execution.cpus_per_actor
-    return math.ceil(cpus * _actors_per_node(emission, options)) + 1
+    return math.ceil(cpus_of_actor(emission.loaded) * _actors(emission, options)) + 1
+
+
+def _actors(emission: Emission, options: SlurmOptions) -> int:
+    return actors_of_node(emission.loaded, _gpus(emission, options), options.cpus_per_task)
 
 
 def _run(emission: Emission, options: SlurmOptions) -> list[str]:
@@ -166,10 +161,12 @@ def _run(emission: Emission, options: SlurmOptions) -> list[str]:
         return [f"{shell_words(['avbatch', *emission.arguments()])} &", "job=$!"]
     cpus, gpus = _cpus(emission, options), _gpus(emission, options)
     room = f"--num-cpus={cpus} --num-gpus={gpus}"
+    custom = emission.loaded.spec.execution.resources
+    if counted := {name: amount * _actors(emission, options) for name, amount in custom.items()}:
+        room += f" --resources={shell_words([json.dumps(counted)])}"
     arguments = emission.arguments()
-    if actor_range(emission.loaded) is None:
-        # Asked for before all nodes have joined; each is placed once there is room.
-        arguments += ["--set", f"execution.actors={options.nodes * _actors_per_node(emission, options)}"]
+    if emission.loaded.spec.execution.address is not None:
+        arguments += ["--set", "execution.address=null"]
     return [
         "# A Ray cluster of this job alone: a port and a folder of its own, and a token that only its processes know.",
         "head=$(python -c 'import ray; print(ray.util.get_node_ip_address())')",

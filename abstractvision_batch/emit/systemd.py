@@ -65,7 +65,7 @@ def _service(emission: Emission, options: SystemdOptions, name: str) -> str:
         *([f"User={options.user}"] if options.user is not None else []),
         f"WorkingDirectory={_path(options.work_dir.absolute())}",
         *([f"EnvironmentFile={_path(_env_file(options, name))}"] if emission.secrets else []),
-        f"ExecStart={_words([program, *emission.arguments()])}",
+        f"ExecStart={_command(program, emission.arguments())}",
         "TimeoutStartSec=infinity",
         "# SIGTERM goes to the driver alone, which lets its workers finish what they have begun.",
         "KillMode=mixed",
@@ -129,25 +129,30 @@ def _head(emission: Emission, options: SystemdOptions, name: str) -> Iterator[st
         yield "chmod 600 it."
 
 
-def _words(words: list[str]) -> str:
-    """Words of ExecStart, each in quotes where it needs them: systemd reads `%` and `$` even inside of them."""
-    return " ".join(_word(word) for word in words)
+def _command(program: str, words: list[str]) -> str:
+    """The value of ExecStart: systemd reads `%` even in quotes, and `$` too but in the program's path."""
+    _require_plain(program)
+    return " ".join([_word(program), *(_word(word).replace("$", "$$") for word in words)])
 
 
 def _word(word: str) -> str:
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     _require_printable(word)
-    plain = word and all(c.isalnum() or c in "-_./=:,@%+" for c in word)
-    return escaped if plain else f'"{escaped}"'
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return escaped if re.fullmatch(r"[A-Za-z0-9_./=:,@%+-]+", word) else f'"{escaped}"'
 
 
 def _path(path: Path) -> str:
     """A path as a setting's whole value, which takes no quotes."""
     text = str(path)
-    _require_printable(text)
-    if text != text.strip() or "\\" in text or '"' in text or "'" in text:
-        raise SpecError(f"{text[:200]!r} has quotes, backslashes or blanks at its end, which a unit cannot write")
+    _require_plain(text)
     return text.replace("%", "%%")
+
+
+def _require_plain(path: str) -> None:
+    """Refuse what systemd takes in no path."""
+    _require_printable(path)
+    if path != path.strip() or any(mark in path for mark in "\\\"'"):
+        raise SpecError(f"{path[:200]!r} has quotes, backslashes or blanks at its end, which a unit cannot write")
 
 
 def _require_printable(text: str) -> None:

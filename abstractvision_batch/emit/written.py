@@ -9,18 +9,19 @@ from abstractvision_batch.emit.emission import EmittedFile
 from abstractvision_batch.errors import SpecError
 
 
-def write_files(files: Sequence[EmittedFile], output: Path) -> list[Path]:
+def write_files(files: Sequence[EmittedFile], output: str, *, into_folder: bool = False) -> list[Path]:
     """Write each file, replacing those of an earlier emission; the paths.
 
     Args:
         files: What was made.
-        output: A folder, if it is one or several files are to be written; else the one file.
+        output: The file, or a folder: one that is there, or that ends in a slash.
+        into_folder: Whether it is a folder in any case.
 
     Raises:
         SpecError: they cannot be written there.
     """
-    into = len(files) > 1 or output.is_dir()
-    paths = [output / file.name if into else output for file in files]
+    folder = into_folder or output.endswith("/") or Path(output).is_dir()
+    paths = [Path(output) / file.name if folder else Path(output) for file in files]
     try:
         for path, file in zip(paths, files, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,14 @@ def test_a_schedule_is_of_its_time_zone_and_runs_wait_for_each_other(emit: Emit)
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def test_output_ending_in_a_slash_is_a_folder(emit: Emit, tmp_path: Path) -> None:
+    emit("github-actions", "--output", f"{tmp_path}/.github/workflows/")
+    emit("github-actions", "--output", tmp_path / "mine.yml")
+
+    assert (tmp_path / ".github" / "workflows" / "avbatch-small.yml").is_file()
+    assert (tmp_path / "mine.yml").is_file()
+
+
 def test_the_run_is_told_to_stop_before_github_ends_the_job(emit: Emit) -> None:
     job = _load(emit("github-actions", "--timeout-minutes", "60", "--secret", "HF_TOKEN"))["jobs"]["run"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +95,26 @@ def test_workers_hold_the_actors_of_the_spec(
     assert (group["minReplicas"], group["maxReplicas"], int(limits["nvidia.com/gpu"])) == workers
     assert cluster.get("enableInTreeAutoscaling", False) is (workers[0] < workers[1])
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_workers_are_known_to_have_what_actors_ask_for_before_there_is_one(emit: Emit) -> None:
+    asked = ("--set", "execution.accelerator_type=H100", "--set", "execution.resources={licence: 0.5}")
+    documents = _documents(emit("kubernetes", *IMAGE, *RAY, *GPU, *asked, "--workers", "0-3"))
+
+    (group,) = documents["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    counted = group["rayStartParams"]["resources"]
+    assert counted[0] == counted[-1] == "'"  # for the shell that KubeRay starts Ray with
+    assert json.loads(counted[1:-1]) == {"licence": 2.0, "accelerator_type:H100": 1.0}
+    assert "execution.actors={min: 1, max: 12}" in documents["ConfigMap"]["data"]["run.sh"]
+
+
+def test_a_range_of_actors_makes_a_range_of_workers(emit: Emit) -> None:
+    options = (*RAY, *GPU, "--set", "execution.actors={min: 2, max: 9}", "--set", "execution.address=head:6379")
+    documents = _documents(emit("kubernetes", *IMAGE, *options))
+
+    (group,) = documents["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 3)
+    assert "--set execution.address=null" in documents["ConfigMap"]["data"]["run.sh"]
 
 
 def test_pods_have_longer_to_end_than_the_run_has_to_drain(emit: Emit) -> None:

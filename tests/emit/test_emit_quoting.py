@@ -63,7 +63,7 @@ def _from_slurm(emission: Emission, folder: Path) -> list[str]:
 
 
 def _from_systemd(emission: Emission, folder: Path) -> list[str]:
-    service, _ = emit_systemd(emission, SystemdOptions(Path("/srv/100% $HOME"), folder))
+    service, _ = emit_systemd(emission, SystemdOptions(Path("/srv/100% $HOME"), Path("/opt/100% $HOME")))
     (line,) = (line for line in service.text.splitlines() if line.startswith("ExecStart="))
     return read_words(line.removeprefix("ExecStart="))[1:]
 

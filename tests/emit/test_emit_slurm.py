@@ -86,8 +86,15 @@ def test_the_script_asks_for_what_the_spec_s_actors_need(emit: Emit) -> None:
         "",
         "",
     )
-    assert "execution.actors=64" in script
     assert "--num-cpus=25 --num-gpus=8" in script
+
+
+def test_ray_is_told_what_nodes_have_beside_cpus_and_gpus(emit: Emit) -> None:
+    asked = ("--set", "execution.resources={licence: 2}", "--set", "execution.address=head:6379")
+    script = _script(emit("slurm", *RAY, "--nodes", "2", *asked))
+
+    assert script.count("""--resources='{"licence": 2.0}'""") == 2
+    assert "execution.address=null" in script
 
 
 def test_the_signal_comes_earlier_than_a_drain_takes(emit: Emit) -> None:

@@ -77,6 +77,7 @@ def test_words_arrive_as_they_were_given(emit: Emit) -> None:
         (("--set", "description='two\nlines'"), "has a line break"),
         (("--work-dir", "/a\nb"), "has a line break"),
         (("--work-dir", '/a"b'), "which a unit cannot write"),
+        (("--bin-dir", "/it's"), "which a unit cannot write"),
         (("--user-name", "me"), "--user-name: is of --system"),
         (("--system", "--user-name", "a b"), "--user-name: 'a b' is no user's name"),
     ],
@@ -85,10 +86,23 @@ def test_what_a_unit_cannot_write_is_refused(options: tuple[str, ...], said: str
     assert said in refuse("systemd", *options)
 
 
-def test_output_names_a_folder_for_several_files(emit: Emit, tmp_path: Path) -> None:
+def test_output_is_a_folder_whether_there_is_a_timer_or_not(emit: Emit, tmp_path: Path) -> None:
     emit("systemd", *DAILY, "--output", tmp_path / "units")
+    emit("systemd", "--name", "once", "--output", tmp_path / "units")
 
-    assert sorted(path.name for path in (tmp_path / "units").iterdir()) == [
-        "avbatch-small.service",
-        "avbatch-small.timer",
-    ]
+    written = sorted(path.name for path in (tmp_path / "units").iterdir())
+    assert written == ["avbatch-small.service", "avbatch-small.timer", "once.service"]
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="systemd is not installed (apt-get install systemd)")
+def test_systemd_finds_the_program_whatever_its_folder_is_called(emit: Emit, tmp_path: Path) -> None:
+    programs = tmp_path / "100% of my $HOME"
+    programs.mkdir()
+    (programs / "avbatch").write_text("#!/bin/sh\n", encoding="utf-8")
+    (programs / "avbatch").chmod(0o755)
+    emit("systemd", "--bin-dir", programs, "--output", tmp_path / "units")
+
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "units" / "avbatch-small.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
