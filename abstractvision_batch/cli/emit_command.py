@@ -12,7 +12,7 @@ import typer
 
 from abstractvision_batch.cli.command import Command, JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
-from abstractvision_batch.cli.schedule_options import CronOption, TimezoneOption, load_at
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,7 @@ def emit_kubernetes(
     ray_version: Annotated[
         str | None, typer.Option("--ray-version", metavar="VERSION", help="Ray of the image (the one here).")
     ] = None,
+    at: AtOption = None,
     cron: CronOption = None,
     timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
@@ -102,7 +103,7 @@ def emit_kubernetes(
     from abstractvision_batch.emit.kubernetes import emit_kubernetes as make
     from abstractvision_batch.emit.pods import PodOptions
 
-    emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
     options = PodOptions(
         image=image,
         namespace=namespace,
@@ -132,6 +133,7 @@ def emit_slurm(
     mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a node, as 64G.")] = None,
     partition: Annotated[str | None, typer.Option(metavar="NAME", help="Partition.")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Account.")] = None,
+    at: AtOption = None,
     cron: CronOption = None,
     timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
@@ -147,7 +149,7 @@ def emit_slurm(
     from abstractvision_batch.emit.slurm import SlurmOptions
     from abstractvision_batch.emit.slurm import emit_slurm as make
 
-    emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
     options = SlurmOptions(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
@@ -170,6 +172,7 @@ def emit_systemd(
         str | None, typer.Option("--user-name", metavar="USER", help="Whom a --system unit runs as (root).")
     ] = None,
     env_file: EnvFileOption = None,
+    at: AtOption = None,
     cron: CronOption = None,
     timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
@@ -185,7 +188,7 @@ def emit_systemd(
     from abstractvision_batch.emit.systemd import SystemdOptions
     from abstractvision_batch.emit.systemd import emit_systemd as make
 
-    emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
     options = SystemdOptions(work_dir, _bin_dir(bin_dir), env_file, system=system, user=user_name)
     _deliver(make(emission, options), output, as_json=as_json, into_folder=True)
 
@@ -209,7 +212,7 @@ def emit_crontab(
     from abstractvision_batch.emit.crontab import CrontabOptions
     from abstractvision_batch.emit.crontab import emit_crontab as make
 
-    emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(spec, None, cron, timezone, secrets, name, overrides, registry)
     _deliver(make(emission, CrontabOptions(work_dir, _bin_dir(bin_dir), env_file)), output, as_json=as_json)
 
 
@@ -228,6 +231,7 @@ def emit_github_actions(
     python_version: Annotated[
         str, typer.Option("--python-version", metavar="VERSION", help="Python of the runner.")
     ] = "3.11",
+    at: AtOption = None,
     cron: CronOption = None,
     timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
@@ -241,13 +245,14 @@ def emit_github_actions(
     from abstractvision_batch.emit.github_actions import GithubOptions
     from abstractvision_batch.emit.github_actions import emit_github_actions as make
 
-    emission = _emission(spec, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
     options = GithubOptions(runs_on, timeout_minutes, install, python_version)
     _deliver(make(emission, options), output, as_json=as_json)
 
 
 def _emission(
     spec: str,
+    at: str | None,
     cron: str | None,
     timezone: str,
     secrets: list[str] | None,
@@ -255,13 +260,13 @@ def _emission(
     overrides: list[str] | None,
     registry: list[str] | None,
 ) -> Emission:
-    """The job, loaded and checked, as of the schedule's latest tick."""
+    """The job, loaded and checked, for the scheduled time that is given or the schedule's latest tick."""
     from abstractvision_batch.emit.emission import Emission, require_variables
     from abstractvision_batch.emit.needs import find_secrets
     from abstractvision_batch.emit.ticks import read_ticks
 
     require_variables("--secret", secrets or ())
-    loaded = load_at(spec, overrides, registry, at=None, cron=cron, timezone=timezone)
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     return Emission(
         loaded,
         overrides=tuple(overrides or ()),

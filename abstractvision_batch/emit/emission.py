@@ -81,6 +81,8 @@ class Emission:
             words += ["--registry", path if registry is not None else str(Path(path).absolute())]
         if self.ticks is not None:
             words += ["--cron", self.ticks.cron, "--timezone", self.ticks.timezone]
+        elif (time := self.loaded.scheduled_at) is not None:
+            words += ["--at", time.isoformat(), "--timezone", str(time.tzinfo)]
         return words
 
     @property

@@ -97,6 +97,14 @@ def test_ray_is_told_what_nodes_have_beside_cpus_and_gpus(emit: Emit) -> None:
     assert "execution.address=null" in script
 
 
+def test_a_run_for_a_given_time_is_emitted_for_that_time(emit: Emit) -> None:
+    at = ("--at", "2026-03-29T03:00", "--timezone", "Europe/Berlin")
+
+    script = _script(emit("slurm", *at, "--set", "output.path=runs/{{ date }}"))
+
+    assert "--at 2026-03-29T03:00:00+02:00 --timezone Europe/Berlin" in script
+
+
 def test_the_signal_comes_earlier_than_a_drain_takes(emit: Emit) -> None:
     assert _directives(_script(emit("slurm", "--set", "execution.drain_timeout_s=600")))["signal"] == "B:USR1@630"
 
