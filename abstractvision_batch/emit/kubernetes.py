@@ -35,8 +35,6 @@ from abstractvision_batch.emit.pods import (
 )
 from abstractvision_batch.emit.yaml_text import Note, write_yaml
 
-#: Starts of a run that fails for a passing reason, after the first.
-RETRIES = 3
 #: A start that comes this much too late is left out; the next one is for the same or a later run.
 DEADLINE_S = 3600
 #: How long a finished Job can be looked at.
@@ -63,7 +61,7 @@ def emit_kubernetes(
     arguments = emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), [*files.overrides, *told])
     documents = [config_map(name, options.namespace, files, ["avbatch", *arguments])]
     if emission.loaded.spec.execution.executor == "ray":
-        documents.append(ray_object(emission, options, ray_options, name, files, kind=kind, retries=RETRIES))
+        documents.append(ray_object(emission, options, ray_options, name, files, kind=kind))
     else:
         documents.append(_job_object(emission, options, name, files, kind=kind))
     head = comment_lines(list(_head(emission, options, ray_options, name, kind)))
@@ -125,7 +123,7 @@ def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFile
             "A further start resumes; one that would end the same way is not made: rows failed (1), the spec is"
         ): None,
         Note("wrong (2), something is missing (3). A node that goes away costs none of them."): None,
-        "backoffLimit": RETRIES,
+        "backoffLimit": options.retries,
         "podFailurePolicy": {
             "rules": [
                 {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2, 3]}},

@@ -47,6 +47,8 @@ class PodOptions:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     """Claims of volumes, and where they are mounted."""
+    retries: int = 2
+    """Starts of a run that failed, after the first; each resumes."""
 
 
 def check_pod_options(options: PodOptions) -> None:
