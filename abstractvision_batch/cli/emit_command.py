@@ -85,6 +85,9 @@ def emit_kubernetes(
     service_account: Annotated[
         str | None, typer.Option("--service-account", metavar="NAME", help="Whose rights on storage the pods have.")
     ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, max=100, help="Further starts of a run that failed; each resumes.")
+    ] = 2,
     ray_version: Annotated[
         str | None, typer.Option("--ray-version", metavar="VERSION", help="Ray of the image (the one here).")
     ] = None,
@@ -112,6 +115,7 @@ def emit_kubernetes(
         memory=memory,
         secret_name=secret_name,
         service_account=service_account,
+        retries=retries,
         node_selector=dict(_pair("--node-selector", text, "=") for text in node_selector or ()),
         volumes=dict(_pair("--volume", text, ":") for text in volume or ()),
     )
@@ -282,7 +286,7 @@ def _pair(option: str, text: str, mark: str) -> tuple[str, str]:
     key, found, value = text.partition(mark)
     if not found or not key:
         raise typer.BadParameter(
-            f"{text!r} is not of the form {'KEY=VALUE' if mark == '=' else 'CLAIM:/path'}", param_hint=option
+            f"{text!r} is not of the form {'KEY=VALUE' if mark == '=' else 'CLAIM:/PATH'}", param_hint=option
         )
     return key, value
 

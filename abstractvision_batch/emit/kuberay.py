@@ -74,10 +74,9 @@ def ray_object(
     files: JobFiles,
     *,
     kind: str,
-    retries: int,
 ) -> dict[str | Note, Any]:
     """The RayJob, or the RayCronJob that makes one at every tick."""
-    job = _ray_job_spec(emission, options, ray_options, name, files, retries)
+    job = _ray_job_spec(emission, options, ray_options, name, files)
     start: dict[str | Note, Any] = {
         "apiVersion": "ray.io/v1",
         "kind": kind,
@@ -90,17 +89,17 @@ def ray_object(
 
 
 def _ray_job_spec(
-    emission: Emission, options: PodOptions, ray_options: RayOptions, name: str, files: JobFiles, retries: int
+    emission: Emission, options: PodOptions, ray_options: RayOptions, name: str, files: JobFiles
 ) -> dict[str | Note, Any]:
     return {
         Note("The driver; it sends shard numbers to the workers and needs no GPU."): None,
         "entrypoint": f"bash {RUN_SCRIPT}",
         "submissionMode": "K8sJobMode",
         Note(
-            "Each further start makes a new cluster and resumes there. One whose run ended with 1, 2 or 3 ends so at"
+            "Each further start makes a new cluster and resumes there. KubeRay makes one also where that is no use,"
         ): None,
-        Note("once again: nothing that is done is generated twice."): None,
-        "backoffLimit": retries,
+        Note("as rows failed (1), the spec is wrong (2) or something is missing (3): it ends the same, at once."): None,
+        "backoffLimit": options.retries,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEEP_CLUSTER_S,
         "rayClusterSpec": _cluster(emission, options, ray_options, name, files),
