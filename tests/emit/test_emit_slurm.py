@@ -199,6 +199,37 @@ def test_it_goes_back_into_the_queue_where_that_gets_it_on(
     assert (tmp_path / "scontrol.log").exists() is requeued
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["while it runs", "while Ray starts"])
+def test_on_several_nodes_a_signal_reaches_the_job_and_ray_ends_with_the_script(
+    early: bool, emit: Emit, slurm: dict[str, str], tmp_path: Path
+) -> None:
+    """With small programs in the place of avbatch, Ray, Python and srun, each of which notes that it was ended."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    stay = f"trap 'echo $0 >> {tmp_path}/ended; exit 130' TERM\ntouch {tmp_path}/$(basename $0).started\n"
+    stay += "while :; do sleep 0.05; done\n"
+    health = f"if [ $1 = health-check ]; then touch {tmp_path}/asked; sleep 1; exit 0; fi\n"
+    bodies = {"avbatch": stay, "srun": stay, "ray": health + stay, "python": "echo 127.0.0.1\n"}
+    for name, body in bodies.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    options = (*RAY, "--nodes", "3", "--bin-dir", programs, "--work-dir", tmp_path)
+    script = tmp_path / "job.sbatch"
+    script.write_text(_script(emit("slurm", *options)), encoding="utf-8")
+
+    job = _start(script, slurm, tmp_path / "log")
+    _wait_for(tmp_path, "asked" if early else "avbatch.started", job)
+    job.send_signal(signal.SIGUSR1)
+
+    assert job.wait(30) in (130, 143)  # 143: told before it could listen
+    assert (tmp_path / "scontrol.log").read_text(encoding="utf-8") == "requeue 77\n"
+    ended = {str(programs / name) for name in ("srun", "ray")}
+    noted, deadline = tmp_path / "ended", time.monotonic() + 30
+    while not (noted.exists() and ended <= set(noted.read_text(encoding="utf-8").split())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
