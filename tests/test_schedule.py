@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.run import open_run
-from abstractvision_batch.schedule import ScheduleEvent, ScheduleOptions, jitter_of, schedule
+from abstractvision_batch.schedule import ScheduleEvent, ScheduleOptions, jitter_of
 from abstractvision_batch.scheduling.cron import parse_cron
 from abstractvision_batch.scheduling.state import KEPT, Tick, open_state, state_path
 from abstractvision_batch.scheduling.tick_process import (
@@ -34,6 +32,7 @@ from abstractvision_batch.scheduling.tick_process import (
 from abstractvision_batch.spec.scheduled_time import tick_key
 from tests.jobs import MakeJob
 from tests.journal import read_journal, wait_for
+from tests.scheduled_job import ScheduledJob, complete_runs
 
 EVERY_SECOND = "* * * * * *"
 #: Nothing comes of it by itself while a test runs.
@@ -41,70 +40,16 @@ RARELY = "0 0 1 1 *"
 QUICK = ScheduleOptions(ticks=1, retry_wait_s=0.1)
 #: What a run prints as JSON, without its exit code.
 RUN = {"requests": 4, "succeeded": 3, "failed": 1, "generated": 4, "stopped": None, "interrupted": False, "path": "r"}
-Listener = Callable[[ScheduleEvent], object]
-
-
-class Job:
-    """A spec of three requests in three shards, whose begun requests are journalled, and its schedule."""
-
-    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        self.spec = folder / "job.yaml"
-        self.journal = folder / "journal.jsonl"
-        self.runs = folder / "runs"
-        self.events: list[ScheduleEvent] = []
-        self.job = {
-            **job,
-            "prompts": {"source": ["a fox", "a cat", "a bee"]},
-            "samples_per_prompt": 1,
-            "params": {"width": 16, "height": 16, "steps": 1, "seed": "{{ epoch_s }}"},
-            "execution": {"batch_size": 1, "shard_size": 1, "batch_canary": False},
-            "output": {"path": str(self.runs / "{{ scheduled_at }}")},
-        }
-        self.write()
-
-    def write(self, *, delay_s: float = 0.0, **sections: Any) -> None:
-        backend = {"kind": "procedural", "delay_s": delay_s, "journal_path": str(self.journal)}
-        self.spec.write_text(yaml.safe_dump({**self.job, "backend": backend, **sections}), encoding="utf-8")
-
-    def schedule(self, cron: str, options: ScheduleOptions, listen: Listener = lambda event: None) -> int:
-        """Run the schedule; what happens is told to `listen` and kept in `events`."""
-
-        def on_event(event: ScheduleEvent) -> None:
-            self.events.append(event)
-            listen(event)
-
-        return schedule(self.spec, cron, options=options, on_event=on_event)
-
-    def told(self, *events: str) -> list[tuple[str, str | None]]:
-        return [(one.event, one.tick) for one in self.events if one.event in events]
-
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(state_path(self.spec).read_text())
-        return found
-
-    def left_behind(self, cron: str, seen_until: datetime, *ticks: Tick) -> None:
-        """The state file as a scheduler leaves it that was killed."""
-        with open_state(state_path(self.spec), self.spec.resolve(), parse_cron(cron), seen_until) as state:
-            state.ticks.update((tick.key, tick) for tick in ticks)
-            state.save()
-
-    def begun(self) -> Counter[int]:
-        """How often each request was begun; its seed is its own among all ticks."""
-        return Counter(entry.seed for entry in read_journal(self.journal))
 
 
 @pytest.fixture
-def job(make_job: MakeJob, tmp_path: Path) -> Job:
-    return Job(tmp_path, make_job())
+def job(make_job: MakeJob, tmp_path: Path) -> ScheduledJob:
+    return ScheduledJob(tmp_path, make_job())
 
 
-def complete_runs(folder: Path) -> list[str]:
-    runs = sorted(path.name for path in folder.iterdir())
-    assert [open_run(folder / name).missing_shards() for name in runs] == [[]] * len(runs)
-    return runs
-
-
-def test_ticks_that_come_while_a_run_runs_wait_in_order_and_an_edit_holds_from_the_next_tick_on(job: Job) -> None:
+def test_ticks_that_come_while_a_run_runs_wait_in_order_and_an_edit_holds_from_the_next_one_on(
+    job: ScheduledJob,
+) -> None:
     """And a spec that is broken fails its tick at once, not the schedule."""
     job.write(delay_s=0.2)
 
@@ -130,7 +75,7 @@ def test_ticks_that_come_while_a_run_runs_wait_in_order_and_an_edit_holds_from_t
     assert "unknown field" in job.state()["ticks"][1]["said"]
 
 
-def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: Job) -> None:
+def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: ScheduledJob) -> None:
     job.write(delay_s=0.6)
     words = ["schedule", str(job.spec), "--cron", EVERY_SECOND, "--ticks", "1"]
     scheduler = subprocess.Popen([sys.executable, "-m", "abstractvision_batch", *words], stderr=subprocess.DEVNULL)
@@ -149,7 +94,7 @@ def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: Job) -> No
     assert job.begun().total() == 3
 
 
-def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_says(job: Job) -> None:
+def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_says(job: ScheduledJob) -> None:
     job.write(delay_s=0.3)
     at = datetime(2026, 11, 21, 3, tzinfo=UTC)
     process = start_tick(TickCommand(str(job.spec), "UTC"), at, state_path(job.spec).with_suffix(".ticks"))
@@ -168,7 +113,7 @@ def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_s
     assert job.begun().total() <= 4  # the one in flight once more
 
 
-def test_a_run_that_ended_after_its_scheduler_is_taken_as_it_ended(job: Job) -> None:
+def test_a_run_that_ended_after_its_scheduler_is_taken_as_it_ended(job: ScheduledJob) -> None:
     at = datetime(2026, 11, 21, 3, tzinfo=UTC)
     job.left_behind(RARELY, at, Tick(at, state="running", attempts=1, pid=4711))
     folder = state_path(job.spec).with_suffix(".ticks")
@@ -180,7 +125,7 @@ def test_a_run_that_ended_after_its_scheduler_is_taken_as_it_ended(job: Job) -> 
     assert job.told("started", "done") == [("done", tick_key(at))]
 
 
-def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: Job) -> None:
+def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: ScheduledJob) -> None:
     job.write(delay_s=0.2)
 
     def kill(event: ScheduleEvent) -> None:
@@ -199,7 +144,7 @@ def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: Job) -> N
     assert job.begun().total() <= 4
 
 
-def test_a_stop_lets_the_run_commit_what_it_does_and_the_same_command_goes_on(job: Job) -> None:
+def test_a_stop_lets_the_run_commit_what_it_does_and_the_same_command_goes_on(job: ScheduledJob) -> None:
     job.write(delay_s=0.5)
 
     def stop(event: ScheduleEvent) -> None:
@@ -219,7 +164,7 @@ def test_a_stop_lets_the_run_commit_what_it_does_and_the_same_command_goes_on(jo
     assert job.begun().total() == 3  # what was drained had committed
 
 
-def test_a_limit_of_the_spec_fails_the_tick_without_a_retry(job: Job) -> None:
+def test_a_limit_of_the_spec_fails_the_tick_without_a_retry(job: ScheduledJob) -> None:
     job.write(execution={"batch_size": 1, "shard_size": 1, "budget": {"requests": 1}, "batch_canary": False})
 
     code = job.schedule(EVERY_SECOND, QUICK)
@@ -233,7 +178,7 @@ def test_a_limit_of_the_spec_fails_the_tick_without_a_retry(job: Job) -> None:
     ("catch_up", "made", "skipped"), [("none", 0, 5), ("last", 1, 4), ("all", 5, 0)], ids=["none", "last", "all"]
 )
 def test_of_the_ticks_that_were_missed_catch_up_says_which_are_made(
-    job: Job, catch_up: Any, made: int, skipped: int
+    job: ScheduledJob, catch_up: Any, made: int, skipped: int
 ) -> None:
     """Told to stop when the first one starts, so that no run need end."""
     now = datetime.now(UTC)
@@ -257,7 +202,7 @@ def test_of_the_ticks_that_were_missed_catch_up_says_which_are_made(
         assert (told.more["first"], told.more["ticks"]) == (tick_key(missed[0]), skipped)
 
 
-def test_two_schedulers_of_one_state_refuse_and_say_who_has_it(job: Job) -> None:
+def test_two_schedulers_of_one_state_refuse_and_say_who_has_it(job: ScheduledJob) -> None:
     cron, now = parse_cron(RARELY), datetime.now(UTC)
     with (
         open_state(state_path(job.spec), job.spec.resolve(), cron, now),
@@ -266,14 +211,14 @@ def test_two_schedulers_of_one_state_refuse_and_say_who_has_it(job: Job) -> None
         job.schedule(RARELY, QUICK)
 
 
-def test_a_state_of_another_schedule_is_refused_with_what_differs(job: Job) -> None:
+def test_a_state_of_another_schedule_is_refused_with_what_differs(job: ScheduledJob) -> None:
     job.left_behind(RARELY, datetime.now(UTC))
 
     with pytest.raises(SpecError, match=r"is of another schedule \(cron: 0 0 1 1 \* there, 0 3 \* \* \* here\)"):
         job.schedule("0 3 * * *", QUICK)
 
 
-def test_ticks_that_would_share_a_folder_are_refused_before_anything_is_written(job: Job) -> None:
+def test_ticks_that_would_share_a_folder_are_refused_before_anything_is_written(job: ScheduledJob) -> None:
     job.write(output={"path": str(job.runs / "{{ date }}")})
 
     with pytest.raises(SpecError, match=r"add \{\{ hour \}\}"):
@@ -281,7 +226,7 @@ def test_ticks_that_would_share_a_folder_are_refused_before_anything_is_written(
     assert not state_path(job.spec).exists()
 
 
-def test_ticks_that_ended_long_ago_are_counted_and_their_logs_removed(job: Job) -> None:
+def test_ticks_that_ended_long_ago_are_counted_and_their_logs_removed(job: ScheduledJob) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     ticks = [Tick(start + timedelta(days=day), state="done") for day in range(KEPT + 3)]
     folder = state_path(job.spec).with_suffix(".ticks")
