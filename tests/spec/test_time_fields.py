@@ -91,6 +91,12 @@ def test_time_fields_are_replaced_in_the_declared_fields_only() -> None:
     assert spec.params.negative_prompt == "{{ date }}"
 
 
+def test_the_prompts_of_a_tick_may_lie_at_a_path_of_their_own() -> None:
+    job = {**GOOD, "prompts": {"source": "s3://b/{{ scheduled_at.shift(days=-1).date }}/*.txt"}}
+
+    assert spec_from_mapping(job, scheduled_at=NIGHT).spec.prompts.source == "s3://b/2026-11-20/*.txt"
+
+
 def test_overrides_come_before_time_fields_and_variables_after_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
