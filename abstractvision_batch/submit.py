@@ -28,6 +28,7 @@ from abstractvision_batch.jobs import META_NAME, META_OPTIONS, META_OUTPUT, META
 from abstractvision_batch.plan.images import PACKAGED
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.load import LoadedSpec, load_spec
+from abstractvision_batch.spec.ray_sections import RuntimeEnvSpec
 
 #: Seconds that Ray leaves a stopped job before it kills it, 3 by default. A run ends its drain by itself, when its
 #: shards are done or after `execution.drain_timeout_s`, which may be as long as this.
@@ -91,6 +92,7 @@ def submit(
         scheduled_at=scheduled_at,
     )
     output_notes = tuple(_check_output(loaded))
+    _check_runtime_env(loaded)
     address = choose_address(address, loaded.spec.execution.address)
     submission_id = submission_id or f"{loaded.spec.name}-{secrets.token_hex(3)}"
     with scratch_folder() as folder:
@@ -101,14 +103,18 @@ def submit(
             registry_paths=registry_paths,
             limit_bytes=PACKAGE_LIMIT_BYTES,
         )
-        runtime_env: dict[str, Any] = {
-            "working_dir": str(package.path),
-            "env_vars": {PACKAGED: "1", "RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_LIMIT_S)},
-        }
+        runtime_env = build_runtime_env(loaded.spec.execution.runtime_env, package.path)
         if ship_package:
-            runtime_env["py_modules"] = [str(Path(abstractvision_batch.__file__).parent)]
+            own = str(Path(abstractvision_batch.__file__).parent)
+            runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), own]
         RayJobs(address).submit(
-            write_entrypoint(package, overrides, scheduled_at=scheduled_at, extend=extend, locked=locked),
+            write_entrypoint(
+                package,
+                [*overrides, *_left_to_the_run(loaded.spec.execution.runtime_env)],
+                scheduled_at=scheduled_at,
+                extend=extend,
+                locked=locked,
+            ),
             submission_id=submission_id,
             runtime_env=runtime_env,
             metadata=_describe(loaded),
@@ -122,6 +128,20 @@ def submit(
         package_bytes=package.size_bytes,
         notes=(*output_notes, *package.notes),
     )
+
+
+def build_runtime_env(of_spec: RuntimeEnvSpec, package: Path) -> dict[str, Any]:
+    """The job's environment: its driver has that of the workers, and starts in the package as they do."""
+    told = of_spec.for_ray()
+    env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(DRAIN_LIMIT_S), **told.get("env_vars", {}), PACKAGED: "1"}
+    return {**told, "working_dir": str(package), "env_vars": env_vars}
+
+
+def _left_to_the_run(of_spec: RuntimeEnvSpec) -> Iterator[str]:
+    """`--set` for what the run itself does of `execution.runtime_env`: secrets. Ray would not be told the rest twice."""
+    if of_spec != RuntimeEnvSpec():
+        named = {name: {"env": secret.env} for name, secret in of_spec.secrets().items()}
+        yield f"execution.runtime_env={json.dumps({'env_vars': named})}"
 
 
 def write_entrypoint(
@@ -148,6 +168,15 @@ def _describe(loaded: LoadedSpec) -> Mapping[str, str]:
         META_OPTIONS: json.dumps(output["storage_options"]),
     }
     return said if loaded.scheduled_at is None else {**said, META_SCHEDULED: loaded.scheduled_at.isoformat()}
+
+
+def _check_runtime_env(loaded: LoadedSpec) -> None:
+    field = ("execution", "runtime_env", "working_dir")
+    if (folder := loaded.spec.execution.runtime_env.working_dir) is not None:
+        raise SpecError(
+            f"{loaded.positions.where(field)}: {'.'.join(field)}: {folder}: a submitted job starts in the folder of "
+            "its own files (leave it out, or name code in py_modules)"
+        )
 
 
 def _check_output(loaded: LoadedSpec) -> Iterator[str]:

@@ -28,8 +28,10 @@ from typer.testing import CliRunner
 from abstractvision_batch.audit import audit
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.job_package import JobPackage
+from abstractvision_batch.plan.images import PACKAGED
 from abstractvision_batch.run import open_run, run
-from abstractvision_batch.submit import write_entrypoint
+from abstractvision_batch.spec.load import spec_from_mapping
+from abstractvision_batch.submit import build_runtime_env, write_entrypoint
 from benchmarks.local_cluster import LocalCluster, local_cluster
 from tests.emulators import StoreServer
 from tests.jobs import MakeJob
@@ -98,7 +100,9 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
         Image.new("RGB", (32, 24), colour).save(tmp_path / f"data/{colour}.png")
         (tmp_path / f"data/{colour}.csv").write_text(f"prompt,image\na fox,{colour}.png\na cat,{colour}.png\n")
     output = {"path": "${PLACE}", "embed_metadata": False}  # which names the input image, by its place
-    job = make_job(task="image_to_image", prompts={"source": "../data/*.csv"}, output=output)
+    env_vars = {"PLAIN": "1", "ITS_SECRET": {"env": "AWS_SECRET_ACCESS_KEY"}}
+    execution = {"batch_size": 2, "shard_size": 4, "runtime_env": {"env_vars": env_vars}}
+    job = make_job(task="image_to_image", prompts={"source": "../data/*.csv"}, output=output, execution=execution)
     spec.write_text(yaml.safe_dump(job))
     url, job_id = s3_server.new_url(), _new_id()
 
@@ -193,6 +197,29 @@ def test_the_entrypoint_says_everything_to_a_shell() -> None:
     assert words[13:] == [
         *("--registry", "cards", "--at", "2026-11-21T03:00:00+01:00", "--timezone", "Europe/Berlin", "--extend"),
     ]
+
+
+def test_the_driver_of_a_job_has_the_environment_of_its_workers_and_no_secret_of_it(make_job: MakeJob) -> None:
+    env_vars = {"HF_HOME": "/cache", "HF_TOKEN": {"env": "MY_TOKEN"}, "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    loaded = spec_from_mapping(make_job(execution={"runtime_env": {"env_vars": env_vars, "pip": ["ftfy"]}}))
+
+    told = build_runtime_env(loaded.spec.execution.runtime_env, Path("job.zip"))
+
+    assert told == {
+        "working_dir": "job.zip",
+        "pip": ["ftfy"],
+        "env_vars": {"HF_HOME": "/cache", "RAY_JOB_STOP_WAIT_TIME_S": "60", PACKAGED: "1"},
+    }
+
+
+def test_a_working_dir_of_the_spec_is_refused(make_job: MakeJob, spec: Path) -> None:
+    execution = {"runtime_env": {"working_dir": "code"}}
+    spec.write_text(yaml.safe_dump(make_job(output={"path": "s3://bucket/run"}, execution=execution)))
+
+    done = CliRunner().invoke(app, ["submit", str(spec), "--address", "http://127.0.0.1:9"])
+
+    assert done.exit_code == 2
+    assert "execution.runtime_env.working_dir: code: a submitted job starts in" in done.stderr
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ DEFAULT_PATH = "~/.ray/auth_token"
 def show_token_if_any(environ: MutableMapping[str, str] = os.environ) -> None:
     """Let Ray show the token that is found here; a `RAY_AUTH_MODE` that is set stays.
 
-    A cluster that asks for none takes a client that shows one.
+    The dashboard of a cluster that asks for none takes a client that shows one; a driver must show none there.
     """
     if MODE not in environ and find_token(environ) is not None:
         environ[MODE] = "token"

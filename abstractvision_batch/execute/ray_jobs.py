@@ -98,9 +98,10 @@ class RayJobs:
         """Start a job; local folders and zip files of its `runtime_env` are uploaded.
 
         Raises:
-            SpecError: the cluster had a job of this id.
+            SpecError: the cluster had a job of this id, or the runtime environment is none.
             ClusterError: it refused the job, or did not answer.
         """
+        from requests import RequestException
 
         def send() -> None:
             try:
@@ -110,6 +111,10 @@ class RayJobs:
                     runtime_env=dict(runtime_env),
                     metadata=dict(metadata),
                 )
+            except RequestException:  # some are a ValueError too
+                raise
+            except (ValueError, TypeError, FileNotFoundError) as exc:
+                raise SpecError(f"execution.runtime_env: {_last_line(exc)}") from exc
             except RuntimeError as exc:
                 if "already exists" not in str(exc):
                     raise
