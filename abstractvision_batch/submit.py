@@ -138,7 +138,7 @@ def build_runtime_env(of_spec: RuntimeEnvSpec, package: Path) -> dict[str, Any]:
 
 
 def _left_to_the_run(of_spec: RuntimeEnvSpec) -> Iterator[str]:
-    """`--set` for what the run itself does of `execution.runtime_env`: secrets. Ray would not be told the rest twice."""
+    """`--set` for what the run itself does of `execution.runtime_env`: secrets. Ray is not told the rest twice."""
     if of_spec != RuntimeEnvSpec():
         named = {name: {"env": secret.env} for name, secret in of_spec.secrets().items()}
         yield f"execution.runtime_env={json.dumps({'env_vars': named})}"
