@@ -155,7 +155,7 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
         tail_s=cluster.last_commit - cluster.last_begun,
         busy=cluster.busy_when_sent_s / cluster.held_when_sent_s,
         useful=cluster.useful_s / cluster.held_s,
-        lost_work=(cluster.busy_s - cluster.useful_s) / cluster.held_s,
+        lost_work=max(0.0, cluster.busy_s - cluster.useful_s) / cluster.held_s,
         messages=dict(cluster.messages),
         done_once=once and len(cluster.committed) == plan.shards,
         rss_mib=rss_mib,

@@ -48,6 +48,8 @@ class ObjectStore:
         self._root = root
         self._retries = retries or Retries()
         self._create_lock = self._memory_lock if filesystem.protocol == "memory" else contextlib.nullcontext()
+        # s3fs would ask for the size first, to read parts of a large object side by side: twice the requests.
+        self._whole = {"max_concurrency": 1} if "s3" in tuple(filesystem.protocol) else {}
 
     @property
     def url(self) -> str:
@@ -102,7 +104,7 @@ class ObjectStore:
         """Nothing to do: an object store has no folders."""
 
     def read(self, name: str) -> bytes:
-        return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name))))
+        return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name), **self._whole)))
 
     def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
         end = offset_bytes + size_bytes

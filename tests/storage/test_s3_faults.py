@@ -32,6 +32,17 @@ def test_reads_and_writes_pass_through_throttling_and_resets(faulty_s3: tuple[St
     assert (door.pending, door.requests.count("PUT"), door.requests.count("GET")) == ([], 3, 2)
 
 
+def test_reading_a_whole_object_is_one_request(faulty_s3: tuple[Store, FaultyS3]) -> None:
+    store, door = faulty_s3
+    store.put("a", b"abc")
+    store.put("empty", b"")
+    door.requests.clear()
+
+    assert (store.read("a"), store.read("empty")) == (b"abc", b"")
+
+    assert door.requests == ["GET", "GET"]
+
+
 def test_a_put_if_absent_whose_answer_is_lost_is_still_ours(faulty_s3: tuple[Store, FaultyS3]) -> None:
     store, door = faulty_s3
     door.faults = [Fault("PUT", "done, then hang up")]
