@@ -19,6 +19,7 @@ from abstractvision_batch.emit.needs import (
     needed_extras,
     require_fixed_files,
     require_output_elsewhere,
+    require_runtime_env_elsewhere,
     uses_gpu,
 )
 from abstractvision_batch.emit.pods import (
@@ -54,6 +55,7 @@ def emit_kubernetes(
     check_pod_options(options)
     require_output_elsewhere(emission.loaded, "a pod's disk goes with it", tuple(options.volumes.values()))
     require_fixed_files(emission.loaded, emission.overrides)
+    require_runtime_env_elsewhere(emission.loaded)
     kind = _kind(emission)
     name = object_name(emission, _NAME_LIMITS[kind])
     files = collect_files(emission.loaded, emission.overrides, emission.registry)

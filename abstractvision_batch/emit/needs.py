@@ -140,6 +140,25 @@ def require_fixed_files(loaded: LoadedSpec, overrides: Sequence[str] = ()) -> No
         raise SpecError(f"{place}: prompts.source: another file of this machine at every time (put them on storage)")
 
 
+def require_runtime_env_elsewhere(loaded: LoadedSpec) -> None:
+    """Refuse what Ray's runtime environment would take from a disk that workers elsewhere do not have.
+
+    Raises:
+        SpecError: a folder or file of it is no URL; the message has the first.
+    """
+    environment = loaded.spec.execution.runtime_env
+    named = {"working_dir": [environment.working_dir], "py_modules": environment.py_modules or ()}
+    named |= {name: [value] for name in ("pip", "uv") if isinstance(value := getattr(environment, name), str)}
+    for name, paths in named.items():
+        for path in paths:
+            if path is not None and not is_remote(path):
+                field = ("execution", "runtime_env", name)
+                raise SpecError(
+                    f"{loaded.positions.where(field)}: {'.'.join(field)}: {path} is on this machine alone "
+                    "(put it into the image, or on storage and name it by URL)"
+                )
+
+
 def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: Sequence[str] = ()) -> JobFiles:
     """The spec, its local prompt files and input images, and its model cards.
 

@@ -202,6 +202,8 @@ def test_files_beyond_a_mebibyte_belong_on_storage(job: Path, refuse: Refuse) ->
         (("--set", "prompts.source=file:///etc/hostname"), "is on this machine alone"),
         (("--set", "prompts.source=p/{{ date }}.txt", *DAILY), "another file of this machine at every time"),
         ((*SHAPES, "--set", "backend={kind: diffusers, model_path: prompts}"), "models are not packaged"),
+        ((*RAY, "--set", "execution.runtime_env={py_modules: [s3://b/a.zip, src]}"), "src is on this machine alone"),
+        ((*RAY, "--set", "execution.runtime_env={pip: requirements.txt}"), "requirements.txt is on this machine alone"),
         (("--image", "a b"), "--image: 'a b' is nothing that Kubernetes takes"),
         (("--memory", "lots"), "--memory: 'lots'"),
         (("--namespace", "Mine"), "--namespace: 'Mine'"),
