@@ -2,7 +2,7 @@
 
     files → rows → `where` → `shuffle` → `limit` → `Prompt`
 
-What is wrong with rows is collected and raised together. Memory is that of one row, and with `shuffle` of all.
+What is wrong with rows is collected and raised together. Memory is that of one row, and with `shuffle` of some.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from abstractvision_batch.plan.mapping import ColumnMap, map_columns
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.prompts import Prompt, PromptParser, SourceRow
 from abstractvision_batch.plan.readers import PromptFile
+from abstractvision_batch.plan.shuffle import shuffle_rows
 from abstractvision_batch.plan.sources import SourceFile
 from abstractvision_batch.plan.template import RowError, compile_template, compile_where
 from abstractvision_batch.spec.load import LoadedSpec
@@ -139,10 +140,7 @@ class PromptReader:
         if self._where is not None:
             rows = self._filter(rows)
         if prompts.shuffle is not None:
-            seed = prompts.shuffle
-            rows = sorted(
-                rows, key=lambda row: hashlib.blake2b(f"{seed}/{row.number}".encode(), digest_size=16).digest()
-            )
+            rows = shuffle_rows(rows, prompts.shuffle)
         for taken, row in enumerate(rows):
             if taken == prompts.limit:
                 return

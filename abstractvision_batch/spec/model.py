@@ -99,7 +99,7 @@ class PromptsSpec(StrictModel):
     where: Text | None = None
     """Jinja2 expression over the row's columns; rows for which it is false are left out."""
     shuffle: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    """Seed of a shuffle before `limit`; the whole dataset is then held in memory."""
+    """Seed of a shuffle before `limit`; a long dataset is sorted on the disk."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most this many prompts."""
     drop: StrTuple = ()
