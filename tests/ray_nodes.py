@@ -39,9 +39,9 @@ def running_cluster(*cpus: int) -> Iterator[Any]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def add_node(cluster: Any, cpus: int) -> Any:
-    """Let a node join."""
-    return cluster.add_node(num_cpus=cpus)
+def add_node(cluster: Any, cpus: int, **more: Any) -> Any:
+    """Let a node join, with made-up GPUs (`num_gpus`) and custom `resources` if wanted."""
+    return cluster.add_node(num_cpus=cpus, **more)
 
 
 def raylet_pid(node: Any) -> int:

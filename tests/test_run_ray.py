@@ -65,6 +65,23 @@ def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tm
     assert [row["pixel_sha256"] for row in rows[:7]] == pixels[:7]
 
 
+def test_pictures_never_cross_the_object_store(make_job: MakeJob) -> None:
+    """Five pictures of 3 MB each as pixels; all that Ray keeps for the run is what the driver told its workers."""
+
+    def stored_bytes() -> int:
+        import ray
+        from ray._private.internal_api import node_stats
+
+        (node,) = ray.nodes()
+        stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
+        return int(stats.store_stats.cumulative_created_bytes)
+
+    before = stored_bytes()
+    run(make_job(params={"width": 1024, "height": 1024, "seed": 7}, samples_per_prompt=1, execution=ON_RAY))
+
+    assert 0 < stored_bytes() - before < 200_000
+
+
 def test_an_interrupted_ray_run_is_finished_inline(make_job: MakeJob, tmp_path: Path) -> None:
     run(make_job(execution=ON_RAY))
     whole = _manifest(tmp_path / "run")
