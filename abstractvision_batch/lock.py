@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_software, differing_values
 from abstractvision_batch.plan.build import prompts_digest
-from abstractvision_batch.readiness import check_model, find_weights
+from abstractvision_batch.readiness import check_model, find_weights, workers_are_here
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 #: Differences that a message names.
@@ -70,7 +73,11 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> None:
         raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {loaded.path} writes it anew)") from error
     if not isinstance(locked, dict) or locked.get("format") != FORMAT:
         raise SpecError(f"{target}: no lock file of this version (avbatch lock {loaded.path} writes it anew)")
-    found = [f"{target}: {said}" for said in _differences(locked, describe_lock(loaded))]
+    now = describe_lock(loaded)
+    if now["weights"] is None and not workers_are_here(loaded):
+        logger.warning("%s: weights are not compared: the cluster's workers load them, not this process", target)
+        now["weights"] = locked.get("weights")
+    found = [f"{target}: {said}" for said in _differences(locked, now)]
     if found:
         more = [f"{target}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {loaded.path})"

@@ -22,14 +22,14 @@ def check_model(loaded: LoadedSpec) -> None:
     Raises:
         DependencyError: it is not; the message has the command that mends it.
     """
-    if _workers_are_here(loaded):
+    if workers_are_here(loaded):
         with placed(loaded, "model"):
             _create_backend(loaded).check_ready()
 
 
 def find_weights(loaded: LoadedSpec) -> Weights | None:
     """The weights that workers will load; None where only they know: they are elsewhere, or download them."""
-    if not _workers_are_here(loaded):
+    if not workers_are_here(loaded):
         return None
     try:
         return _create_backend(loaded).weights(loaded.spec.task)
@@ -70,7 +70,8 @@ def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
         raise SpecError(f"{place}: {exc} (choose another)", passing=passing) from exc
 
 
-def _workers_are_here(loaded: LoadedSpec) -> bool:
+def workers_are_here(loaded: LoadedSpec) -> bool:
+    """Whether what is on this machine is what workers will load."""
     execution = loaded.spec.execution
     return execution.executor == "inline" or find_address(execution) is None
 

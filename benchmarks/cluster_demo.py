@@ -4,7 +4,7 @@ A Ray cluster of two nodes that asks for a token, and an S3, both on this machin
 specs/demo.yaml there and follows it; a node is killed once both have worked, while at least half of the shards are
 open; the run must end whole, its audit clean. Ends with 0, or with 1 and what was not so.
 
-    python -m benchmarks.cluster_demo [--samples 6]
+    python -m benchmarks.cluster_demo [--samples 8]
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def running_s3() -> Iterator[dict[str, str]]:
 def main() -> int:
     """Run the demo; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--samples", type=int, default=6, help="pictures of each of the 24 prompts")
+    parser.add_argument("--samples", type=int, default=8, help="pictures of each of the 24 prompts")
     samples = parser.parse_args().samples
     begun = time.monotonic()
     token = secrets.token_hex(20)

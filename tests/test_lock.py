@@ -92,3 +92,19 @@ def test_a_byte_of_the_weights_is_refused_by_the_files_name(
     weights.write_bytes(data)
 
     assert "job.lock.json: weights: model/unet/diffusion_pytorch_model.safetensors: " in _refused(path)
+
+
+@pytest.mark.model
+def test_where_only_a_clusters_workers_load_the_weights_the_rest_is_held_to_the_lock(
+    make_job: MakeJob, tmp_path: Path, copied_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "job.yaml"
+    job = make_job(model="avbatch/shapes64", backend={"kind": "diffusers", "model_path": str(copied_model)})
+    path.write_text(yaml.safe_dump({**job, "params": {"steps": 2}}))
+    lock(load_spec(path))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+
+    require_locked(load_spec(path, overrides=["execution.executor=ray"]))
+
+    with pytest.raises(SpecError, match="fingerprint|the spec"):
+        require_locked(load_spec(path, overrides=["execution.executor=ray", "params.steps=3"]))

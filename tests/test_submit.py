@@ -101,7 +101,7 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
         (tmp_path / f"data/{colour}.csv").write_text(f"prompt,image\na fox,{colour}.png\na cat,{colour}.png\n")
     output = {"path": "${PLACE}", "embed_metadata": False}  # which names the input image, by its place
     env_vars = {"PLAIN": "1", "ITS_SECRET": {"env": "AWS_SECRET_ACCESS_KEY"}}
-    execution = {"batch_size": 2, "shard_size": 4, "runtime_env": {"env_vars": env_vars}}
+    execution = {"batch_size": 2, "shard_size": 4, "actors": 1, "runtime_env": {"env_vars": env_vars}}
     job = make_job(task="image_to_image", prompts={"source": "../data/*.csv"}, output=output, execution=execution)
     spec.write_text(yaml.safe_dump(job))
     url, job_id = s3_server.new_url(), _new_id()

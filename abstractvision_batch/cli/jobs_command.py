@@ -97,11 +97,13 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Print what a job has written so far."""
+    if follow_log and as_json:
+        raise typer.BadParameter("prints text as it comes, and --json one object", param_hint="--follow")
     from abstractvision_batch.jobs import find_job
 
     cluster = _connect(address)
     job = find_job(cluster, job_id)
-    if follow_log and not as_json:
+    if follow_log:
         follow(cluster, job.id)
         return
     log = cluster.log(job.id)
@@ -115,7 +117,9 @@ def logs(
 def stop(
     job_id: IdArgument,
     address: AddressOption = None,
-    now: Annotated[bool, typer.Option("--now", help="Cancel the running shards at their next step.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Cancel the running shards at their next step; a second time: stop at once.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """End a job: its running shards finish and commit, no new ones start."""
