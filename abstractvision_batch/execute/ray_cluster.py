@@ -308,14 +308,16 @@ def way_to(limit: Any) -> Exchange:
     return exchange
 
 
-def _ask_board(board: Any) -> Callable[[str], bool]:
+def _ask_board(board: Any) -> Callable[[str], float | None]:
     """How a worker asks the driver's board whether it may begin another call."""
 
-    def may_begin(worker: str) -> bool:
+    def may_begin(worker: str) -> float | None:
         try:
-            return bool(ray.get(board.may_begin.remote(worker)))
+            note_s: float | None = ray.get(board.may_begin.remote(worker))
         except RayError:
-            return False  # the board went with the driver: this worker follows soon
+            return None  # the board went with the driver: this worker follows soon
+
+        return note_s
 
     return may_begin
 

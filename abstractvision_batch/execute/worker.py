@@ -17,8 +17,9 @@ from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.shard_runner import ShardRunner
 
-#: Least time between two notes of a worker, in seconds.
+#: Least time between two notes of a worker, in seconds, and most notes a second of all of them: a board is one process.
 NOTE_S = 0.25
+NOTES_PER_S = 200
 
 
 class Board:
@@ -31,14 +32,16 @@ class Board:
     def __init__(self) -> None:
         self._rows: dict[int, tuple[int, int]] = {}
         self._stopped: set[str] = set()
+        self._workers: set[str] = set()
 
     def stop(self, workers: list[str]) -> None:
         """Let these workers begin nothing more."""
         self._stopped.update(workers)
 
-    def may_begin(self, worker: str) -> bool:
-        """Whether a worker may begin another call."""
-        return worker not in self._stopped
+    def may_begin(self, worker: str) -> float | None:
+        """Seconds to leave between two notes, where a worker may begin another call; None where it may not."""
+        self._workers.add(worker)
+        return None if worker in self._stopped else max(NOTE_S, len(self._workers) / NOTES_PER_S)
 
     def note(self, shard: int, succeeded: int, failed: int) -> None:
         """Take a shard's rows so far."""
@@ -57,7 +60,7 @@ class Worker:
         context: The run.
         board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
-        may_begin: Whether a worker of this name may begin another call; false also where the driver is gone.
+        may_begin: Asks the board for a worker of this name; None also where the driver is gone.
         exchange: The way to the limit of requests in flight that all workers share; None if there is none.
         name: This worker's name there.
     """
@@ -67,7 +70,7 @@ class Worker:
         context: RunContext,
         board: Any,
         cancelled: Callable[[], bool],
-        may_begin: Callable[[str], bool],
+        may_begin: Callable[[str], float | None],
         exchange: Exchange | None = None,
         name: str = "this",
     ) -> None:
@@ -91,13 +94,13 @@ class Worker:
 
     def run_shard(self, shard: int, tries: int | None) -> ShardSummary | None:
         """Generate and commit a shard, asking the backend at most so often; None where this worker was stopped."""
-        if not self._may_begin(self._name):
+        if (note_s := self._may_begin(self._name)) is None:
             return None
-        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard))
+        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard, note_s))
 
     def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult] | None:
         """Generate some rows of a shard; the results by plan index, None as `run_shard`."""
-        if not self._may_begin(self._name):
+        if self._may_begin(self._name) is None:
             return None
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
@@ -113,12 +116,12 @@ class Worker:
             raise ClusterError("a worker was asked to generate before it had loaded")
         return self._runner
 
-    def _note(self, shard: int) -> Callable[[int, int], None]:
+    def _note(self, shard: int, note_s: float) -> Callable[[int, int], None]:
         last = 0.0
 
         def note(succeeded: int, failed: int) -> None:
             nonlocal last
-            if time.monotonic() - last > NOTE_S:
+            if time.monotonic() - last > note_s:
                 last = time.monotonic()
                 self._board.note.remote(shard, succeeded, failed)
 
