@@ -54,7 +54,11 @@ class Cluster:
 
     def avbatch(self, *words: str, exit_code: int = 0, **environ: str | None) -> str:
         """What a command prints; `environ` over the user's variables, None for one that is not set."""
-        process = self.start(*words, **environ)
+        return self.end_of(self.start(*words, **environ), exit_code)
+
+    @staticmethod
+    def end_of(process: subprocess.Popen[str], exit_code: int = 0) -> str:
+        """What a command that was started printed."""
         out, said = process.communicate(timeout=200)
         assert process.returncode == exit_code, out + said
         assert "Traceback" not in out + said
@@ -118,15 +122,16 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
     assert _rows(url) == _rows(tmp_path / "here")
     assert audit(url).remaining == ()
     assert set(open_run(url).manifest()["input_image"].to_pylist()) == {"data/red.png", "data/blue.png"}
-    jobs = json.loads(cluster.avbatch("jobs", "list", "--json"))["jobs"]
+    listing = cluster.start("jobs", "list", "--json")
+    near = cluster.start("jobs", "status", job_id[:-1])
+    again = cluster.start("submit", str(spec), "--submission-id", job_id, PLACE=url)
+    jobs = json.loads(cluster.end_of(listing))["jobs"]
     assert [(job["id"], job["state"], job["exit_code"], job["output"]) for job in jobs] == [
         (job_id, "succeeded", 0, url)
     ]
     assert jobs[0]["progress"]["shards_done"] == jobs[0]["progress"]["shards"] == 4
-    near = cluster.avbatch("jobs", "status", job_id[:-1], exit_code=2)
-    assert f"no job {job_id[:-1]} (did you mean {job_id}?)" in near
-    again = cluster.avbatch("submit", str(spec), "--submission-id", job_id, exit_code=2, PLACE=url)
-    assert "the cluster has a job of this id" in again
+    assert f"no job {job_id[:-1]} (did you mean {job_id}?)" in cluster.end_of(near, 2)
+    assert "the cluster has a job of this id" in cluster.end_of(again, 2)
 
 
 def test_a_secret_that_the_cluster_lacks_is_one_line_of_the_job_and_its_value_goes_nowhere(
@@ -148,9 +153,10 @@ def test_a_secret_that_the_cluster_lacks_is_one_line_of_the_job_and_its_value_go
 
 
 def test_a_client_without_the_token_is_told_what_to_set(cluster: Cluster, tmp_path: Path) -> None:
-    said = cluster.avbatch("jobs", "list", exit_code=4, RAY_AUTH_TOKEN=None, HOME=str(tmp_path))
-    wrong = cluster.avbatch("jobs", "list", exit_code=4, RAY_AUTH_TOKEN="wrong")
+    without = cluster.start("jobs", "list", RAY_AUTH_TOKEN=None, HOME=str(tmp_path))
+    with_another = cluster.start("jobs", "list", RAY_AUTH_TOKEN="wrong")
 
+    said, wrong = cluster.end_of(without, 4), cluster.end_of(with_another, 4)
     assert "asks for a token, and there is none here (set RAY_AUTH_TOKEN" in said
     assert "refuses the token of RAY_AUTH_TOKEN" in wrong
     assert [len(text.splitlines()) for text in (said, wrong)] == [1, 1]
