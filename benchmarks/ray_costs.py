@@ -48,7 +48,7 @@ class Mark(NamedTuple):
 
 def measure_ray(actors: int, shards: int = SHARDS) -> Iterator[str]:
     """Lines that say what a shard costs on so many actors."""
-    from abstractvision_batch.execute.ray_cluster import joined_cluster
+    from abstractvision_batch.execute.ray_join import joined_cluster
 
     memory = Path("/dev/shm")
     with (

@@ -52,7 +52,7 @@ LAYERS = (
 )
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
 HEAVY = {
-    "ray": ("execute/ray_cluster.py", "execute/ray_jobs.py"),
+    "ray": ("execute/ray_join.py", "execute/ray_cluster.py", "execute/ray_jobs.py"),
     "torch": ("backends/huggingface_diffusers/",),
     "diffusers": ("backends/huggingface_diffusers/",),
     "transformers": ("backends/huggingface_diffusers/",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,6 +64,24 @@ def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tm
     assert [row["prompt"] for row in rows if row["status"] == "failed"] == ["poison"]
     pixels = _manifest(healthy.path)["pixel_sha256"].to_pylist()
     assert [row["pixel_sha256"] for row in rows[:7]] == pixels[:7]
+
+
+def test_threads_of_an_actor_without_a_gpu_are_those_of_the_spec(make_job: MakeJob) -> None:
+    """Ray sets OMP_NUM_THREADS to the actor's CPUs, which PyTorch would take; here they are others."""
+    job = make_job(
+        model="avbatch/shapes64",
+        backend={"kind": "diffusers", "threads": 2, "device": "cpu"},
+        prompts={"source": ["a red circle"]},
+        params={"steps": 1},
+        samples_per_prompt=1,
+        execution={"executor": "ray", "cpus_per_actor": 1, "batch_size": 1, "batch_canary": False},
+    )
+
+    result = run(job)
+
+    (environment,) = (json.loads(path.read_text()) for path in Path(result.path, "environments").iterdir())
+    assert environment["variables"]["OMP_NUM_THREADS"] == "1"
+    assert environment["backend"]["switches"]["torch_threads"] == 2
 
 
 def test_pictures_never_cross_the_object_store(make_job: MakeJob) -> None:

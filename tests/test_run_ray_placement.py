@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -185,24 +184,3 @@ def test_a_head_that_dies_ends_a_run_with_4_and_running_again_elsewhere_finishes
     assert "did not answer for 60 s" in said
     assert again.returncode == 0, again.stderr
     assert open_run(tmp_path / "run").counts().succeeded == 20
-
-
-def test_threads_of_an_actor_without_a_gpu_are_those_of_the_spec(
-    start: Callable[..., subprocess.Popen[str]], join: Callable[..., Any], tmp_path: Path
-) -> None:
-    """Ray sets OMP_NUM_THREADS to the actor's CPUs, which PyTorch would take; here they are others."""
-    join(1)
-    driver = start(
-        {"cpus_per_actor": 1, "shard_size": 1, "batch_size": 1, "batch_canary": False},
-        model="avbatch/shapes64",
-        backend={"kind": "diffusers", "threads": 2, "device": "cpu"},
-        params={"steps": 1, "seed": 1},
-        prompts={"source": ["a red circle"]},
-        samples_per_prompt=1,
-    )
-
-    _ends_with(driver, 0)
-
-    (environment,) = (json.loads(path.read_text()) for path in (tmp_path / "run/environments").iterdir())
-    assert environment["variables"]["OMP_NUM_THREADS"] == "1"
-    assert environment["backend"]["switches"]["torch_threads"] == 2

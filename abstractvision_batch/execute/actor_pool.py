@@ -249,7 +249,7 @@ class ActorPool:
             if not self._nodes.is_leaving(actor.node):
                 continue
             if not actor.leaving:
-                logger.warning("a node is about to go: its worker gets no new shards, another takes its place")
+                logger.warning("a node is about to go: its worker gets no new shards")
                 self._roster.leave(actor)
                 self._stop([actor])
             elif not actor.calls:

@@ -1,21 +1,18 @@
-"""What a run asks of Ray: join a cluster, start workers, call them, learn what became of them. The only file with Ray.
+"""What a run asks of Ray: start workers, call them, learn what became of them and of the nodes.
 
 Ray's own errors end here: a call answers, or it raises one of our errors, `WorkerLostError` or `CallCancelledError`.
 
-Not covered: what to run and what a lost worker means (`actor_pool`).
+Not covered: joining the cluster (`ray_join`), what to run and what a lost worker means (`actor_pool`).
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,7 +22,6 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
-    AuthenticationError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -35,139 +31,17 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
-from abstractvision_batch.errors import AbstractVisionError, ClusterError, SpecError
+from abstractvision_batch.errors import AbstractVisionError, ClusterError
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.gpu_memory import smallest_gpu_bytes
-from abstractvision_batch.execute.ray_address import find_address
-from abstractvision_batch.execute.ray_auth import MODE, explain_refusal, show_token_if_any
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.worker import Board, Worker
-from abstractvision_batch.spec.model import ExecutionSpec
-
-logger = logging.getLogger(__name__)
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
 HEAD_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 10.0
 #: For nodes to say how large their GPUs are; starting a process there is most of it.
 GPU_TIMEOUT_S = 60.0
-
-
-@contextmanager
-def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
-    """Join a cluster or start one, and leave it as it was found; gives whether nodes may join it.
-
-    Raises:
-        ClusterError: it cannot be reached or started.
-        SpecError: the address is not one that a driver joins, or Ray was started here and cannot take the runtime_env.
-    """
-    runtime_env = execution.runtime_env.for_ray()
-    if ray.is_initialized():
-        if runtime_env:
-            raise SpecError("execution.runtime_env: this program has initialised Ray already (give it to ray.init)")
-        yield False
-        return
-    address = find_address(execution)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime_env}
-    if address is None:
-        _start_ray(options if execution.address is None else {**options, "address": "local"})
-    else:
-        _join_ray(address, options)
-    try:
-        yield address is not None
-    finally:
-        ray.shutdown()
-
-
-def _start_ray(options: Mapping[str, Any]) -> None:
-    for patience in (True, False):
-        try:
-            ray.init(include_dashboard=False, **options)
-        except (RayError, RuntimeError, ConnectionError, ValueError) as exc:
-            ray.shutdown()
-            # On a loaded machine the head's own services can miss their deadline once.
-            if not patience or not isinstance(exc, RuntimeError):
-                raise ClusterError(f"ray: cannot start: {_first_line(exc)}") from exc
-            logger.warning("Ray did not start, trying once more: %s", _first_line(exc))
-        else:
-            return
-
-
-def _join_ray(address: str, options: Mapping[str, Any]) -> None:
-    _require_listener(address)
-    _agree_on_token(address)
-    # Else Ray ends this process with 1 when the head is gone for a minute; `RayCluster.nodes` finds out by itself.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
-    ray._raylet.Config.initialize("")  # Ray has read it when it was imported
-    try:
-        ray.init(address=address, **options)
-    except (RayError, ConnectionError, RuntimeError, ValueError) as exc:
-        ray.shutdown()
-        raise ClusterError(f"{address}: cannot connect: {_first_line(exc)}") from exc
-
-
-def _agree_on_token(address: str) -> None:
-    """Show a token where the cluster asks for one, and only there.
-
-    A driver that shows one demands it too: the head of a cluster without tokens, which has none, could not ask the
-    driver whether its actors are still wanted, and would end each as soon as it was made (seen with Ray 2.60).
-
-    Raises:
-        ClusterError: there is no token, or the cluster takes another.
-    """
-    given = os.environ.get(MODE)
-    if not _refuses(address, mode="disabled"):
-        if given == "token":
-            raise ClusterError(f"{address}: the cluster asks for no token, and {MODE}=token insists on one (unset it)")
-        return
-    show_token_if_any()
-    if os.environ.get(MODE) != "token" or _refuses(address, mode="token"):
-        raise ClusterError(explain_refusal(address))
-
-
-def _refuses(address: str, *, mode: str) -> bool:
-    """Whether the cluster's head wants another token than it is shown in this mode."""
-    given = os.environ.get(MODE)
-    os.environ[MODE] = mode
-    try:
-        ray._raylet.Config.initialize("")
-        with _silent_stderr():  # Ray's C++ logs each refusal there
-            ray._raylet.GcsClient(address=address)
-    except AuthenticationError:
-        return True
-    except RayError:
-        return False  # whatever it is, joining will say
-    finally:
-        if given is None:
-            del os.environ[MODE]
-        else:
-            os.environ[MODE] = given
-    return False
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _require_listener(address: str) -> None:
-    """Look before Ray does, which tries for minutes where nobody listens."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        return  # as `auto`
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as exc:
-        raise ClusterError(f"{address}: cannot connect: {exc} (is the cluster up, and this its head?)") from exc
 
 
 class RayCluster:
@@ -200,7 +74,7 @@ class RayCluster:
                 f"the cluster's head did not answer for {HEAD_TIMEOUT_S:g} s (when it is up, running again resumes)"
             ) from None
         if isinstance(nodes, RayError):
-            raise ClusterError(f"the cluster's nodes cannot be listed: {_first_line(nodes)} (running again resumes)")
+            raise ClusterError(f"the cluster's nodes cannot be listed: {first_line(nodes)} (running again resumes)")
         return nodes
 
     def measure_gpus(self, nodes: Sequence[Node]) -> Mapping[str, int]:
@@ -252,7 +126,7 @@ class RayCluster:
         try:
             return call.result()
         except RayActorError as exc:
-            raise WorkerLostError(_first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
+            raise WorkerLostError(first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
         except TaskCancelledError as exc:
             raise CallCancelledError from exc
         except RuntimeEnvSetupError as exc:
@@ -302,7 +176,7 @@ def way_to(limit: Any) -> Exchange:
         try:
             allowance: Allowance = await limit.exchange.remote(report)
         except RayError as exc:
-            raise ConnectionError(_first_line(exc)) from exc
+            raise ConnectionError(first_line(exc)) from exc
         return allowance
 
     return exchange
@@ -349,7 +223,8 @@ def _is_cancelled() -> bool:
     return bool(ray.get_runtime_context().is_canceled())
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What of an error of Ray's fits into a message: the rest is a traceback of a worker, or advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -11,7 +11,8 @@ from abstractvision_batch.execute.actor_pool import ActorPool
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
-from abstractvision_batch.execute.ray_cluster import RayCluster, joined_cluster
+from abstractvision_batch.execute.ray_cluster import RayCluster
+from abstractvision_batch.execute.ray_join import joined_cluster
 from abstractvision_batch.execute.spending import SpendingGuard
 
 
