@@ -183,12 +183,17 @@ def find_job(cluster: RayJobs, job_id: str) -> Job:
     """A job by its id.
 
     Raises:
-        SpecError: there is none; the message has the nearest.
+        SpecError: there is none, and the message has the nearest; or something else submitted it.
     """
     try:
-        return Job(cluster.find(job_id))
+        job = Job(cluster.find(job_id))
     except UnknownJobError:
-        known = [job.id for job in list_jobs(cluster)]
+        pass
+    else:
+        if META_VERSION not in job.ray.metadata:
+            raise SpecError(f"{cluster.address}: avbatch did not submit the job {job_id} (ray job status {job_id})")
+        return job
+    known = [job.id for job in list_jobs(cluster)]
     near = [known_id for known_id in known if known_id.startswith(job_id)][:3]
     if not near and (guess := closest(job_id, known)):
         near = [guess]

@@ -162,7 +162,10 @@ def test_a_client_without_the_token_is_told_what_to_set(cluster: Cluster, tmp_pa
     assert [len(text.splitlines()) for text in (said, wrong)] == [1, 1]
 
 
-def test_a_cluster_that_is_not_there_is_one_line_and_exit_code_4(make_job: MakeJob, spec: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_line_and_exit_code_4(
+    make_job: MakeJob, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # the client would set it for the whole process
     spec.write_text(yaml.safe_dump(make_job(output={"path": "s3://bucket/run"})))
 
     done = CliRunner().invoke(app, ["submit", str(spec), "--address", "http://127.0.0.1:9"])

@@ -151,11 +151,20 @@ class RayJobs:
         return self._about(submission_id, lambda: str(self._client.get_job_logs(submission_id)))
 
     def look(self, submission_id: str) -> RayJob:
-        """As `find`, for who waits: a dashboard that fails for a moment is asked again, for `PATIENCE_S`."""
+        """As `find`, for who waits: a dashboard that fails for a moment is asked again, for `PATIENCE_S`.
+
+        Raises:
+            ClusterError: it still fails, or it has forgotten the job.
+        """
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self.find(submission_id)
+            except UnknownJobError as exc:
+                raise ClusterError(
+                    f"{self.address}: the cluster knows no job {submission_id} any more; its head may have been "
+                    "restarted (submit the same spec again: resumes)"
+                ) from exc
             except ClusterError as exc:
                 if time.monotonic() > deadline:
                     raise ClusterError(f"{exc} (the job may run on: avbatch jobs wait {submission_id})") from exc
@@ -280,7 +289,7 @@ def _translated(address: str, action: Callable[[], T]) -> T:
         raise ClusterError(f"{address}: cannot connect ({check})") from exc
     except (requests.exceptions.Timeout, TimeoutError) as exc:
         raise ClusterError(f"{address}: no answer in time ({check})") from exc
-    except (requests.exceptions.RequestException, aiohttp.ClientError, RuntimeError, KeyError) as exc:
+    except (requests.exceptions.RequestException, aiohttp.ClientError, RuntimeError, KeyError, ValueError) as exc:
         raise ClusterError(f"{address}: {_last_line(exc)}") from exc
 
 
