@@ -56,7 +56,9 @@ class Simulated:
     busy: float
     """Share of the workers' time, from the end of loading until the last shard was sent, in which they ran one."""
     useful: float
-    """Share of their time until the end, when there is no work for everyone, that went into committed shards."""
+    """Share of their time until they were ended that went into committed shards."""
+    fixed: float
+    """The same of a cluster that is kept until the last shard is done, when there is no work for everyone."""
     lost_work: float
     """Share of it that went into others."""
     messages: dict[str, int]
@@ -155,9 +157,10 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
         tail_s=cluster.last_commit - cluster.last_begun,
         busy=cluster.busy_when_sent_s / cluster.held_when_sent_s,
         useful=cluster.useful_s / cluster.held_s,
+        fixed=cluster.useful_s / (actors * (cluster.last_commit - (cluster.first_loaded or 0.0))),
         lost_work=max(0.0, cluster.busy_s - cluster.useful_s) / cluster.held_s,
         messages=dict(cluster.messages),
-        done_once=once and len(cluster.committed) == plan.shards,
+        done_once=once and len(cluster.committed) == plan.shards and all(cluster.committed),
         rss_mib=rss_mib,
     )
 
@@ -168,8 +171,8 @@ def _rss_mib() -> float:
 
 
 HEADINGS = (
-    f"{'actors':>7} {'requests':>11} {'shards':>8} {'hours':>6} {'busy':>6} {'useful':>7} {'lost':>6} {'tail s':>7} "
-    f"{'msgs/shard':>10} {'msgs/s':>7} {'driver ms/shard':>15} {'core':>6} {'once':>5}"
+    f"{'actors':>7} {'requests':>11} {'shards':>8} {'hours':>6} {'busy':>6} {'useful':>7} {'fixed':>6} "
+    f"{'lost':>6} {'tail s':>7} {'msgs/shard':>10} {'msgs/s':>7} {'driver ms/shard':>15} {'core':>6} {'once':>5}"
 )
 
 
@@ -177,7 +180,7 @@ def describe(one: Simulated, message_s: float) -> str:
     """One line of the table; the last but one is the share of a core, what Ray takes for the messages included."""
     messages = one.driver_messages + one.polls
     own_s = one.driver_cpu_s + messages * message_s
-    shares = f"{one.busy:>6.1%} {one.useful:>7.1%} {one.lost_work:>6.1%}"
+    shares = f"{one.busy:>6.1%} {one.useful:>7.1%} {one.fixed:>6.1%} {one.lost_work:>6.1%}"
     each = f"{one.driver_messages / one.shards:>10.2f} {messages / one.took_s:>7.1f}"
     return (
         f"{one.actors:>7,} {one.requests:>11,} {one.shards:>8,} {one.took_s / 3600:>6.2f} {shares} {one.tail_s:>7.0f} "

@@ -125,7 +125,7 @@ class SimulatedCluster:
         self._unplaced: deque[SimulatedWorker] = deque()
         self._workers: dict[str, SimulatedWorker] = {}
         self._running: dict[str, SimulatedWorker] = {}
-        self.committed: Counter[int] = Counter()
+        self.committed = bytearray()
         """How often each shard was committed; the second time is told that it was late."""
         self.messages: Counter[str] = Counter()
         self.useful_s = 0.0
@@ -136,6 +136,7 @@ class SimulatedCluster:
         """The same until the driver sent its last shard: after that there is no work for everyone."""
         self._loaded = 0
         self._counted = 0.0
+        self.first_loaded: float | None = None
         self.last_begun = 0.0
         self.last_commit = 0.0
         self.own_cpu_s = 0.0
@@ -290,6 +291,7 @@ class SimulatedCluster:
         self._rest(worker)
 
     def _commit(self, worker: SimulatedWorker, shard: int) -> ShardSummary:
+        self.committed.extend(bytes(max(0, shard + 1 - len(self.committed))))
         self.committed[shard] += 1
         first = self.committed[shard] == 1
         if first:
@@ -368,6 +370,7 @@ class SimulatedCluster:
         if worker.alive:
             self._count()
             self._loaded += 1
+            self.first_loaded = self._now if self.first_loaded is None else self.first_loaded
             worker.loaded = True
             self._answer(worker.loading, None)
             self._begin_next(worker)
