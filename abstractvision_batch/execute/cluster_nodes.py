@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.cluster import Node
-from abstractvision_batch.execute.placement import room_for
+from abstractvision_batch.execute.placement import describe_needs, room_for
 
 
 class ClusterNodes:
@@ -44,7 +44,7 @@ class ClusterNodes:
         if any(room_for(self._needs, node.resources) for node in staying):
             self._last_fit = self._now()
         elif self._now() - self._last_fit > self._wait_s:
-            wanted = ", ".join(f"{share:g} {name}" for name, share in self._needs.items())
+            wanted = describe_needs(self._needs)
             raise ClusterError(
                 f"no node of the cluster could hold a worker ({wanted}) for execution.node_wait_s "
                 f"({self._wait_s:g} s); {len(staying)} nodes are left (let nodes join; running again resumes)"

@@ -49,17 +49,24 @@ def actor_options(context: RunContext, nodes: Sequence[Node], *, grows: bool, me
     options["num_gpus"] = _gpu_share(context, options, nodes, measure_gpus) if gpus == "auto" else gpus
     for shortage in _shortages(needs_of(options), nodes):
         if not grows:
-            raise ClusterError(f"{shortage} (lower it, or set execution.address to a larger cluster)")
+            raise ClusterError(f"{shortage} (change it, or set execution.address to a cluster that has it)")
         logger.warning("%s: waiting for a node, up to execution.node_wait_s (%g s)", shortage, execution.node_wait_s)
     return options
 
 
 def needs_of(options: Mapping[str, Any]) -> dict[str, float]:
     """What an actor of these options takes of a node, by Ray's resource names."""
-    needs = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], **options.get("resources", {})}
-    if "accelerator_type" in options:
-        needs[ACCELERATOR + options["accelerator_type"]] = ACCELERATOR_SHARE
+    kind = {ACCELERATOR + options["accelerator_type"]: ACCELERATOR_SHARE} if "accelerator_type" in options else {}
+    needs = {**kind, "CPU": options["num_cpus"], "GPU": options["num_gpus"], **options.get("resources", {})}
     return {name: float(share) for name, share in needs.items() if share > 0}
+
+
+def describe_needs(needs: Mapping[str, float]) -> str:
+    """For people: ``H100, 4 CPU, 1 GPU``."""
+    return ", ".join(
+        name.removeprefix(ACCELERATOR) if name.startswith(ACCELERATOR) else f"{share:g} {name}"
+        for name, share in needs.items()
+    )
 
 
 def room_for(needs: Mapping[str, float], resources: Mapping[str, float]) -> int:

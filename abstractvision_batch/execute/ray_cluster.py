@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
+    GetTimeoutError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -40,6 +41,8 @@ from abstractvision_batch.execute.worker import Board, Worker
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
 HEAD_TIMEOUT_S = 60.0
+#: For the board, which is on the driver's own machine, to answer.
+BOARD_TIMEOUT_S = 5.0
 #: For nodes to say how large their GPUs are; starting a process there is most of it.
 GPU_TIMEOUT_S = 60.0
 
@@ -123,25 +126,15 @@ class RayCluster:
         return ended
 
     def answer_of(self, call: Call) -> Any:
-        try:
+        with _our_errors():
             return call.result()
-        except RayActorError as exc:
-            raise WorkerLostError(first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
-        except TaskCancelledError as exc:
-            raise CallCancelledError from exc
-        except RuntimeEnvSetupError as exc:
-            raise ClusterError(f"execution.runtime_env: Ray cannot set it up: {_last_line(exc)}") from exc
-        except RayTaskError as exc:
-            if isinstance(exc.cause, AbstractVisionError):
-                raise exc.cause from exc
-            raise
 
     def cancel(self, calls: Iterable[Call]) -> None:
         for reference in [self._out[call] for call in calls if call in self._out]:
             ray.cancel(reference)
 
     def stop(self, names: Iterable[str]) -> None:
-        ray.get(self._board.stop.remote(list(names)))
+        self._tell_board("stop", list(names))
 
     def end(self, worker: Any) -> None:
         if not self._headless:
@@ -152,8 +145,8 @@ class RayCluster:
             self._limit.drop.remote(name)
 
     def rows_so_far(self, shards: Collection[int]) -> Mapping[int, tuple[int, int]]:
-        rows: Mapping[int, tuple[int, int]] = ray.get(self._board.read.remote(set(shards)))
-        return rows
+        rows: Mapping[int, tuple[int, int]] | None = self._tell_board("read", set(shards))
+        return rows or {}
 
     def close(self) -> None:
         if self._headless:
@@ -162,11 +155,37 @@ class RayCluster:
             if helper is not None:
                 ray.kill(helper)
 
+    def _tell_board(self, method: str, *args: Any) -> Any:
+        """Its answer; None where it has not started yet, which a runtime environment may take minutes for."""
+        try:
+            with _our_errors(), suppress(GetTimeoutError):
+                return ray.get(getattr(self._board, method).remote(*args), timeout=BOARD_TIMEOUT_S)
+        except WorkerLostError as exc:
+            raise ClusterError(f"the driver's board is gone: {exc} (running again resumes)") from exc
+        return None
+
     def _watch(self, reference: Any) -> Call:
         call: Future[Any] = reference.future()
         self._out[call] = reference
         call.add_done_callback(self._ended.put)  # on a thread of Ray's
         return call
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """What Ray raises for a call that has ended, as errors of ours."""
+    try:
+        yield
+    except RayActorError as exc:
+        raise WorkerLostError(first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
+    except TaskCancelledError as exc:
+        raise CallCancelledError from exc
+    except RuntimeEnvSetupError as exc:
+        raise ClusterError(f"execution.runtime_env: Ray cannot set it up: {_last_line(exc)}") from exc
+    except RayTaskError as exc:
+        if isinstance(exc.cause, AbstractVisionError):
+            raise exc.cause from exc
+        raise
 
 
 def way_to(limit: Any) -> Exchange:

@@ -116,7 +116,7 @@ def test_an_accelerator_and_custom_resources_are_asked_for_and_counted() -> None
 @pytest.mark.parametrize(
     ("execution", "message"),
     [
-        ({"accelerator_type": "H10"}, r"accelerator_type: no node has H10, did you mean H100\? \(lower it, or set"),
+        ({"accelerator_type": "H10"}, r"accelerator_type: no node has H10, did you mean H100\? \(change it, or set"),
         ({"accelerator_type": "MI300"}, "no node has MI300, there are H100, L4"),
         ({"resources": {"tpu_slices": 1}}, r"resources\.tpu_slices: 1 .* the cluster has 0, did you mean tpu_slice\?"),
         ({"resources": {"tpu_slice": 9}}, r"resources\.tpu_slice: 9 tpu_slice wanted for an actor, the cluster has 4"),
