@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from abstractvision_batch.run import open_run
-from abstractvision_batch.schedule import ScheduleEvent, ScheduleOptions, schedule
+from abstractvision_batch.schedule import schedule
 from abstractvision_batch.scheduling.cron import parse_cron
+from abstractvision_batch.scheduling.scheduler import ScheduleEvent, ScheduleOptions
 from abstractvision_batch.scheduling.state import Tick, open_state, state_path
 from tests.journal import read_journal
 

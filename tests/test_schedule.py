@@ -18,8 +18,8 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.run import open_run
-from abstractvision_batch.schedule import ScheduleEvent, ScheduleOptions, jitter_of
 from abstractvision_batch.scheduling.cron import parse_cron
+from abstractvision_batch.scheduling.scheduler import ScheduleEvent, ScheduleOptions, jitter_of
 from abstractvision_batch.scheduling.state import KEPT, Tick, open_state, state_path
 from abstractvision_batch.scheduling.tick_process import (
     TickCommand,

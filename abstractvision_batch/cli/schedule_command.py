@@ -12,7 +12,7 @@ from abstractvision_batch.cli.command import RegistryOption, SetOption, SpecArgu
 from abstractvision_batch.cli.output import one_line, print_json, print_notes
 
 if TYPE_CHECKING:
-    from abstractvision_batch.schedule import ScheduleEvent
+    from abstractvision_batch.scheduling.scheduler import ScheduleEvent
 
 
 def schedule(
@@ -66,8 +66,8 @@ def schedule(
 
     The spec says with {{ scheduled_at }} or {{ date }} where each tick's run goes, so none is made twice.
     """
-    from abstractvision_batch.schedule import CATCH_UPS, ScheduleOptions
     from abstractvision_batch.schedule import schedule as run_schedule
+    from abstractvision_batch.scheduling.scheduler import CATCH_UPS, ScheduleOptions
 
     check_choice("--catch-up", catch_up, CATCH_UPS)
     options = ScheduleOptions(

@@ -3,21 +3,19 @@
     text → values with places (`yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
          → `${NAME}` (`env`) → `JobSpec` → card (`check`)
 
-A field that is wrong is replaced by its default while the rest is checked further, so that one run of the command names
-every mistake. Not covered: the prompt dataset (the plan reads it).
+A field that is wrong has a stand-in while the rest is checked further (`stand_ins`), so that one run of the command
+names every mistake. Not covered: the prompt dataset (the plan reads it).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.cards import ModelCard, load_cards
@@ -29,10 +27,10 @@ from abstractvision_batch.spec.backend_sections import (
 )
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
-from abstractvision_batch.spec.messages import MAX_EXPLAINED, explain
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
+from abstractvision_batch.spec.stand_ins import validate_with_stand_ins
 from abstractvision_batch.spec.time_fields import find_untimed, render_time_fields
 from abstractvision_batch.spec.yaml_reader import (
     INT_LIMIT,
@@ -43,17 +41,6 @@ from abstractvision_batch.spec.yaml_reader import (
     read_yaml,
     require_storable,
 )
-
-#: What stands in for a required field that is missing or wrong, while the rest is checked.
-_STAND_INS: dict[FieldPath, Any] = {
-    ("name",): "x",
-    ("model",): "x",
-    ("prompts",): {"source": ["x"]},
-    ("prompts", "source"): ["x"],
-    ("output",): {"path": "x"},
-    ("output", "path"): "x",
-}
-
 
 #: Fields of an sdcpp backend that name a file or folder.
 SDCPP_PATHS = (
@@ -214,7 +201,7 @@ def _check_all(
     data, mistimed = render_time_fields(data, scheduled_at)
     data, unset = interpolate(data)
     problems: dict[FieldPath, str] = dict((*mistimed, *unset))
-    spec, wrong = _validate(data, problems, broken)
+    spec, wrong = validate_with_stand_ins(data, problems, broken)
     card: ModelCard | None = None
     if spec is not None:
         ignore = frozenset(wrong)
@@ -241,62 +228,6 @@ def _spec_error(lines: Sequence[str]) -> SpecError:
     if len(lines) > MAX_PROBLEMS:
         shown.append(f"and {len(lines) - MAX_PROBLEMS} problems more")
     return SpecError("\n".join(shown), problems=tuple(shown))
-
-
-def _validate(
-    data: dict[str, Any], problems: dict[FieldPath, str], broken: Iterable[FieldPath]
-) -> tuple[JobSpec | None, set[FieldPath]]:
-    """The spec, with stand-ins for what is wrong, and the paths that have them."""
-    wrong = {*problems, *broken}
-    data = _without(data, wrong)
-    for _ in range(8):  # a removed field may leave its parent incomplete
-        try:
-            return JobSpec.model_validate(data), wrong
-        except ValidationError as error:
-            found = explain(error, data)
-        for path, said in found.items():
-            problems.setdefault(path, said)
-        if len(found) >= MAX_EXPLAINED:
-            break
-        # A backend of an unknown kind means nothing without it.
-        removed = {path[:-1] if path[-1:] == ("kind",) else path for path in found}
-        wrong |= removed
-        data = _without(data, removed)
-    return None, wrong
-
-
-def _without(data: dict[str, Any], paths: Iterable[FieldPath]) -> dict[str, Any]:
-    """Copy without the fields at `paths`, with stand-ins for required ones that are gone then."""
-    for path in {_removable(data, path) for path in paths}:
-        data = _removed(data, path)
-    for stand_in, value in _STAND_INS.items():
-        parent = data if len(stand_in) == 1 else data.get(str(stand_in[0]))
-        if (
-            isinstance(parent, dict)
-            and stand_in[-1] not in parent
-            and any(p[: len(stand_in)] == stand_in for p in paths)
-        ):
-            new = {**parent, stand_in[-1]: value}
-            data = new if len(stand_in) == 1 else {**data, str(stand_in[0]): new}
-    return data
-
-
-def _removable(data: dict[str, Any], path: FieldPath) -> FieldPath:
-    """The part of a path to remove: a list goes whole, and a mapping goes with a field that it lacks."""
-    value: Any = data
-    for length, part in enumerate(path):
-        if not isinstance(value, dict) or part not in value:
-            return () if path in _STAND_INS else path[:length]
-        value = value[part]
-    return path
-
-
-def _removed(data: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    if not path or path[0] not in data:
-        return data
-    if len(path) == 1:
-        return {key: value for key, value in data.items() if key != path[0]}
-    return {**data, str(path[0]): _removed(data[str(path[0])], path[1:])}
 
 
 def _load_cards(
