@@ -2,8 +2,9 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Files, not tests, are shared out: a file's tests often share a Ray cluster or an emulator.
-TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# For two processors: a third worker uses them while others wait for Ray or for a server. Files, not tests, are shared
+# out: a file's tests often share a cluster or an emulator.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 help:  ## these verbs
@@ -13,7 +14,7 @@ demo: setup  ## install, then run the main job on the embedded model: pictures, 
 	$(BIN)/avbatch run specs/demo.yaml
 
 test: setup-dev setup-sdcpp  ## install what the tests need (the first time it builds stable-diffusion.cpp), then run them
-	$(BIN)/python -m pytest $(TWO_WORKERS)
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: setup-dev setup-sdcpp  ## the tests marked slow as well
 	$(BIN)/python -m pytest -m "slow or not slow"

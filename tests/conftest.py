@@ -23,9 +23,9 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests on Ray first: they take longest, and one that comes last keeps a single worker busy."""
+    """Long files first, those with tests on Ray and of whole jobs: one that comes last keeps a single worker busy."""
     on_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in on_ray)
+    items.sort(key=lambda item: (item.path not in on_ray, item.path.parent != Path(__file__).parent))
 
 
 @pytest.fixture

@@ -268,6 +268,7 @@ def test_on_ray_shards_side_by_side_share_the_budget(make_job: MakeJob, tmp_path
     assert audit(tmp_path / "run").findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_what_a_dead_worker_may_have_spent_is_spent(make_job: MakeJob) -> None:

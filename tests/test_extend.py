@@ -426,6 +426,7 @@ def test_a_run_on_s3_is_extended_there(s3_server: StoreServer, make_job: MakeJob
     assert audit(url).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_is_extended_on_ray_as_in_this_process(make_job: MakeJob, tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_the_command_says_why_it_stopped_and_ends_with_1(make_job: MakeJob, tmp_
     assert json.loads(as_json.stdout)["stopped"] in stopped.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_a_worker_that_hangs_for_good_is_ended_and_the_request_isolated(make_job: MakeJob) -> None:

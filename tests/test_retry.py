@@ -202,6 +202,7 @@ def test_the_command_takes_the_run_or_its_spec(job: dict[str, Any], tmp_path: Pa
     assert "nothing to retry" in nothing.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_retries_the_same_rows_and_isolates_one_that_kills_its_worker(job: dict[str, Any], tmp_path: Path) -> None:

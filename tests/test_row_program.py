@@ -53,6 +53,7 @@ def test_a_picture_from_text_comes_out_the_same_to_the_bit(make_job: MakeJob, tm
     assert "the same pixels" in _execute(_program(tmp_path / "run", 1), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_a_picture_painted_into_a_mask_comes_out_the_same_to_the_bit(make_job: MakeJob, tmp_path: Path) -> None:
     Image.new("RGB", (80, 72), "navy").save(tmp_path / "image.png")

@@ -351,6 +351,7 @@ def test_ray_writes_the_files_that_inline_writes(layout: str, job_in: MakeLayout
     assert artifacts(tmp_path / layout) == artifacts(tmp_path / "inline")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_shard_that_kills_its_worker_is_gathered_from_the_pieces_of_many(

@@ -138,6 +138,7 @@ def test_a_node_killed_in_the_middle_of_a_shard_leaves_the_run_to_the_others(
     assert sum(job.begun().values()) <= 20 + 4
 
 
+@pytest.mark.slow
 def test_without_any_node_left_a_run_ends_with_4_and_running_again_finishes_it(
     cluster: Any, make_job: MakeJob, tmp_path: Path, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:
@@ -204,6 +205,7 @@ def test_actors_end_soon_after_their_driver_is_killed_and_running_again_finishes
     assert job.rows() == undisturbed
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_told_to_end_lets_running_shards_commit_and_begins_no_other(
     cluster: Any, make_job: MakeJob, tmp_path: Path, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:

@@ -134,6 +134,7 @@ def test_actors_share_the_gpu_of_the_node_that_has_what_they_ask_for(
     assert len(there) == 2
 
 
+@pytest.mark.slow
 def test_a_secret_reaches_workers_and_no_file_of_ray(
     start: Callable[..., subprocess.Popen[str]], cluster: Any, join: Callable[..., Any]
 ) -> None:

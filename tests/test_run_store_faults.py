@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,13 @@ def _assert_whole(job: dict[str, Any], make_job: MakeJob) -> None:
     assert audit(output["path"], output.get("storage_options")).findings == ()
 
 
-@pytest.mark.parametrize("what", BORNE)
+def _named(faults: Iterable[str]) -> list[Any]:
+    """Their names; those that take long because somebody waits are slow tests."""
+    waits = ("three requests hang", "throttled for good")
+    return [pytest.param(name, marks=pytest.mark.slow if name in waits else ()) for name in faults]
+
+
+@pytest.mark.parametrize("what", _named(BORNE))
 def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
     what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
 ) -> None:
@@ -103,7 +109,7 @@ def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
     _assert_whole(job, make_job)
 
 
-@pytest.mark.parametrize("what", FATAL)
+@pytest.mark.parametrize("what", _named(FATAL))
 def test_what_does_not_pass_ends_with_4_and_one_line_and_the_same_command_finishes_the_run(
     what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
 ) -> None:
