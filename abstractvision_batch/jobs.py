@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from abstractvision_batch.errors import AbstractVisionError, ClusterError, SpecError
+from abstractvision_batch.execute.manifest import count_rows, list_parts, missing_shards
 from abstractvision_batch.execute.ray_jobs import RayJob, RayJobs, UnknownJobError
 from abstractvision_batch.registry.constraints import closest
 from abstractvision_batch.run import open_run
@@ -270,8 +271,9 @@ def _read_progress(job: Job, given: Mapping[str, Any]) -> RunProgress | str:
     except AbstractVisionError as exc:
         return str(exc)
     try:
-        counts = run.counts()
-        done = run.plan.shards - len(run.missing_shards())
+        parts = list_parts(run.store)
+        counts = count_rows(run.store, parts)
+        done = run.plan.shards - len(missing_shards(run.plan, parts))
     except AbstractVisionError as exc:
         return str(exc)
     return RunProgress(

@@ -101,8 +101,9 @@ def _below(root: Store, folder: str) -> Iterator[str]:
 
 
 def _describe(store: Store, record: RunRecord) -> RunState:
-    missing = missing_shards(record.plan, list_parts(store))
-    counts = count_rows(store)
+    parts = list_parts(store)
+    missing = missing_shards(record.plan, parts)
+    counts = count_rows(store, parts)
     done: State = "failed rows" if counts.failed else "complete"
     return RunState(
         path=store.url,

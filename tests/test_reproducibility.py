@@ -58,12 +58,12 @@ def test_executor_actors_layout_storage_and_a_resume_change_no_pixel(job: dict[s
     run(job)
     reference = _pixels(open_run(tmp_path / "run"))
     ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "one actor": ({"executor": "ray", "actors": 1}, {}),
         "two actors, tars": ({"executor": "ray", "actors": 2}, {"layout": "webdataset"}),
-        "Parquet": ({}, {"layout": "parquet"}),
-        "WebP": ({}, {"image_format": "webp", "embed_metadata": False}),
-        "memory": ({}, {"path": "memory://reproducibility"}),
-        "larger shards": ({"shard_size": 6, "writer_threads": 1}, {}),
+        "Parquet in memory": ({}, {"layout": "parquet", "path": "memory://reproducibility"}),
+        "WebP, larger shards": (
+            {"shard_size": 6, "writer_threads": 1},
+            {"image_format": "webp", "embed_metadata": False},
+        ),
     }
 
     for way, (execution, output) in ways.items():

@@ -66,6 +66,7 @@ def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tm
     assert [row["pixel_sha256"] for row in rows[:7]] == pixels[:7]
 
 
+@pytest.mark.slow
 def test_threads_of_an_actor_without_a_gpu_are_those_of_the_spec(make_job: MakeJob) -> None:
     """Ray sets OMP_NUM_THREADS to the actor's CPUs, which PyTorch would take; here they are others."""
     job = make_job(

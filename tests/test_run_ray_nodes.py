@@ -108,6 +108,7 @@ def undisturbed(make_job: MakeJob, tmp_path: Path) -> pa.Table:
     return _rows(run(make_job(output={"path": str(tmp_path / "undisturbed")})).path)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_shard_costs_no_more_than_that_shard(
     job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_drain_that_takes_longer_than_its_limit_cancels_what_workers_run(
     assert open_run(job.path).missing_shards() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadline_s", [60, pytest.param(0, marks=pytest.mark.slow)])
 def test_shards_of_a_node_that_is_drained_finish_there_or_move(
     deadline_s: int, job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table

@@ -105,6 +105,7 @@ def test_auto_uses_a_node_that_joins_and_lets_one_go_that_is_not_needed_any_more
     assert audit(tmp_path / "run", repair=False, grace_s=0).remaining == ()
 
 
+@pytest.mark.slow
 def test_actors_share_the_gpu_of_the_node_that_has_what_they_ask_for(
     start: Callable[..., subprocess.Popen[str]],
     join: Callable[..., Any],

@@ -89,7 +89,7 @@ def _assert_whole(job: dict[str, Any], make_job: MakeJob) -> None:
 
 def _named(faults: Iterable[str]) -> list[Any]:
     """Their names; those that take long because somebody waits are slow tests."""
-    waits = ("three requests hang", "throttled for good")
+    waits = ("three requests hang", "every eighth request is throttled", "throttled for good")
     return [pytest.param(name, marks=pytest.mark.slow if name in waits else ()) for name in faults]
 
 

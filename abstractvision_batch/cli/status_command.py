@@ -31,12 +31,13 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
-    from abstractvision_batch.execute.manifest import is_merged
+    from abstractvision_batch.execute.manifest import is_merged, list_parts, missing_shards
     from abstractvision_batch.report.run_report import read_outcomes
 
     run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
-    outcomes = read_outcomes(run.store)
-    shards_done = run.plan.shards - len(run.missing_shards())
+    parts = list_parts(run.store)
+    outcomes = read_outcomes(run.store, parts)
+    shards_done = run.plan.shards - len(missing_shards(run.plan, parts))
     state = {
         "path": run.path,
         "name": run.record.data["name"],

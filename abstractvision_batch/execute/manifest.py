@@ -98,9 +98,14 @@ def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) ->
         yield fit_columns(_newest_rows(store, found), schema)
 
 
-def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Every row that has a result, some at a time: of the merged manifest where it is up to date, else of the parts."""
-    parts = list_parts(store)
+def iter_rows(
+    store: Store, columns: Sequence[str] | None = None, parts: dict[int, list[int]] | None = None
+) -> Iterator[pa.Table]:
+    """Every row that has a result, some at a time: of the merged manifest where it is up to date, else of the parts.
+
+    `parts` are those that `list_parts` found, so that rows and shards of a run that goes on are of one moment.
+    """
+    parts = list_parts(store) if parts is None else parts
     if _is_merged_of(store, parts):
         yield from iter_row_groups(store, MANIFEST, columns)
         return
@@ -108,14 +113,14 @@ def iter_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator[pa
         yield _newest_rows(store, found, columns)
 
 
-def count_rows(store: Store) -> RowCounts:
-    """Count the outcomes of every row that has one."""
+def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCounts:
+    """Count the outcomes of every row that has one; `parts` as of `iter_rows`."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     attempts = unpriced = 0
     costs: list[float] = []
-    for table in iter_rows(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"]):
+    for table in iter_rows(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"], parts):
         statuses.update(_value_counts(table["status"]))
         kinds.update(_value_counts(table["error_kind"]))
         classes.update(_value_counts(table["error_class"]))

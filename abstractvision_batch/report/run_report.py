@@ -79,9 +79,9 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
     return pa.concat_tables(tables) if tables else footer.schema.to_arrow_schema().empty_table()
 
 
-def read_outcomes(store: Store) -> Outcomes:
-    """Counts over every row that has a result so far."""
-    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS))
+def read_outcomes(store: Store, parts: dict[int, list[int]] | None = None) -> Outcomes:
+    """Counts over every row that has a result so far; `parts` as of `iter_rows`."""
+    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS, parts))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

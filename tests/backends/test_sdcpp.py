@@ -103,6 +103,7 @@ def test_every_mode_gives_the_same_pixels(backends: dict[str, StableDiffusionCpp
     assert pixels["python"] == pixels["cli"]
 
 
+@pytest.mark.slow
 def test_a_reference_image_gives_the_same_pixels_in_every_mode(sdcpp_models: Path) -> None:
     """The server would crop it to another size, so there that is refused."""
     edit = ImageEditRequest("a fox", image=a_picture(60, 33), steps=2, seed=1, guidance_scale=1.0)

@@ -184,6 +184,7 @@ def difference(one: Rgb, other: Rgb) -> npt.NDArray[np.int_]:
     return gap
 
 
+@pytest.mark.slow
 def test_flux_gives_the_pixels_of_diffusers(tmp_path: Path) -> None:
     """A study saw a difference of at most 1 and 95.5 % of the values identical."""
     torch = pytest.importorskip("torch")

@@ -18,8 +18,9 @@ UPLOADS = (
     "complete_multipart_upload_if_absent manifest/00001-a0.parquet: before",
     "complete_multipart_upload manifest.parquet: before",
 )
-#: Containers are put as pictures are; the matrix on a disk has each of their writes in the default run.
-CASES = [pytest.param(case, marks=() if case.layout == "files" else pytest.mark.slow) for case in cases("s3")]
+#: The others put by the same calls; the matrix on a disk has each of their writes in the default run.
+QUICK = [case for case in cases("s3") if case.layout == "files" and case.scenario in ("run", "retry")]
+CASES = [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in cases("s3")]
 
 
 @pytest.fixture(scope="module")

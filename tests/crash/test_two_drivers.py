@@ -171,6 +171,7 @@ def test_of_two_specs_for_one_output_one_is_refused(
     check_whole(zygote, won, place, undisturbed(zygote, won, new_place))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_drivers_on_one_cluster_leave_one_run(
