@@ -32,7 +32,8 @@ from abstractvision_batch.spec.load import spec_from_mapping
 from abstractvision_batch.storage.store import open_store
 from benchmarks.large_run import describe_job, write_prompts
 from benchmarks.ray_costs import measure_ray
-from benchmarks.simulated_cluster import Durations, Faults, SimulatedCluster
+from benchmarks.simulated_cluster import SimulatedCluster
+from benchmarks.simulated_nodes import Durations, Faults
 
 GPUS_PER_NODE = 8
 #: Shards that are planned for real; the plan of a simulation repeats them.

@@ -5,20 +5,17 @@ Arrow by itself reads a row group column by column, each a request of its own, o
 
 from __future__ import annotations
 
-import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.store import Store
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 #: Columns no farther apart are read as one, in bytes.
 GAP_BYTES = 1 << 18
@@ -61,7 +58,7 @@ def iter_row_groups(
         return [(start, store.read_range(name, start, end - start)) for start, end in spans]
 
     for group, pieces in map_in_flight(range(known.num_row_groups) if groups is None else groups, read):
-        file = open_parquet(io.BufferedReader(_Pieces(pieces)), footer=known)
+        file = open_parquet(_open_pieces(pieces), footer=known)
         yield file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
 
 
@@ -84,33 +81,13 @@ def _spans(group: pq.RowGroupMetaData, columns: Sequence[str] | None) -> list[tu
     return merged
 
 
-class _Pieces(io.RawIOBase):
-    """Pieces of a file under their offsets; what lies between them is never asked for."""
+def _open_pieces(pieces: Sequence[tuple[int, bytes]]) -> BinaryIO:
+    """A file of which there are only these pieces, by their offsets; what lies between them is never asked for."""
+    starts = [start for start, _ in pieces]
 
-    def __init__(self, pieces: Sequence[tuple[int, bytes]]) -> None:
-        self._pieces = pieces
-        self._starts = [start for start, _ in pieces]
-        self._position = 0
+    def read_range(start: int, end: int) -> bytes:
+        at, data = pieces[max(0, bisect_right(starts, start) - 1)]
+        return data[start - at : end - at] if start >= at else b""
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start, data = self._pieces[-1]
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: start + len(data)}[whence]
-        return self._position
-
-    def readinto(self, buffer: Buffer) -> int:
-        start, data = self._pieces[max(0, bisect_right(self._starts, self._position) - 1)]
-        view = memoryview(buffer).cast("B")
-        offset = self._position - start
-        found = memoryview(data)[max(0, offset) : max(0, offset) + len(view)] if offset >= 0 else memoryview(b"")
-        view[: len(found)] = found
-        self._position += len(found)
-        return len(found)
+    last, data = pieces[-1]
+    return open_object(last + len(data), read_range)
