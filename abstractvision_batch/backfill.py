@@ -11,7 +11,6 @@ Not covered: ticks to come (`schedule`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -27,11 +26,10 @@ from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import load_spec
 from abstractvision_batch.spec.scheduled_time import parse_time, tick_key
+from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import open_store
 
 INTERRUPTED = 130
-#: Partitions that are looked at at a time.
-_THREADS = 16
 #: More ticks than one command makes.
 MAX_TICKS = 10_000
 
@@ -125,8 +123,7 @@ def backfill(
     parsed = parse_cron(cron if cron is not None else timed.cron_of_partitions(), timezone)
     due, not_due = find_ticks(parsed, start, end, datetime.now(UTC))
     timed.require_distinct(due)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(lambda tick: _look(spec, tick, overrides, registry_paths), due))
+    found = [look for _, look in map_in_flight(due, lambda tick: _look(spec, tick, overrides, registry_paths))]
     if dry_run:
         return BackfillReport(tuple(found), not_due)
     command = TickCommand(str(spec), parsed.timezone.key, tuple(overrides), tuple(map(str, registry_paths)))

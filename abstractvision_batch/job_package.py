@@ -11,7 +11,6 @@ Not covered: what runs there (`submit`), and prompts on storage, which the job i
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zipfile
@@ -28,9 +27,8 @@ from abstractvision_batch.plan.sources import find_files, is_remote
 from abstractvision_batch.registry.cards import CARD_SUFFIXES
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
-from abstractvision_batch.spec.env import INTERPOLATED_FIELDS
 from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec
-from abstractvision_batch.spec.positions import FieldPath, plain_value
+from abstractvision_batch.spec.restated import restate, restate_variables
 
 #: Of every file in the zip: the same files give the same bytes, which Ray does not take twice.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -185,27 +183,14 @@ def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
 def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards: list[Path]) -> Iterator[str]:
     """`--set` of fields whose text would mean something else there: absolute paths, and variables that are set here."""
     source = loaded.spec.prompts.source
-    moved: dict[FieldPath, Any] = {}
+    moved: dict[str, Any] = {}
     if isinstance(source, str) and not is_remote(source):
-        moved[("prompts", "source")] = os.path.relpath(_plain(loaded.local_path(source)), folder)
-    if cards:
-        moved[("registry", "paths")] = [os.path.relpath(path, folder) for path in cards]
-    written = {} if loaded.positions.root is None else plain_value(loaded.positions.root)
-    spec = loaded.spec.model_dump(mode="json")
-    interpolating = any("${" in text for text in overrides)
-    for field in INTERPOLATED_FIELDS:
-        value = moved.get(field, _value_at(spec, field))
-        text = json.dumps(_value_at(written, field), default=str)
-        uses_variables = interpolating if loaded.positions.is_overridden(field) else "${" in text
-        if value and (uses_variables or (field in moved and value != _value_at(spec, field))):
-            # What a variable held is no reference itself.
-            yield f"{'.'.join(field)}={json.dumps(value, ensure_ascii=False).replace('${', '$${')}"
-
-
-def _value_at(data: Any, path: FieldPath) -> Any:
-    for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
+        path = os.path.relpath(_plain(loaded.local_path(source)), folder)
+        moved |= {"prompts.source": path} if path != source else {}
+    paths = [os.path.relpath(path, folder) for path in cards]
+    moved |= {"registry.paths": paths} if paths != list(loaded.spec.registry.paths) else {}
+    yield from (restate(field, value) for field, value in moved.items())
+    yield from (said for said in restate_variables(loaded.path, overrides) if said.partition("=")[0] not in moved)
 
 
 def _write_zip(target: Path, root: Path, kinds: Mapping[str, Iterable[Path]], limit_bytes: int) -> int:

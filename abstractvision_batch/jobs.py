@@ -14,16 +14,16 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from abstractvision_batch.errors import AbstractVisionError, ClusterError, SpecError
-from abstractvision_batch.execute.manifest import count_rows, list_parts, missing_shards
 from abstractvision_batch.execute.ray_jobs import RayJob, RayJobs, UnknownJobError
 from abstractvision_batch.registry.constraints import closest
-from abstractvision_batch.run import open_run
+from abstractvision_batch.runs import RunState, read_run_state
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.fields import FromEnv
+from abstractvision_batch.storage.store import open_store
 
 T = TypeVar("T")
 
@@ -115,24 +115,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class RunProgress:
-    """How far a job's run is."""
-
-    requests: int
-    shards: int
-    shards_done: int
-    succeeded: int
-    failed: int
-    attempts: int
-    cost_usd: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job and its run."""
 
     job: Job
-    progress: RunProgress | None
+    progress: RunState | None
     """From the run's storage."""
     unread: str | None
     """Why there is no progress."""
@@ -153,7 +140,7 @@ class JobStatus:
             "ended_at": ray.ended_at and ray.ended_at.isoformat(timespec="seconds"),
             "exit_code": self.job.exit_code,
             "reason": list(self.job.reason),
-            "progress": self.progress and asdict(self.progress),
+            "progress": self.progress and self.progress.to_json(),
             "unread": self.unread,
             "log_line": self.log_line,
         }
@@ -205,13 +192,13 @@ def find_job(cluster: RayJobs, job_id: str) -> Job:
 def read_status(cluster: RayJobs, jobs: Sequence[Job], options: Mapping[str, Any] | None = None) -> list[JobStatus]:
     """The jobs with what their runs have done; `options` of their stores go over those that were submitted."""
 
-    def reader(job: Job) -> Callable[[], RunProgress | str]:
+    def reader(job: Job) -> Callable[[], RunState | str]:
         return lambda: _read_progress(job, options or {})
 
     found = _call_all([reader(job) for job in jobs], timeout_s=STORAGE_TIMEOUT_S)
     statuses = []
     for job, progress in zip(jobs, found, strict=True):
-        if isinstance(progress, RunProgress):
+        if isinstance(progress, RunState):
             statuses.append(JobStatus(job, progress, None, None))
         else:
             unread = progress or f"{job.output}: no answer in {STORAGE_TIMEOUT_S:g} s"
@@ -258,33 +245,16 @@ def _interrupt_again(cluster: RayJobs, job: Job, pid: int) -> None:
         )
 
 
-def _read_progress(job: Job, given: Mapping[str, Any]) -> RunProgress | str:
+def _read_progress(job: Job, given: Mapping[str, Any]) -> RunState | str:
     """How far the run is, or why nobody here can say."""
     try:
         options = resolve_options(_named_options(job), "output.storage_options", given=given)
-    except SpecError as exc:
-        return " ".join(exc.problems)
-    try:
-        run = open_run(job.output, options)
-    except SpecError:
+        state = read_run_state(open_store(job.output, options))
+    except AbstractVisionError as exc:
+        return " ".join(exc.problems) if isinstance(exc, SpecError) else str(exc)
+    if state.state == "missing":
         return f"{job.output}: the run has not begun: there is no run.json yet"
-    except AbstractVisionError as exc:
-        return str(exc)
-    try:
-        parts = list_parts(run.store)
-        counts = count_rows(run.store, parts)
-        done = run.plan.shards - len(missing_shards(run.plan, parts))
-    except AbstractVisionError as exc:
-        return str(exc)
-    return RunProgress(
-        requests=run.plan.requests,
-        shards=run.plan.shards,
-        shards_done=done,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        attempts=counts.attempts,
-        cost_usd=counts.cost_usd,
-    )
+    return state if state.problem is None else state.problem
 
 
 def _named_options(job: Job) -> dict[str, Any]:

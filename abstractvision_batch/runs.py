@@ -6,8 +6,7 @@ depth; on an object store several are asked for at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any, Literal
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.manifest import count_rows, list_parts, missing_shards
 from abstractvision_batch.execute.run_record import RECORD, RunRecord, read_record
+from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
 
 DEFAULT_DEPTH = 5
-#: Folders that are asked for at a time.
-_THREADS = 16
 
 State = Literal["complete", "failed rows", "incomplete", "missing", "broken"]
 
@@ -40,6 +38,8 @@ class RunState:
     requests: int = 0
     succeeded: int = 0
     failed: int = 0
+    attempts: int = 0
+    """Tries of all rows together."""
     cost_usd: float | None = None
     """Of all tries; None where nothing says what a request costs."""
     problem: str | None = None
@@ -73,16 +73,17 @@ def list_runs(
     root = open_store(str(path), storage_options)
     if "://" not in str(path) and not Path(path).expanduser().is_dir():
         raise SpecError(f"{path}: no such folder (name a folder or URL with runs below it)")
-    with ThreadPoolExecutor(_THREADS) as threads:
-        folders, found = [""], []
-        for level in range(depth + 1):
-            holds_run = list(threads.map(lambda folder: root.exists(f"{folder}/{RECORD}".lstrip("/")), folders))
-            found += [folder for folder, is_run in zip(folders, holds_run, strict=True) if is_run]
-            others = [folder for folder, is_run in zip(folders, holds_run, strict=True) if not is_run]
-            if level < depth:
-                folders = [name for names in threads.map(lambda folder: _below(root, folder), others) for name in names]
-        places = [root.url_of(folder) if folder else root.url for folder in sorted(found)]
-        return list(threads.map(lambda place: read_run_state(open_store(place, storage_options)), places))
+    folders, found = [""], []
+    for level in range(depth + 1):
+        holds_run = dict(map_in_flight(folders, lambda folder: root.exists(f"{folder}/{RECORD}".lstrip("/"))))
+        found += [folder for folder, is_run in holds_run.items() if is_run]
+        others = [folder for folder, is_run in holds_run.items() if not is_run]
+        if level < depth:
+            folders = [
+                name for _, names in map_in_flight(others, lambda folder: _below(root, folder)) for name in names
+            ]
+    places = [root.url_of(folder) if folder else root.url for folder in sorted(found)]
+    return [run for _, run in map_in_flight(places, lambda place: read_run_state(open_store(place, storage_options)))]
 
 
 def read_run_state(store: Store) -> RunState:
@@ -96,8 +97,8 @@ def read_run_state(store: Store) -> RunState:
         return RunState(store.url, "broken", problem=f"{store.url_of(RECORD)}: is damaged: {error!r}")
 
 
-def _below(root: Store, folder: str) -> Iterator[str]:
-    return (f"{folder}/{name}".lstrip("/") for name in root.list_folders(folder))
+def _below(root: Store, folder: str) -> list[str]:
+    return [f"{folder}/{name}".lstrip("/") for name in root.list_folders(folder)]
 
 
 def _describe(store: Store, record: RunRecord) -> RunState:
@@ -116,5 +117,6 @@ def _describe(store: Store, record: RunRecord) -> RunState:
         requests=record.plan.requests,
         succeeded=counts.succeeded,
         failed=counts.failed,
+        attempts=counts.attempts,
         cost_usd=counts.cost_usd,
     )

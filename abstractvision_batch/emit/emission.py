@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from abstractvision_batch.emit.needs import restate_variables
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.spec.restated import restate_variables
 
 #: Seconds that a job has to finish and commit running shards when it is stopped, where its spec does not say.
 DRAIN_S = 90

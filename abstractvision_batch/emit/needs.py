@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel
 
@@ -16,7 +15,6 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job_package import pack_job
 from abstractvision_batch.plan.sources import is_remote
 from abstractvision_batch.scratch import scratch_folder
-from abstractvision_batch.spec.env import INTERPOLATED_FIELDS, interpolate
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.load import LoadedSpec, read_values
 from abstractvision_batch.spec.ray_sections import ActorRange
@@ -94,19 +92,6 @@ def needed_extras(loaded: LoadedSpec) -> list[str]:
     return sorted(extras)
 
 
-def restate_variables(spec: str | Path, overrides: Sequence[str] = ()) -> list[str]:
-    """`--set` of every field that names a variable, with what it holds here: a scheduler has another environment."""
-    data = read_values(spec, overrides).data
-    replaced, _ = interpolate(data)
-    restated = []
-    for section, name in INTERPOLATED_FIELDS:
-        before, after = (values.get(section, {}).get(name) for values in (data, replaced))
-        if before != after:
-            # What a variable held is no reference itself.
-            restated.append(f"{section}.{name}={json.dumps(after, ensure_ascii=False).replace('${', '$${')}")
-    return restated
-
-
 def require_output_elsewhere(loaded: LoadedSpec, why: str, mounts: Sequence[str] = ()) -> None:
     """Refuse an output on a disk that is not there afterwards.
 
@@ -171,13 +156,7 @@ def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: S
         )
         with zipfile.ZipFile(package.path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
-    moved = [text for text in package.overrides if text.startswith(("prompts.source=", "registry.paths="))]
-    told = [text for text in restate_variables(loaded.path, overrides) if text.partition("=")[0] not in _keys(moved)]
-    return JobFiles(package.spec, package.registry, files, (*moved, *told), package.notes)
-
-
-def _keys(overrides: Sequence[str]) -> set[str]:
-    return {text.partition("=")[0] for text in overrides}
+    return JobFiles(package.spec, package.registry, files, package.overrides, package.notes)
 
 
 def _secrets(value: object) -> Iterator[str]:

@@ -16,6 +16,8 @@ from types import MappingProxyType
 from abstractvision_batch.execute.context import RunContext
 
 GIB = 2**30
+#: What stands before the kind of a node's accelerators in the names of its resources.
+ACCELERATOR = "accelerator_type:"
 #: More workers on one GPU compute little more together, and each costs a copy of the weights.
 MAX_WORKERS = 4
 #: A CUDA context with PyTorch's and cuDNN's kernels takes 0.4 to 0.8 GiB of a recent GPU.
@@ -53,7 +55,7 @@ def smallest_gpu_bytes() -> int | None:
 
 def known_gpu_bytes(resources: Mapping[str, float]) -> int | None:
     """Memory of a node's GPUs by what Ray calls them; None where it does not, or the name is not known."""
-    names = (name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:"))
+    names = (name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR))
     sizes = [KNOWN_GB[name] for name in names if name in KNOWN_GB]
     return min(sizes) * 10**9 if sizes else None
 

@@ -12,12 +12,17 @@ from typing import Any
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.cluster import Node
 from abstractvision_batch.execute.context import RunContext
-from abstractvision_batch.execute.gpu_memory import describe_shortage, known_gpu_bytes, needed_bytes, share_of
+from abstractvision_batch.execute.gpu_memory import (
+    ACCELERATOR,
+    describe_shortage,
+    known_gpu_bytes,
+    needed_bytes,
+    share_of,
+)
 from abstractvision_batch.registry.constraints import closest
 
 logger = logging.getLogger(__name__)
 
-ACCELERATOR = "accelerator_type:"
 #: What Ray counts of `ACCELERATOR` for an actor; a node has 1.
 ACCELERATOR_SHARE = 0.001
 #: Asks nodes for the memory of their smallest GPU, in bytes, by the node's id; those that do not know are left out.
