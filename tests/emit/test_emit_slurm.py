@@ -229,6 +229,7 @@ def test_on_several_nodes_a_signal_reaches_the_job_and_ray_ends_with_the_script(
 
     job = _start(script, slurm, tmp_path / "log")
     _wait_for(tmp_path, "asked" if early else "avbatch.started", job)
+    assert _running(programs)
     job.send_signal(signal.SIGUSR1)
 
     assert job.wait(30) in (130, 143)  # 143: told before it could listen
