@@ -1,7 +1,7 @@
 """Writes what the code knows into the documents, so that they cannot drift; a test compares them.
 
-`docs/cli.md` is the command line's own help, `docs/configuration.md` the table of environment variables, and README.md
-has the backends and the files between markers. `python -m abstractvision_batch.cli.document [ROOT]`
+`docs/cli.md` is the command line's own help, `docs/configuration.md` the table of environment variables; README.md has
+the backends between markers, and `docs/architecture.md` the rooms of the package. `python -m abstractvision_batch.cli.document [ROOT]`
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ printed.
 def write_documents(root: Path) -> dict[Path, str]:
     """Return every generated document of the repository, by its path."""
     readme = root / "README.md"
+    architecture = root / "docs" / "architecture.md"
     return {
         root / "docs" / "cli.md": write_reference(),
         root / "docs" / "configuration.md": write_configuration(),
-        readme: fill_sections(
-            readme.read_text(encoding="utf-8"), {"backends": write_backends(), "files": write_file_map(root)}
-        ),
+        readme: fill_sections(readme.read_text(encoding="utf-8"), {"backends": write_backends()}),
+        architecture: fill_sections(architecture.read_text(encoding="utf-8"), {"rooms": write_rooms(root)}),
     }
 
 
@@ -81,9 +81,15 @@ def write_backends() -> str:
     return "\n".join(lines)
 
 
-def write_file_map(root: Path) -> str:
-    """Return one line per module of the package, a folder before what is in it."""
-    return "\n".join(f"- `{name}` — {said}" for name, said in _modules(root))
+def write_rooms(root: Path) -> str:
+    """Return one line per folder of the package, with what its docstring says."""
+    paths = sorted((root / PACKAGE).rglob("__init__.py"), key=lambda path: path.parent.parts)
+    lines = ["| room | what lives in it |", "|---|---|"]
+    for path in paths:
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = said.partition("\n")[0]
+        lines.append(f"| `{path.parent.relative_to(root).as_posix()}/` | {first} |")
+    return "\n".join(lines)
 
 
 def fill_sections(text: str, sections: dict[str, str]) -> str:
@@ -94,14 +100,6 @@ def fill_sections(text: str, sections: dict[str, str]) -> str:
         if count != 1:
             raise ValueError(f"{count} places <!-- {name} --> … <!-- /{name} -->, not one")
     return text
-
-
-def _modules(root: Path) -> Iterator[tuple[str, str]]:
-    paths = [path.relative_to(root) for path in (root / PACKAGE).rglob("*.py")]
-    for path in sorted(paths, key=lambda path: (path.parent.parts, path.name != "__init__.py", path.name)):
-        said = ast.get_docstring(ast.parse((root / path).read_text(encoding="utf-8"))) or ""
-        name = f"{path.parent.as_posix()}/" if path.name == "__init__.py" else path.as_posix()
-        yield name, said.partition("\n")[0]
 
 
 def _sections(path: str, group: Any, parent: Any) -> Iterator[str]:
