@@ -1,7 +1,8 @@
 """Writes what the code knows into the documents, so that they cannot drift; a test compares them.
 
 `docs/cli.md` is the command line's own help, `docs/configuration.md` the table of environment variables; README.md has
-the backends between markers, and `docs/architecture.md` the rooms of the package. `python -m abstractvision_batch.cli.document [ROOT]`
+the backends between markers, and `docs/architecture.md` the rooms of the package.
+`python -m abstractvision_batch.cli.document [ROOT]`
 """
 
 from __future__ import annotations
