@@ -1,6 +1,10 @@
 """A run folder on a local disk, written so that a crash or a power cut leaves whole files or none.
 
 fsspec's own local ``mode="create"`` checks and then opens, so two writers can both win; a hard link cannot.
+
+A folder may come from a stranger: names stay inside it (`names`), links out of it are not followed, whether to read,
+to write or to delete, and what is not a regular file (a FIFO, a device, a socket) is not listed, and refused by name.
+Not covered: someone who exchanges folders for links while this process works in them.
 """
 
 from __future__ import annotations
@@ -10,12 +14,14 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.names import check_name, is_plain
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
 #: Readers of datasets skip names that start with a dot, and so does `list`.
@@ -37,22 +43,22 @@ class LocalStore:
     def put(self, name: str, data: bytes) -> None:
         with self._temporary(name) as part:
             _write_synced(part, data)
-            part.replace(self.root / name)
+            part.replace(self._path(name))
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         with self._temporary(name) as part:
             _write_synced(part, data)
-            return self._link(part, self.root / name)
+            return self._link(part, self._path(name))
 
     def put_file(self, name: str, path: Path) -> None:
         with self._temporary(name) as part:
             _copy_synced(path, part)
-            part.replace(self.root / name)
+            part.replace(self._path(name))
 
     def put_file_if_absent(self, name: str, path: Path) -> bool:
         with self._temporary(name) as part:
             _copy_synced(path, part)
-            return self._link(part, self.root / name)
+            return self._link(part, self._path(name))
 
     def probe_conditional_put(self) -> bool | None:
         name = f"{TEMPORARY_PREFIX}probe"
@@ -74,61 +80,65 @@ class LocalStore:
             raise StorageError(f"{nearest}: permission denied")
 
     def sync_folder(self, name: str) -> None:
-        with _storage_errors(self.root / name), contextlib.suppress(FileNotFoundError):
-            _sync_folder(self.root / name)
+        folder = self._folder(name)
+        with _storage_errors(folder), contextlib.suppress(FileNotFoundError):
+            _sync_folder(folder)
 
     def read(self, name: str) -> bytes:
-        with _storage_errors(self.root / name):
-            return (self.root / name).read_bytes()
+        with self.open(name) as file, _storage_errors(self.root / name):
+            return file.read()
 
     def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
-        with _storage_errors(self.root / name), (self.root / name).open("rb") as file:
+        if offset_bytes < 0 or size_bytes < 0:
+            raise StorageError(f"{self.root / name}: {size_bytes} bytes from {offset_bytes} on are no part of a file")
+        with self.open(name) as file, _storage_errors(self.root / name):
             file.seek(offset_bytes)
             return file.read(size_bytes)
 
     def open(self, name: str) -> BinaryIO:
-        with _storage_errors(self.root / name):
-            return (self.root / name).open("rb")
+        path = self._path(name)
+        with _storage_errors(path):
+            mode = self._target_status(path).st_mode
+            if not stat.S_ISREG(mode):
+                raise StorageError(f"{path}: is {_kind(mode)}, not a file")
+            return path.open("rb")
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).exists()
+        path = self._path(name)
+        with _storage_errors(path):
+            try:
+                self._target_status(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
 
     def list(self, folder: str) -> list[str]:
-        with _storage_errors(self.root / folder):
-            try:
-                return sorted(entry.name for entry in os.scandir(self.root / folder) if not entry.name.startswith("."))
-            except FileNotFoundError:
-                return []
+        return sorted(entry.name for entry in self._entries(folder) if not entry.name.startswith("."))
 
     def scan(self, folder: str) -> builtins.list[StoredFile]:
         found = []
-        with _storage_errors(self.root / folder), contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self.root / folder):
-                # One that another process renames or removes meanwhile is not there.
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.is_file():
-                        status = entry.stat()
-                        found.append(StoredFile(entry.name, status.st_size, as_time(status.st_mtime)))
+        with _storage_errors(self.root / folder):
+            for entry, status in self._statuses(folder):
+                if stat.S_ISREG(status.st_mode):
+                    found.append(StoredFile(entry.name, status.st_size, as_time(status.st_mtime)))
         return sorted(found, key=lambda file: file.name)
 
     def list_folders(self, folder: str) -> builtins.list[str]:
         with _storage_errors(self.root / folder):
-            try:
-                entries = [entry for entry in os.scandir(self.root / folder) if entry.is_dir()]
-            except FileNotFoundError:
-                return []
-        return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            folders = [entry.name for entry, status in self._statuses(folder) if stat.S_ISDIR(status.st_mode)]
+        return sorted(name for name in folders if not name.startswith("."))
 
     def delete(self, name: str) -> None:
-        with _storage_errors(self.root / name):
-            (self.root / name).unlink(missing_ok=True)
+        path = self._path(name)
+        with _storage_errors(path):
+            path.unlink(missing_ok=True)
 
     def url_of(self, name: str) -> str:
         return str(self.root / name)
 
     @contextlib.contextmanager
     def _temporary(self, name: str) -> Iterator[Path]:
-        target = self.root / name
+        target = self._path(name)
         part = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         with _storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +146,58 @@ class LocalStore:
                 yield part
             finally:
                 part.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        """Where a file is or would be: in a folder inside the root."""
+        folder, _, last = check_name(name).rpartition("/")
+        return self._folder(folder) / last
+
+    def _folder(self, name: str) -> Path:
+        """Where a folder is or would be, however many links lead to it: inside the root."""
+        path = self.root
+        for segment in check_name(name).split("/") if name else ():
+            path /= segment
+            if path.is_symlink():
+                self._require_inside(path)
+        return path
+
+    def _target_status(self, path: Path) -> os.stat_result:
+        """What a path names, not followed out of the root."""
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            self._require_inside(path)
+            return path.stat()
+        return status
+
+    def _require_inside(self, link: Path) -> None:
+        if not self._holds(link):
+            raise StorageError(f"{link}: is a link that leads out of {self.root} (copy there what it leads to)")
+
+    def _holds(self, link: Path) -> bool:
+        root = os.path.realpath(self.root)
+        return os.path.commonpath([root, os.path.realpath(link)]) == root
+
+    def _entries(self, folder: str) -> builtins.list[os.DirEntry[str]]:
+        path = self._folder(folder)
+        with _storage_errors(path):
+            try:
+                with os.scandir(path) as entries:
+                    return [entry for entry in entries if is_plain(entry.name)]
+            except FileNotFoundError:
+                return []
+
+    def _statuses(self, folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+        """Entries of a folder with what they are; links that lead out or nowhere are none of them."""
+        for entry in self._entries(folder):
+            linked = entry.is_symlink()
+            if linked and not self._holds(Path(entry)):
+                continue
+            try:
+                yield entry, entry.stat()
+            except OSError as exc:
+                # One that another process renames or removes meanwhile is not there.
+                if not (isinstance(exc, FileNotFoundError) or (linked and exc.errno == errno.ELOOP)):
+                    raise
 
     @staticmethod
     def _link(part: Path, target: Path) -> bool:
@@ -147,7 +209,7 @@ class LocalStore:
             if exc.errno not in NO_HARD_LINKS:
                 raise
             # A file system without hard links (FAT, some FUSE mounts): the check and the rename are two steps there.
-            if target.exists():
+            if os.path.lexists(target):
                 return False
             part.replace(target)
         _sync_folder(target.parent)
@@ -166,6 +228,12 @@ def _copy_synced(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def _sync_folder(folder: Path) -> None:

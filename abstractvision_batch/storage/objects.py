@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.names import check_name, is_plain
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.retries import Retries, put_if_absent
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
@@ -122,7 +123,7 @@ class ObjectStore:
         return self._call(name, lambda: self._exists(self._path(name)))
 
     def list(self, folder: str) -> list[str]:
-        names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in self._entries(folder))
+        names = (_last_segment(entry) for entry in self._entries(folder))
         return sorted(name for name in names if not name.startswith("."))
 
     def scan(self, folder: str) -> builtins.list[StoredFile]:
@@ -130,8 +131,7 @@ class ObjectStore:
         return sorted(files, key=lambda file: file.name)
 
     def list_folders(self, folder: str) -> builtins.list[str]:
-        folders = (entry["name"] for entry in self._entries(folder) if entry["type"] == "directory")
-        names = {name.rstrip("/").rsplit("/", 1)[-1] for name in folders}
+        names = {_last_segment(entry) for entry in self._entries(folder) if entry["type"] == "directory"}
         return sorted(name for name in names if not name.startswith("."))
 
     def delete(self, name: str) -> None:
@@ -145,7 +145,8 @@ class ObjectStore:
         return f"{self._url}/{name}"
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}".rstrip("/")
+        """The object's key; every request makes it here."""
+        return f"{self._root}/{check_name(name)}"
 
     def _put_if_absent(self, name: str, put: Callable[..., object], holds_our_bytes: Callable[[], bool]) -> bool:
         def create() -> None:
@@ -184,7 +185,7 @@ class ObjectStore:
         return True
 
     def _entries(self, folder: str) -> builtins.list[dict[str, Any]]:
-        path = self._path(folder)
+        path = self._path(folder) if folder else self._root
 
         def entries() -> builtins.list[dict[str, Any]]:
             self._fs.invalidate_cache()
@@ -194,7 +195,8 @@ class ObjectStore:
                 if classify(exc) is not Failure.MISSING:
                     raise
                 return []
-            return [entry for entry in found if entry["name"].strip("/") != path.strip("/")]
+            below = (entry for entry in found if entry["name"].strip("/") != path.strip("/"))
+            return [entry for entry in below if is_plain(_last_segment(entry))]
 
         return self._call(folder, entries)
 
@@ -224,7 +226,11 @@ class ObjectStore:
             raise StorageError(f"{where}: {explain(exc, writing=writing)}") from exc
 
 
+def _last_segment(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+
+
 def _stored_file(entry: dict[str, Any]) -> StoredFile:
     times = (as_time(entry.get(key)) for key in MODIFIED_KEYS)
     modified_at = next((time for time in times if time is not None), None)
-    return StoredFile(entry["name"].rsplit("/", 1)[-1], int(entry["size"] or 0), modified_at)
+    return StoredFile(_last_segment(entry), int(entry["size"] or 0), modified_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -164,3 +165,135 @@ def test_what_was_deleted_is_gone_and_deleting_it_again_is_no_error(store: Store
     store.delete("a/b")
 
     assert not store.exists("a/b")
+
+
+NAMES_THAT_LEAD_OUT = (
+    "../x", "a/../../x", "a/..", "..", ".", "./x", "a/./x", "/etc/x", "//x", "a//x", "a/", "", "a\\..\\x", "a\0b",
+    "a\nb", "x" * 2000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_LEAD_OUT)
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_a_name_that_leads_out_of_the_store_is_refused_by_every_method(kind: str, name: str, tmp_path: Path) -> None:
+    url = str(tmp_path / "a/run") if kind == "local" else f"memory://{uuid.uuid4().hex}/a/run"
+    store, source = open_store(url), tmp_path / "source"
+    source.write_bytes(b"loot")
+    before = sorted(tmp_path.rglob("*"))
+    calls: list[Callable[[], object]] = [
+        lambda: store.put(name, b""),
+        lambda: store.put_if_absent(name, b""),
+        lambda: store.put_file(name, source),
+        lambda: store.put_file_if_absent(name, source),
+        lambda: store.read(name),
+        lambda: store.read_range(name, 0, 1),
+        lambda: store.open(name),
+        lambda: store.exists(name),
+        lambda: store.delete(name),
+    ]
+    if name:  # else the store's own folder
+        calls += [
+            lambda: store.list(name),
+            lambda: store.scan(name),
+            lambda: store.list_folders(name),
+            lambda: store.sync_folder(name) if kind == "local" else store.list(name),
+        ]
+
+    for call in calls:
+        with pytest.raises(StorageError, match="not a name inside a run"):
+            call()
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside of the run, with a file in it."""
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "private.png").write_bytes(b"private")
+    return folder
+
+
+def test_a_folder_that_is_a_link_out_is_never_followed(victim: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/artifacts").symlink_to(victim)
+    (tmp_path / "source").write_bytes(b"x")
+    store = open_store(str(tmp_path / "run"))
+    calls: list[Callable[[], object]] = [
+        lambda: store.put("artifacts/x", b""),
+        lambda: store.put_if_absent("artifacts/x", b""),
+        lambda: store.put_file("artifacts/deep/x", tmp_path / "source"),
+        lambda: store.read("artifacts/private.png"),
+        lambda: store.exists("artifacts/private.png"),
+        lambda: store.delete("artifacts/private.png"),
+        lambda: store.list("artifacts"),
+        lambda: store.scan("artifacts"),
+        lambda: store.list_folders("artifacts"),
+    ]
+
+    for call in calls:
+        with pytest.raises(StorageError, match="is a link that leads out of"):
+            call()
+
+    assert store.list_folders("") == []
+    assert [path.name for path in victim.iterdir()] == ["private.png"]
+
+
+def test_a_file_that_is_a_link_out_is_not_read_and_only_the_link_is_replaced_or_deleted(
+    victim: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    store = open_store(str(tmp_path / "run"))
+    for name in ("read.png", "put.png", "delete.png"):
+        (tmp_path / "run" / name).symlink_to(victim / "private.png")
+
+    for call in (store.read, store.open, store.exists):
+        with pytest.raises(StorageError, match="is a link that leads out of"):
+            call("read.png")
+    assert store.scan("") == []
+    assert store.put_if_absent("put.png", b"ours") is False
+    store.put("put.png", b"ours")
+    store.delete("delete.png")
+
+    assert (victim / "private.png").read_bytes() == b"private"
+    assert store.read("put.png") == b"ours"
+    assert not (tmp_path / "run/delete.png").is_symlink()
+
+
+def test_links_inside_a_store_and_a_store_that_is_one_itself_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    store = open_store(str(tmp_path / "run"))
+    store.put("artifacts/00000/a.png", b"abc")
+    (tmp_path / "disk/again").symlink_to("artifacts/00000")
+
+    assert store.read("again/a.png") == b"abc"
+    assert [file.size_bytes for file in store.scan("again")] == [3]
+    assert store.list_folders("") == ["again", "artifacts"]
+
+
+def test_what_is_not_a_regular_file_is_never_opened(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+
+    for name, said in (("fifo", "is a FIFO"), ("loop", "loop"), ("folder", "is a folder")):
+        with pytest.raises(StorageError, match=said):
+            store.read(name)
+        with pytest.raises(StorageError, match=said):
+            store.open(name)
+        with pytest.raises(StorageError, match=said):
+            store.read_range(name, 0, 10)
+    assert store.scan("") == []
+
+
+def test_names_that_no_store_would_write_are_not_listed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for name in ("a\\b", "line\nbreak", "good"):
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / f"{name}-folder").mkdir()
+
+    assert [file.name for file in store.scan("")] == ["good"]
+    assert store.list_folders("") == ["good-folder"]

@@ -1,0 +1,34 @@
+"""Names inside a store: relative, with ``/``, and never out of it.
+
+Names come from `run.json`, plans and manifests too, which a stranger may have written, so every store checks each name
+here before it joins it to its root.
+"""
+
+from __future__ import annotations
+
+import re
+
+from abstractvision_batch.errors import StorageError
+
+#: Longer ones are of no file system and of no object store.
+MAX_NAME_LENGTH = 1024
+#: Control characters and the separator of Windows.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def check_name(name: str) -> str:
+    """Return the name of a file in a store.
+
+    Raises:
+        StorageError: it is not one: absolute, empty, or with ``..`` and the like in it.
+    """
+    if not isinstance(name, str) or not all(map(is_plain, name.split("/"))) or len(name) > MAX_NAME_LENGTH:
+        shown = repr(name)
+        shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+        raise StorageError(f"{shown}: not a name inside a run (relative, with / and without .., . and \\)")
+    return name
+
+
+def is_plain(segment: str) -> bool:
+    """Whether text is one segment of a name."""
+    return segment not in ("", ".", "..") and _FORBIDDEN.search(segment) is None
