@@ -20,6 +20,7 @@
         InputImageError                 permanent: an input image is no use      never tried again
         InvalidOutputError              permanent: black, NaN or undecodable     never tried again
         WorkerCrashedError              permanent: it ended its worker process   isolated and recorded
+        PartialBatchError               some outputs of one library call failed  has the others
       StorageError                      reading or writing a store failed        run again: resumes          exit 4
       ClusterError                      Ray could not be reached or died         run again: resumes          exit 4
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
@@ -93,8 +94,10 @@ class BatchingFaultError(DependencyError):
     """The model, or what runs it, mixes the requests of a batch: one gives another picture alone."""
 
 
-class GenerationError(AbstractVisionError):
+class GenerationError(AbstractVisionError, RuntimeError):
     """One request failed. In a batch it becomes a row of the manifest and never reaches its neighbours.
+
+    Also the `RuntimeError` that the older library's backends raised, for code that catches it.
 
     ``error_kind`` and ``error_class`` are what the manifest's columns of these names say. The class decides what
     follows: transient is tried again with backoff, resource is split, permanent and policy would fail the same way.
@@ -163,8 +166,8 @@ class InputImageError(GenerationError):
     error_kind = "input"
 
 
-class InvalidOutputError(GenerationError):
-    """The backend answered with black, NaN or undecodable output."""
+class InvalidOutputError(GenerationError, ValueError):
+    """The backend answered with black, NaN or undecodable output; the older library raised `ValueError` for it."""
 
     error_kind = "invalid_output"
 
@@ -173,6 +176,17 @@ class WorkerCrashedError(GenerationError):
     """The worker process ended while it ran this request, again after the request was run alone."""
 
     error_kind = "worker_crashed"
+
+
+class PartialBatchError(GenerationError):
+    """Some requests of one library call failed.
+
+    ``outputs`` has what the others gave, in the order of the requests, and None for each that failed.
+    """
+
+    def __init__(self, message: str, *, outputs: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.outputs = outputs
 
 
 class StorageError(AbstractVisionError):

@@ -9,21 +9,30 @@ call is checked against the model's card; of the card's values only a `const` an
 are filled in: other defaults are the backend's own.
 
 Without a store a method returns a `GeneratedAsset`, with one the reference to the stored artifact. Either way
-`metadata["generation"]` says what made it. Not covered: many requests (`run`).
+`metadata["generation"]` says what made it. `generate_image_batch` and its like ask for one prompt under several seeds,
+in one call of the backend. Not covered: many prompts (`run`).
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import abstractvision_batch
 from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex, without_secrets
-from abstractvision_batch.backends.base_backend import ProgressCallback, VisionBackend
-from abstractvision_batch.errors import BackendNotConfiguredError, CapabilityNotSupportedError, InvalidOutputError
+from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback, VisionBackend
+from abstractvision_batch.backends.foreign_backend import as_backend
+from abstractvision_batch.errors import (
+    BackendNotConfiguredError,
+    CapabilityNotSupportedError,
+    GenerationError,
+    InvalidOutputError,
+    PartialBatchError,
+)
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.request_check import build_request
 from abstractvision_batch.types import (
@@ -47,7 +56,8 @@ class VisionManager:
     """Checks a call, lets the backend generate, and stores what came.
 
     Args:
-        backend: what generates; without one every method raises BackendNotConfiguredError.
+        backend: what generates, or any object with its methods; without one every method raises
+            BackendNotConfiguredError.
         store: where media go; None returns them.
         model_id: the model whose card calls are checked against; None checks no card.
         registry: the cards; the packaged ones unless given.
@@ -90,6 +100,40 @@ class VisionManager:
         """Generate a video that starts from an encoded image (`ImageToVideoRequest`)."""
         return self._generate_one("image_to_video", {"image": image, **params}, progress_callback)
 
+    def generate_image_batch(
+        self, prompt: str, *, count: int = 1, seeds: Sequence[int] | None = None, **params: Any
+    ) -> list[Output]:
+        """Generate `count` images from one prompt, in one call of the backend.
+
+        Args:
+            prompt: Of all of them.
+            count: How many.
+            seeds: One per image; by default `seed` and the ones that follow it, from a random one where none is given.
+            params: Fields of `ImageGenerationRequest`.
+
+        Raises:
+            PartialBatchError: a request failed; its `outputs` has what the others gave, stored where there is a store.
+        """
+        return self._generate_batch("text_to_image", {"prompt": prompt, **params}, count, seeds)
+
+    def edit_image_batch(
+        self, prompt: str, image: bytes, *, count: int = 1, seeds: Sequence[int] | None = None, **params: Any
+    ) -> list[Output]:
+        """Change an encoded image `count` times (`ImageEditRequest`); as `generate_image_batch`."""
+        return self._generate_batch("image_to_image", {"prompt": prompt, "image": image, **params}, count, seeds)
+
+    def generate_video_batch(
+        self, prompt: str, *, count: int = 1, seeds: Sequence[int] | None = None, **params: Any
+    ) -> list[Output]:
+        """Generate `count` videos from one prompt (`VideoGenerationRequest`); as `generate_image_batch`."""
+        return self._generate_batch("text_to_video", {"prompt": prompt, **params}, count, seeds)
+
+    def image_to_video_batch(
+        self, image: bytes, *, count: int = 1, seeds: Sequence[int] | None = None, **params: Any
+    ) -> list[Output]:
+        """Generate `count` videos from an encoded image (`ImageToVideoRequest`); as `generate_image_batch`."""
+        return self._generate_batch("image_to_video", {"image": image, **params}, count, seeds)
+
     def list_provider_models(self, *, task: str | None = None) -> list[ProviderModelInfo]:
         """List the models of the backend's provider; empty for a backend without a catalog."""
         return list(self._backend().list_provider_models(task=task))
@@ -104,6 +148,40 @@ class VisionManager:
         self, task: Task, values: Mapping[str, Any], progress_callback: ProgressCallback | None
     ) -> list[Output]:
         backend = self._backend()
+        (request,) = self._requests(backend, task, [values])
+        started_at, start = datetime.now(UTC), time.monotonic()
+        assets = _call(backend, request, progress_callback)
+        return self._keep(backend, request, task, assets, started_at, time.monotonic() - start)
+
+    def _generate_batch(
+        self, task: Task, values: Mapping[str, Any], count: int, seeds: Sequence[int] | None
+    ) -> list[Output]:
+        backend = self._backend()
+        each = [{**values, "seed": seed} for seed in _seeds(task, count, seeds, values.get("seed"))]
+        requests = self._requests(backend, task, each)
+        started_at, start = datetime.now(UTC), time.monotonic()
+        items: list[BatchItem] = backend.generate_batch(requests)
+        latency_s = time.monotonic() - start
+        outputs: list[Output | None] = []
+        first: GenerationError | None = None
+        for request, item in zip(requests, items, strict=True):
+            try:
+                if isinstance(item, GenerationError):
+                    raise item
+                assets = item if isinstance(item, list) else [item]
+                outputs += self._keep(backend, request, task, assets, started_at, latency_s)
+            except GenerationError as error:
+                first = first or error
+                outputs.append(None)
+        if first is not None:
+            failed = outputs.count(None)
+            raise PartialBatchError(f"{failed} of {len(outputs)} failed: {first}", outputs=tuple(outputs)) from first
+        return [output for output in outputs if output is not None]
+
+    def _requests(
+        self, backend: VisionBackend, task: Task, several: Sequence[Mapping[str, Any]]
+    ) -> list[VisionRequest]:
+        """Build the requests after checking that the model and the backend can do the task."""
         card = None
         if self.model_id and (registry := self._card_registry()):
             registry.require_support(self.model_id, task)
@@ -115,11 +193,19 @@ class VisionManager:
             raise CapabilityNotSupportedError(
                 f"{type(backend).__name__}: cannot do {task} (its tasks: {can})", task=task
             )
-        request = build_request(task, values, card=card, capabilities=capabilities)
+        return [build_request(task, values, card=card, capabilities=capabilities) for values in several]
 
-        started_at, start = datetime.now(UTC), time.monotonic()
-        assets = [_checked(asset, task) for asset in _call(backend, request, progress_callback)]
-        latency_s = time.monotonic() - start
+    def _keep(
+        self,
+        backend: VisionBackend,
+        request: VisionRequest,
+        task: Task,
+        made: Sequence[GeneratedAsset],
+        started_at: datetime,
+        latency_s: float,
+    ) -> list[Output]:
+        """Check what a request gave, add what made it, and store it where there is a store."""
+        assets = [_checked(asset, task) for asset in made]
         if not assets:
             raise InvalidOutputError(f"{type(backend).__name__}: {task} answered with no image")
         made_by = {
@@ -137,7 +223,7 @@ class VisionManager:
     def _backend(self) -> VisionBackend:
         if self.backend is None:
             raise BackendNotConfiguredError("VisionManager: no backend (pass backend=)")
-        return self.backend
+        return as_backend(self.backend)
 
     def _card_registry(self) -> VisionModelCapabilitiesRegistry | None:
         if self.model_id and self.registry is None:
@@ -179,12 +265,32 @@ def _call(
             return [backend.image_to_video_with_progress(request, progress_callback)]
 
 
+def _seeds(task: Task, count: int, seeds: Sequence[int] | None, first: Any) -> list[int]:
+    """Return the seed of each request of a batch.
+
+    Raises:
+        CapabilityNotSupportedError: `count` and `seeds` disagree, or there is nothing to generate.
+    """
+    if seeds is not None:
+        if len(seeds) != count and count != 1:
+            raise CapabilityNotSupportedError(f"{task}: seeds: {len(seeds)} for count {count} (give one per output)")
+        chosen = [int(seed) for seed in seeds]
+    else:
+        start = random.SystemRandom().randrange(2**31) if first is None else int(first)
+        chosen = [start + number for number in range(count)]
+    if not chosen:
+        raise CapabilityNotSupportedError(f"{task}: count: {count} outputs (at least 1)")
+    return chosen
+
+
 def _checked(asset: GeneratedAsset, task: Task) -> GeneratedAsset:
-    """Return the asset with the type that its bytes say, since servers say what they like."""
-    from abstractvision_batch.media.probe import sniff_mime_type  # imports Pillow
+    """Return the asset encoded, and with the type that its bytes say, since servers say what they like."""
+    from abstractvision_batch.backends.batch_backend import as_file  # imports Pillow
+    from abstractvision_batch.media.probe import sniff_mime_type
 
     if not asset.data:
         raise InvalidOutputError(f"{task}: the backend answered with no bytes")
+    asset = as_file(asset)
     return replace(asset, mime_type=sniff_mime_type(asset.data) or asset.mime_type)
 
 

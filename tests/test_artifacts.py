@@ -32,6 +32,7 @@ from abstractvision_batch.artifacts import (
 )
 from abstractvision_batch.errors import AbstractVisionError, StorageError
 from abstractvision_batch.storage.asset_store import AssetStore, FsspecAssetStore, LocalAssetStore
+from abstractvision_batch.storage.local import LocalStore
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
 ID = "0123456789abcdef0123456789abcdef"
@@ -394,6 +395,45 @@ def test_of_many_threads_that_claim_one_id_one_wins_and_the_others_are_told(stor
 
     (winner,) = [content for content in outcomes if content is not None]
     assert store.load_bytes(ID) == winner
+
+
+class TakenAway(LocalStore):
+    """A folder where a file that was just written is taken away, and put again after somebody failed to read it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.left = 2
+
+    def read(self, name: str) -> bytes:
+        if name.endswith(".png") and self.left:
+            self.left -= 1
+            held = (self.root / name).read_bytes()
+            (self.root / name).unlink()
+            try:
+                return super().read(name)
+            finally:
+                (self.root / name).write_bytes(held)
+        return super().read(name)
+
+
+def test_content_that_is_taken_away_and_put_again_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    files = TakenAway(tmp_path)
+    store = AssetStore(files)
+    content = b"content without a record"
+    files.put(f"{compute_artifact_id(content)}.png", content)
+
+    ref = store.store_bytes(content, content_type="image/png")
+
+    assert files.left == 0
+    assert store.load_bytes(ref["$artifact"]) == content
+
+
+def test_content_that_is_there_and_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    content = b"a folder where a file should be"
+    (tmp_path / f"{compute_artifact_id(content)}.png").mkdir()
+
+    with pytest.raises(StorageError):
+        AssetStore(LocalStore(tmp_path)).store_bytes(content, content_type="image/png")
 
 
 # another system's store

@@ -23,6 +23,7 @@ from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     GenerationError,
     InvalidOutputError,
+    PartialBatchError,
     UnknownModelError,
 )
 from abstractvision_batch.media.images import decode_image, encode_image
@@ -541,3 +542,81 @@ def test_importing_the_manager_loads_neither_torch_nor_pillow() -> None:
     done = subprocess.run([sys.executable, "-c", script, "."], capture_output=True, text=True, check=True)
 
     assert set(done.stdout.split()).isdisjoint({"torch", "diffusers", "transformers", "PIL", "numpy", "httpx", "ray"})
+
+
+# backends of other classes, and several outputs of one prompt
+
+
+class OldAsset:
+    """The older library's record of an asset: our field names, another class."""
+
+    def __init__(self, data: bytes) -> None:
+        self.media_type, self.data, self.mime_type, self.metadata = "image", data, "image/png", {"source": "old"}
+
+
+class OldBackend:
+    """A class that knows nothing of this package and has one method of the interface."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int | None] = []
+
+    def generate_image(self, request: Any) -> OldAsset:
+        self.seeds.append(request.seed)
+        if request.seed == 5:
+            raise KeyError("five")
+        return OldAsset(encode_image(Image.new("RGB", (8, 8), "teal"), "png"))
+
+
+def test_an_object_with_the_methods_of_a_backend_is_one() -> None:
+    manager = VisionManager(backend=OldBackend())  # type: ignore[arg-type]
+
+    asset = manager.generate_image("a fox", seed=3)
+
+    assert isinstance(asset, GeneratedAsset)
+    assert asset.metadata["source"] == "old"
+    with pytest.raises(CapabilityNotSupportedError, match="cannot do text_to_video"):
+        manager.generate_video("a fox")
+
+
+def test_an_object_without_any_of_the_methods_is_refused_by_name() -> None:
+    with pytest.raises(BackendNotConfiguredError, match="dict: not a VisionBackend: it has none of generate_image"):
+        VisionManager(backend={}).generate_image("a fox")  # type: ignore[arg-type]
+
+
+def test_a_batch_has_consecutive_seeds_and_each_output_is_as_if_it_were_asked_for_alone() -> None:
+    manager = VisionManager(backend=ProceduralVisionBackend())
+
+    batch = manager.generate_image_batch("a fox", count=3, seed=7, width=16, height=16)
+
+    alone = [manager.generate_image("a fox", seed=seed, width=16, height=16) for seed in (7, 8, 9)]
+    assert [one.data for one in batch] == [one.data for one in alone]  # type: ignore[union-attr]
+    assert [one.metadata["generation"]["seed"] for one in batch] == [7, 8, 9]  # type: ignore[union-attr]
+
+
+def test_what_a_batch_made_is_kept_when_one_of_it_fails(tmp_path: Path) -> None:
+    store = LocalAssetStore(tmp_path)
+    manager = VisionManager(backend=OldBackend(), store=store)  # type: ignore[arg-type]
+
+    with pytest.raises(PartialBatchError, match="1 of 3 failed: OldBackend: KeyError: 'five'") as caught:
+        manager.generate_image_batch("a fox", seeds=[4, 5, 6])
+
+    first, failed, last = caught.value.outputs
+    assert isinstance(first, dict)
+    assert isinstance(last, dict)
+    assert failed is None
+    assert store.load_bytes(first["$artifact"]) and store.load_bytes(last["$artifact"])
+
+
+@pytest.mark.parametrize("given", [{"count": 2, "seeds": [1, 2, 3]}, {"count": 0}, {"seeds": []}])
+def test_a_count_that_the_seeds_do_not_fit_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(CapabilityNotSupportedError, match="text_to_image: (seeds|count)"):
+        VisionManager(backend=ProceduralVisionBackend()).generate_image_batch("a fox", **given)
+
+
+def test_a_failed_generation_is_the_runtime_error_that_older_code_catches() -> None:
+    class Failing(OldBackend):
+        def generate_image(self, request: Any) -> OldAsset:
+            raise GenerationError("out of paint")
+
+    with pytest.raises(RuntimeError, match="out of paint"):
+        VisionManager(backend=Failing()).generate_image("a fox")  # type: ignore[arg-type]

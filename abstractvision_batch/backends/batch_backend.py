@@ -52,7 +52,7 @@ class BatchBackend(VisionBackend):
     def generate_angles(self, request: MultiAngleRequest) -> list[GeneratedAsset]:
         views = self._generate_item(request)
         assert isinstance(views, list)  # of a multi_view_image request
-        return [_as_file(view) for view in views]
+        return [as_file(view) for view in views]
 
     def generate_video(self, request: VideoGenerationRequest) -> GeneratedAsset:
         return self._generate_asset(request)
@@ -73,7 +73,7 @@ class BatchBackend(VisionBackend):
     def _generate_asset(self, request: VisionRequest, on_step: ProgressCallback | None = None) -> GeneratedAsset:
         asset = self._generate_item(request, on_step)
         assert isinstance(asset, GeneratedAsset)  # a list is only for multi_view_image
-        return _as_file(asset)
+        return as_file(asset)
 
     def _generate_item(
         self, request: VisionRequest, on_step: ProgressCallback | None = None
@@ -84,7 +84,8 @@ class BatchBackend(VisionBackend):
         return item
 
 
-def _as_file(asset: GeneratedAsset) -> GeneratedAsset:
+def as_file(asset: GeneratedAsset) -> GeneratedAsset:
+    """Return the asset as an encoded file: raw pixels as PNG, anything else as it is."""
     if asset.mime_type != RAW_RGB_MIME_TYPE:
         return asset
     return replace(asset, data=encode_image(decode_image(asset.data), "png"), mime_type="image/png")

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run a command line, the process's own where none is given, and exit with its code."""
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line, the process's own where none is given. Returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A prompt in a script that the terminal's encoding lacks is shown escaped; it does not end the command.
         reconfigure = getattr(stream, "reconfigure", None)
@@ -15,4 +15,8 @@ def main(args: Sequence[str] | None = None) -> None:
             reconfigure(errors="backslashreplace")
     from abstractvision_batch.cli.app import app
 
-    app(args=args, prog_name="avbatch")
+    try:
+        app(args=args, prog_name="avbatch")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

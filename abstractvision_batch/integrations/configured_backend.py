@@ -16,7 +16,7 @@ from abstractvision_batch.integrations.settings import Settings, describe
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
-OPENAI_MODEL_ID = "gpt-image-1"
+OPENAI_MODEL_ID = "gpt-image-2"
 OPENAI_HOST = "api.openai.com"
 
 #: Names of backends by what hosts call them.
@@ -128,7 +128,7 @@ def sdcpp_fields(settings: Settings) -> dict[str, Any]:
     files = settings.texts({name: f"sdcpp_{name}" for name in _SDCPP_FILES})
     if "model" not in files and "diffusion_model" not in files:
         raise _missing("sdcpp", "sdcpp_model", "sdcpp_diffusion_model")
-    program = settings.texts({"sd_cli_path": "sdcpp_bin"})
+    program = settings.texts({"sd_cli_path": "sdcpp_bin", "cwd": "sdcpp_cwd"})
     rest = {"extra_args": settings.arguments("sdcpp_extra_args"), "timeout_s": settings.seconds("timeout_s")}
     return {**files, **program, **{name: value for name, value in rest.items() if value}}
 

@@ -185,10 +185,12 @@ class AssetStore:
         while not self._files.put_if_absent(name, content):
             try:
                 there = self._files.read(name)
-            except StorageError:
-                if self._files.exists(name):
-                    raise
-                continue  # whoever wrote it lost to another type and took it away
+            except StorageError as error:
+                # Whoever wrote it lost to another type and took it away. Asking whether it exists would not tell: a
+                # third writer may have put it again meanwhile.
+                if isinstance(error.__cause__, FileNotFoundError):
+                    continue
+                raise
             if there == content:
                 return False
             if artifact_id != compute_artifact_id(content):
