@@ -122,6 +122,8 @@ def test_both_backends_are_registered_and_openai_comes_first() -> None:
     assert {key: value["priority"] for key, value in registry.backends.items()} == {
         "abstractvision:openai": 0,
         "abstractvision:openai-compatible": -1,
+        "abstractvision_batch:openai": -2,
+        "abstractvision_batch:openai-compatible": -3,
     }
     for backend_id, entry in registry.backends.items():
         assert entry["factory"](Owner()).backend_id == backend_id, "making a capability needs no configuration"
@@ -248,7 +250,7 @@ def test_the_backend_is_made_once() -> None:
 
 
 def test_what_is_no_backend_is_refused() -> None:
-    with pytest.raises(BackendNotConfiguredError, match="object is no VisionBackend"):
+    with pytest.raises(BackendNotConfiguredError, match="vision_backend_instance: object: not a VisionBackend"):
         VisionCapability(Owner(backend_instance=object()), "abstractvision:openai").t2i("a fox")
 
 
@@ -290,6 +292,82 @@ def test_the_embedded_model_runs_behind_the_plugin(monkeypatch: pytest.MonkeyPat
     assert decode_image(bytes_of(image)).size == (64, 64)
 
 
+def test_the_older_librarys_plugin_keeps_its_ids_whichever_of_the_two_registers_first() -> None:
+    class Shared(Registry):
+        def _is_backend_registered(self, capability: str, backend_id: str) -> bool:
+            return backend_id in self.backends
+
+    theirs = {"backend_id": "abstractvision:openai", "factory": lambda owner: "theirs", "priority": 0}
+    first, second = Shared(), Shared()
+    first.register_vision_backend(**theirs)
+    register(first)
+    register(second)
+    second.register_vision_backend(**theirs)
+
+    for registry in (first, second):
+        assert registry.backends["abstractvision:openai"]["factory"](None) == "theirs"
+        own = registry.backends["abstractvision_batch:openai"]["factory"](Owner(backend="procedural"))
+        assert decode_image(own.t2i("a fox", **SIZE)).size == (32, 32)
+
+
+def test_a_batch_generates_one_output_per_seed(vision: VisionCapability) -> None:
+    video: dict[str, Any] = {**SIZE, "num_frames": 2, "fps": 2}
+
+    images = vision.t2i_batch("a fox", count=2, seeds=[3, 4], **SIZE)
+
+    assert images == [vision.t2i("a fox", seed=seed, **SIZE) for seed in (3, 4)]
+    assert len(vision.i2i_batch("a fox", INPUT, count=2, **SIZE)) == 2
+    assert len(vision.t2v_batch("waves", count=2, **video)) == 2
+    assert len(vision.i2v_batch(INPUT, seeds=[1, 2, 3], **video)) == 3
+
+
+def test_the_local_model_is_loaded_listed_and_unloaded_on_request() -> None:
+    vision = VisionCapability(Owner(backend="procedural", model_id="avbatch/procedural"), "abstractvision:openai")
+
+    loaded = vision.load_resident_model({"task": "t2i", "model": "avbatch/procedural"})
+    again = vision.load_resident_model({"task": "text_to_image"})
+    listed = vision.list_resident_models({"task": "text-to-image"})
+    unloaded = vision.unload_resident_model({"load_id": loaded["load_id"]})
+
+    assert (loaded["loaded_new"], again["loaded_new"]) == (True, False)
+    assert (loaded["state"], loaded["resident"], loaded["task"]) == ("loaded", True, "text_to_image")
+    assert [record["model"] for record in listed] == ["avbatch/procedural"]
+    assert (unloaded["state"], unloaded["unloaded"]) == ("unloaded", True)
+    assert vision.list_loaded_models() == []
+    json.dumps([loaded, listed, unloaded])
+
+
+def test_a_model_that_a_request_used_is_loaded_but_not_resident(vision: VisionCapability) -> None:
+    vision.t2i("a fox", **SIZE)
+
+    (loaded,) = vision.list_loaded_models({"provider": "procedural"})
+    assert (loaded["source"], loaded["resident"]) == ("request", False)
+    assert vision.list_resident_models() == []
+
+
+def test_a_servers_model_is_not_loaded_here() -> None:
+    vision = VisionCapability(Owner(base_url="http://127.0.0.1:9/v1"), "abstractvision:openai-compatible")
+
+    with pytest.raises(CapabilityNotSupportedError, match="loaded by its server"):
+        vision.load_resident_model({"model": "m"})
+
+
+def test_providers_and_adapters_are_listed_without_asking_a_server(vision: VisionCapability) -> None:
+    said = vision.available_providers(task="text_to_image")
+    (adapter,) = vision.list_provider_adapters(model="Qwen/Qwen-Image-Edit-2511")
+
+    assert "procedural" in said["available_providers"]
+    assert "openai" not in said["available_providers"]  # no key
+    assert said["details"]["procedural"]["selected"] is True
+    assert adapter["base_models"] == ["Qwen/Qwen-Image-Edit-2511"]
+    json.dumps([said, adapter])
+
+
+def test_upscaling_is_refused_with_what_to_use_instead(vision: VisionCapability) -> None:
+    with pytest.raises(CapabilityNotSupportedError, match="use i2i with an upscaler"):
+        vision.upscale_image(INPUT)
+
+
 # configuration
 
 
@@ -312,7 +390,7 @@ def test_openais_server_needs_a_key_and_has_a_default_model(monkeypatch: pytest.
     assert openai_fields(Settings(Owner()), "openai") == {
         "base_url": "https://api.openai.com/v1",
         "api_key": "sk-1",
-        "model_id": "gpt-image-1",
+        "model_id": "gpt-image-2",
     }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from abstractvision_batch.errors import CapabilityNotSupportedError, SpecError, UnknownModelError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry, validate_capabilities_json
+from abstractvision_batch.registry.constraints import check_param
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,63 @@ def test_a_malformed_capability_asset_is_named_by_its_place(path: tuple[str, ...
 
     with pytest.raises(ValueError, match=message):
         validate_capabilities_json(asset)
+
+
+def _asset() -> dict[str, Any]:
+    """A capability asset in the older library's form, with each of its spellings."""
+    return {
+        "schema_version": "1.0",
+        "tasks": {"text_to_image": {"description": "…"}, "image_upscale": {}},
+        "models": {
+            "acme/painter": {
+                "provider": "huggingface",
+                "license": "apache-2.0",
+                "notes": "a note",
+                "downloads": [{"engine": "diffusers"}, {"engine": "stable-diffusion.cpp"}, {"engine": "mlx-gen"}],
+                "tasks": {
+                    "text_to_image": {
+                        "inputs": ["text"],
+                        "outputs": ["image"],
+                        "params": {
+                            "prompt": {"required": True},
+                            "negative_prompt": {"required": False, "supported": False, "default": ""},
+                            "steps": {"required": False, "minimum": 1, "maximum": 4},
+                            "width": {"required": False, "multiple_of": 16},
+                        },
+                    },
+                    "image_upscale": {"params": {"image": {"required": True}}},
+                },
+            },
+            "acme/elsewhere": {
+                "provider": "mlx-gen",
+                "license": "mit",
+                "tasks": {"text_to_image": {"params": {}, "requires": {"backend": "not_supported"}}},
+            },
+        },
+    }
+
+
+def test_a_capability_asset_of_the_older_library_is_read_as_cards(tmp_path: Path) -> None:
+    path = tmp_path / "vision_model_capabilities.json"
+    path.write_text(json.dumps(_asset()))
+
+    registry = VisionModelCapabilitiesRegistry(asset_path=path)
+
+    assert registry.list_models() == ["acme/elsewhere", "acme/painter"]
+    assert registry.models_for_task("text_to_image") == ["acme/painter"]
+    card = registry.card("acme/painter")
+    assert sorted(card.backends) == ["diffusers", "openai", "sdcpp"]
+    assert list(card.tasks) == ["text_to_image"]
+    assert check_param(card, "text_to_image", "steps", 50) is not None
+    assert check_param(card, "text_to_image", "negative_prompt", "blurry") is not None
+    assert "acme/painter" in VisionModelCapabilitiesRegistry(paths=[path]).list_models()
+
+
+def test_a_fault_of_a_capability_asset_is_named_with_its_file(tmp_path: Path) -> None:
+    asset = _asset()
+    del asset["models"]["acme/painter"]["license"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(asset))
+
+    with pytest.raises(SpecError, match=r"old\.json: Invalid capability asset at \['models'\]\['acme/painter'\]"):
+        VisionModelCapabilitiesRegistry(asset_path=path)

@@ -609,7 +609,7 @@ def test_what_a_batch_made_is_kept_when_one_of_it_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [{"count": 2, "seeds": [1, 2, 3]}, {"count": 0}, {"seeds": []}])
 def test_a_count_that_the_seeds_do_not_fit_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(CapabilityNotSupportedError, match="text_to_image: (seeds|count)"):
+    with pytest.raises(CapabilityNotSupportedError, match=r"text_to_image: (seeds|count)"):
         VisionManager(backend=ProceduralVisionBackend()).generate_image_batch("a fox", **given)
 
 

@@ -1,7 +1,8 @@
 """What a host says about vision: its own configuration first, the environment second.
 
 A setting is the key or attribute `vision_<name>` of the owner's `config`, or of the owner itself, else the first of its
-environment variables that is set (`sdcpp_cwd` has none: a working folder is the owner's to choose). Not covered: what the settings make (`configured_backend`).
+environment variables that is set (`sdcpp_cwd` has none: a working folder is the owner's to choose).
+Not covered: what the settings make (`configured_backend`).
 """
 
 from __future__ import annotations

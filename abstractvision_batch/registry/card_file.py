@@ -10,6 +10,11 @@ from typing import Any
 
 import yaml
 
+from abstractvision_batch.registry.capabilities_json import (
+    cards_of_capabilities,
+    is_capabilities_json,
+    validate_capabilities_json,
+)
 from abstractvision_batch.registry.card_rules import DEFAULT_INPUTS, DEFAULT_OUTPUTS, build_rule, implied_params
 from abstractvision_batch.registry.card_schema import Place, Problem, file_problems
 from abstractvision_batch.registry.model_card import ModelCard, TaskCard
@@ -40,6 +45,8 @@ def parse_cards(text: bytes, origin: str, *, trusted: bool = False) -> tuple[lis
             return [_build_card(card, origin) for card in _cards_of(data)], []
         problems: list[Problem] = [((), f"expands to more than {MAX_VALUES} values")]
         if _is_small(data):
+            if is_capabilities_json(data):
+                return _cards_of_asset(data, origin)
             problems = [*_duplicate_keys(text), *file_problems(data)]
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
@@ -51,6 +58,17 @@ def parse_cards(text: bytes, origin: str, *, trusted: bool = False) -> tuple[lis
         root = yaml.compose(text, Loader=SafeLoader)
         return [], [f"{origin}:{_line_of(root, place)}: {_name_of(place)}{what}" for place, what in problems]
     return [_build_card(card, origin) for card in _cards_of(data)], []
+
+
+def _cards_of_asset(data: Any, origin: str) -> tuple[list[ModelCard], list[str]]:
+    """Return the models of the older library's asset as cards; a fault has the name of its place, and no line."""
+    try:
+        validate_capabilities_json(data)
+    except ValueError as exc:
+        return [], [f"{origin}: {exc}"]
+    cards = cards_of_capabilities(data)
+    faults = [f"{origin}: {_name_of(place)}{what}" for place, what in file_problems({"cards": cards})]
+    return ([], faults) if faults else ([_build_card(card, origin) for card in cards], [])
 
 
 def _cards_of(data: Any) -> list[dict[str, Any]]:
