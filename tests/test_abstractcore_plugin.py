@@ -297,7 +297,7 @@ def test_the_older_librarys_plugin_keeps_its_ids_whichever_of_the_two_registers_
         def _is_backend_registered(self, capability: str, backend_id: str) -> bool:
             return backend_id in self.backends
 
-    theirs = {"backend_id": "abstractvision:openai", "factory": lambda owner: "theirs", "priority": 0}
+    theirs: dict[str, Any] = {"backend_id": "abstractvision:openai", "factory": lambda owner: "theirs", "priority": 0}
     first, second = Shared(), Shared()
     first.register_vision_backend(**theirs)
     register(first)
