@@ -44,6 +44,7 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
 
     def render(row: Mapping[str, Any]) -> str:
         pieces, length = [], 0
+        environment.begin()
         try:
             for piece in template.generate({"row": row, **row} if as_row else row):
                 length += len(piece)
@@ -51,7 +52,7 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
                     raise RowError(f"template: the prompt passes {MAX_PROMPT_CHARACTERS} characters")
                 pieces.append(piece)
         except TEMPLATE_ERRORS as error:
-            raise RowError(f"template: {error}") from error
+            raise RowError(f"template: {_said(error)}") from error
         return "".join(pieces)
 
     return render
@@ -76,10 +77,11 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
         raise SpecError(f"{_place(loaded, 'where')}: it is nested too deeply") from error
 
     def keep(row: Mapping[str, Any]) -> bool:
+        environment.begin()
         try:
             return bool(expression({"row": row, **row} if as_row else row))
         except TEMPLATE_ERRORS as error:
-            raise RowError(f"where: {error}") from error
+            raise RowError(f"where: {_said(error)}") from error
 
     return keep
 
@@ -97,6 +99,11 @@ def _check_names(
         )
         raise SpecError("\n".join(lines), problems=lines)
     return "row" in names
+
+
+def _said(error: Exception) -> str:
+    """The message on one short line: it may quote a value of the template."""
+    return " ".join(str(error)[:300].split()) or type(error).__name__
 
 
 def _place(loaded: LoadedSpec, field: str) -> str:

@@ -21,6 +21,8 @@ from abstractvision_batch.spec.suggestions import did_you_mean
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from abstractvision_batch.spec.sandbox import SandboxedTemplates
+
 #: The only fields in which time fields are replaced.
 TIMED_FIELDS: tuple[tuple[str, ...], ...] = (
     ("output", "path"),
@@ -54,7 +56,7 @@ class TimedText:
         Raises:
             TimeFieldError: it is not Jinja2, or names what is no time field.
         """
-        names, _ = _compile(self.text)
+        names, _, _ = _compile(self.text)
         return names
 
     def render(self, time: datetime | None) -> str:
@@ -63,20 +65,21 @@ class TimedText:
         Raises:
             TimeFieldError: it is wrong for this time, or for all.
         """
-        _, template = _compile(self.text)
+        _, template, environment = _compile(self.text)
         from abstractvision_batch.spec.sandbox import TEMPLATE_ERRORS
 
         try:
+            environment.begin()
             text = template.render({} if time is None else ScheduledTime(time).fields())
         except TEMPLATE_ERRORS as error:
-            raise TimeFieldError(f"{show(self.text)}: {error}") from error
+            raise TimeFieldError(f"{show(self.text)}: {' '.join(str(error)[:300].split())}") from error
         if len(text) > MAX_CHARACTERS:
             raise TimeFieldError(f"{show(self.text)}: prints more than {MAX_CHARACTERS} characters")
         return text
 
 
 @lru_cache(maxsize=64)
-def _compile(text: str) -> tuple[frozenset[str], Template]:
+def _compile(text: str) -> tuple[frozenset[str], Template, SandboxedTemplates]:
     # Jinja is loaded only for a spec that has time fields.
     from jinja2 import TemplateSyntaxError, meta
 
@@ -94,7 +97,7 @@ def _compile(text: str) -> tuple[frozenset[str], Template]:
         near = did_you_mean(name, PERIODS)
         known = f"time fields: {', '.join(PERIODS)}"
         raise TimeFieldError(f"{name!r} is no time field ({f'did you mean {near}? {known}' if near else known})")
-    return names, template
+    return names, template, environment
 
 
 def find_timed_texts(data: Mapping[str, Any]) -> dict[FieldPath, TimedText]:

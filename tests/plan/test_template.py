@@ -101,6 +101,18 @@ def test_a_prompt_is_never_longer_than_the_limit(planner: Planner) -> None:
     assert problems == ("p.csv:2: template: the prompt passes 100000 characters",)
 
 
+def test_templates_that_take_long_are_a_line_for_each_row(planner: Planner) -> None:
+    planner.write("p.csv", "subject\n" + ("x" * 1000 + "\n") * 50)
+    loops = "{% for a in subject %}" * 4 + "{% endfor %}" * 4
+
+    problems = planner.problems("p.csv", prompts={"template": loops})
+
+    assert problems[0] == "p.csv:2: template: it takes too long: more steps than a template may take"
+    fields = {"prompt": "subject"}
+    where = "subject.replace('', subject).replace('', subject)"
+    assert "more than 1,000,000 characters" in planner.problems("p.csv", prompts={"where": where, "fields": fields})[0]
+
+
 @pytest.mark.parametrize(("field", "text"), [("template", "{{ subject"), ("where", "n =="), ("where", "n }} {{ n")])
 def test_bad_syntax_is_one_line(planner: Planner, field: str, text: str) -> None:
     planner.write("p.csv", CSV)
