@@ -8,8 +8,16 @@ from typing import Any
 from abstractvision_batch.media.images import EXTENSIONS, MIME_TYPES
 from abstractvision_batch.plan.columns import media_column
 
+#: Rows of the pictures that there are, under the name that Hugging Face's image and video folders look for.
+METADATA = "metadata.parquet"
 #: What the Hugging Face hub takes for the data, by layout; one builder serves a folder.
-DATA_FILES = {"files": "manifest.parquet", "webdataset": "artifacts/*.tar", "parquet": "artifacts/*.parquet"}
+_CONTAINERS = {"webdataset": "artifacts/*.tar", "parquet": "artifacts/*.parquet"}
+
+
+def data_files(spec: Mapping[str, Any]) -> str | list[str]:
+    """Return the glob, or globs, of what the hub takes for the data of a run of this spec."""
+    layout = spec["output"].get("layout", "files")
+    return _CONTAINERS.get(layout) or [f"artifacts/**/*{_extension(spec)}", METADATA]
 
 
 def describe_loading(record: Mapping[str, Any]) -> str:
@@ -42,7 +50,7 @@ rows[rows.status == "ok"][["prompt", "seed", "file_name"]]
 SELECT error_kind, count(*) FROM 'manifest.parquet' GROUP BY error_kind;
 ```
 
-{_files(task) if layout == "files" else _containers(record["spec"])}
+{_files(record["spec"]) if layout == "files" else _containers(record["spec"])}
 {views}`run.json` is the record of the run, {extensions}{plan} its requests, `artifacts/` the files,
 `manifest/` one part per finished shard{index}.
 """
@@ -54,19 +62,24 @@ def _top(name: str) -> str:
     return folder + slash
 
 
-def _files(task: str) -> str:
-    feature = "video" if media_column(task) == "video" else "image"
-    name = feature.capitalize()
+def _files(spec: Mapping[str, Any]) -> str:
+    feature = "video" if media_column(spec["task"]) == "video" else "image"
     return f"""```python
-from datasets import {name}, load_dataset
+from datasets import load_dataset
 
-rows = load_dataset("parquet", data_files="manifest.parquet", split="train").filter(lambda row: row["status"] == "ok")
-{feature}s = rows.add_column("{feature}", list(rows["file_name"])).cast_column("{feature}", {name}())
+{feature}s = load_dataset("{feature}folder", data_dir=".", split="train")
 ```
 
-For `load_dataset("{feature}folder", data_dir=".")` copy `manifest.parquet` to `metadata.parquet`, the name that it
-looks for.
+A row has the {feature} in the column `{feature}` and every column of the manifest; `load_dataset` with the path of this
+folder, or with its name on the hub, gives the same. `{METADATA}` has the rows whose {feature} is there; failed requests
+are in the manifest alone.
 """
+
+
+def _extension(spec: Mapping[str, Any]) -> str:
+    """Return what the names of the run's files end in, with the dot."""
+    video = media_column(spec["task"]) == "video"
+    return EXTENSIONS[MIME_TYPES["mp4" if video else spec["output"].get("image_format", "png")]]
 
 
 def _containers(spec: Mapping[str, Any]) -> str:
@@ -74,7 +87,7 @@ def _containers(spec: Mapping[str, Any]) -> str:
     holds = f"A row is a picture, in the column `{name}`, with its prompt and parameters"
     more = ""
     if layout == "webdataset":
-        extension = EXTENSIONS[MIME_TYPES["mp4" if name == "video" else spec["output"]["image_format"]]].lstrip(".")
+        extension = _extension(spec).lstrip(".")
         holds = f"A sample is `{extension}`, `txt` (the prompt) and `json` (the row of the plan)"
         more = f"""```python
 import webdataset

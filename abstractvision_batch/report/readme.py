@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from abstractvision_batch.report.loading import DATA_FILES, describe_loading
+from abstractvision_batch.report.loading import data_files, describe_loading
 from abstractvision_batch.report.outcomes import Outcomes
 from abstractvision_batch.spec.model import JobSpec
 
@@ -46,13 +46,13 @@ def write_run_readme(
 
 
 def _header(record: Mapping[str, Any]) -> str:
-    requests, layout = record["plan"]["requests"], record["spec"]["output"].get("layout", "files")
+    requests = record["plan"]["requests"]
     header = {
         "pretty_name": record["name"],
         "task_categories": [_HUB_TASKS[record["spec"]["task"]]],
         "size_categories": [next((name for limit, name in _SIZE_CATEGORIES if requests < limit), "n>1M")],
         "tags": ["synthetic", "avbatch"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILES[layout]}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": data_files(record["spec"])}]}],
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n"
 
@@ -120,7 +120,8 @@ def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any
     spec = JobSpec.model_validate(record["spec"]).model_dump(mode="json", exclude_defaults=True)
     always = {name: record["spec"][name] for name in ("version", "name", "task", "model")}
     backend = {"backend": {"kind": record["spec"]["backend"]["kind"], **spec.get("backend", {})}}
-    text = yaml.safe_dump(_shortened({**always, **backend, **spec}), sort_keys=False, allow_unicode=True, width=110)
+    shown, note = _shortened({**always, **spec, **backend})
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110) + note
     fence = "````" if "```" in text else "```"
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
@@ -137,13 +138,13 @@ avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. Th
 """
 
 
-def _shortened(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec with the first of many inline prompts."""
+def _shortened(spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the spec with the first of many inline prompts, and a comment that says how many it leaves out."""
     source = spec["prompts"]["source"]
     if isinstance(source, str) or len(source) <= SHOWN_PROMPTS:
-        return spec
-    shown = [*source[:SHOWN_PROMPTS], f"… {len(source) - SHOWN_PROMPTS:,} more, in run.json"]
-    return {**spec, "prompts": {**spec["prompts"], "source": shown}}
+        return spec, ""
+    note = f"# {len(source) - SHOWN_PROMPTS:,} more prompts are in run.json\n"
+    return {**spec, "prompts": {**spec["prompts"], "source": source[:SHOWN_PROMPTS]}}, note
 
 
 def _cell(text: str) -> str:

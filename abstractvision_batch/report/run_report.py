@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.environment_files import read_environments
 from abstractvision_batch.execute.manifest import MANIFEST, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
+from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
+from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
 
@@ -27,7 +30,9 @@ KEY_COLUMNS = ("prompt_id", "sample_index")
 
 
 def write_report(store: Store, record: Mapping[str, Any]) -> None:
-    """Write `README.md` and `report/contact-sheet.png`, replacing those of an earlier invocation.
+    """Write `report/contact-sheet.png`, `metadata.parquet` of the layout `files` and `README.md`, in this order.
+
+    They replace those of an earlier invocation; the README is the last, and its presence says that all are there.
 
     Raises:
         StorageError: the manifest cannot be read, or the report cannot be written.
@@ -41,7 +46,23 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     rows = read_rows(store, positions)
     sheet = write_contact_sheet(rows, lambda row: read_artifact(store, row), title=title, group_by=group_by)
     store.put(CONTACT_SHEET, sheet)
+    if spec["output"].get("layout", "files") == "files":
+        write_metadata(store)
     store.put(README, write_run_readme(record, read_outcomes(store), read_environments(store)).encode())
+
+
+def write_metadata(store: Store) -> None:
+    """Write the rows of the merged manifest that have a file, some at a time."""
+    with scratch_folder() as folder:
+        path = folder / METADATA
+        writer: Any = None
+        for table in iter_row_groups(store, MANIFEST):
+            made = table.filter(pc.field("status") == "ok").replace_schema_metadata(None)
+            writer = writer or pq.ParquetWriter(path, made.schema, compression="zstd")
+            writer.write_table(made)
+        if writer is not None:
+            writer.close()
+            store.put_file(METADATA, path)
 
 
 def sample_positions(store: Store, requests: int, points: int, *, pictures: int = MAX_PICTURES) -> list[int]:

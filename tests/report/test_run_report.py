@@ -9,9 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from abstractvision_batch.report.outcomes import collect_outcomes
+from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.report.run_report import read_rows, sample_positions
 from abstractvision_batch.run import open_run, run
+from abstractvision_batch.spec.model import JobSpec
 
+NO_OUTCOMES = collect_outcomes([])
 PROMPTS = [f"prompt number {number}" for number in range(30)]
 
 
@@ -76,8 +80,33 @@ def test_the_readme_repeats_what_the_spec_says_and_no_defaults(folder: Path) -> 
     spec = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
 
     assert spec["matrix"] == {"guidance_scale": [1.0, 2.0], "steps": [3, 4]}
-    assert len(spec["prompts"]["source"]) == 21  # the first twenty and how many more there are
+    assert spec["prompts"]["source"] == PROMPTS[:20]
+    assert "# 10 more prompts are in run.json" in text
     assert "execution" not in spec
+
+
+BACKENDS: list[tuple[str, dict[str, Any]]] = [
+    ("avbatch/procedural", {"kind": "procedural"}),
+    ("avbatch/shapes64", {"kind": "diffusers"}),
+    ("gpt-image-2", {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "api_key": {"env": "A_KEY"}}),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", {"kind": "sdcpp", "model_path": "sd.gguf"}),
+]
+
+
+@pytest.mark.parametrize(("model", "backend"), BACKENDS)
+def test_the_spec_in_the_readme_loads_and_is_the_one_that_ran(
+    folder: Path, model: str, backend: dict[str, Any]
+) -> None:
+    """Also for a backend whose section is all defaults, of which nothing but the kind is left."""
+    record = dict(open_run(folder).record.data)
+    spec = {**record["spec"], "model": model, "backend": backend, "matrix": {}, "params": {}}
+    spec = JobSpec.model_validate(spec).model_dump(mode="json")
+
+    text = write_run_readme({**record, "spec": spec}, NO_OUTCOMES, {})
+
+    shown = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    shown["prompts"]["source"] = PROMPTS
+    assert JobSpec.model_validate(shown).model_dump(mode="json") == spec
 
 
 def test_the_readme_claims_no_licence_for_the_pictures(folder: Path) -> None:
@@ -89,8 +118,9 @@ def test_datasets_reads_the_folder_by_its_readme(folder: Path, tmp_path: Path) -
 
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path))
 
-    assert rows.num_rows == pq.read_metadata(folder / "manifest.parquet").num_rows == 120
+    assert rows.num_rows == pq.read_metadata(folder / "metadata.parquet").num_rows == 116
     assert rows[0]["prompt"] == PROMPTS[0]
+    assert rows[0]["image"].size == (16, 16)
 
 
 def test_the_lines_of_the_readme_load_pictures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
