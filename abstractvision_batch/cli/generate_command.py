@@ -122,6 +122,11 @@ def generate(
     into = None if place is None else open_store(place)
     if target.card is None and not as_json and target.backend.kind == "diffusers":
         print_notes(f"note: {target.model} has no model card, so nothing but the backend checks the parameters")
+    if target.card is not None and (unknown := target.card.unknown_words(prompt or "")):
+        print_notes(
+            f"note: {target.model} was trained on few words, and not on {', '.join(unknown)}: it draws prompts such as "
+            f'"{target.card.example_prompt}" (choose another model with --model; `avbatch models` lists them)'
+        )
     manager = open_manager(target, cards, into)
     assert manager.backend is not None
     made: list[dict[str, Any]] = []

@@ -97,6 +97,8 @@ def _build_card(data: Mapping[str, Any], origin: str) -> ModelCard:
         notes=data.get("notes") or "",
         sources=tuple(data.get("sources") or ()),
         requires=data.get("requires") or {},
+        vocabulary=tuple(data.get("vocabulary") or ()),
+        example_prompt=data.get("example_prompt") or "",
         origin=origin,
     )
 

@@ -16,7 +16,19 @@ from abstractvision_batch.types import TASKS
 
 DTYPES = ("float32", "float16", "bfloat16")
 
-CARD_KEYS = ("id", "provider", "license", "gated", "tasks", "backends", "notes", "sources", "requires")
+CARD_KEYS = (
+    "id",
+    "provider",
+    "license",
+    "gated",
+    "tasks",
+    "backends",
+    "notes",
+    "sources",
+    "requires",
+    "vocabulary",
+    "example_prompt",
+)
 TASK_KEYS = ("inputs", "outputs", "params", "requires")
 RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
@@ -77,13 +89,14 @@ def _card_problems(card: dict[str, Any], place: Place) -> Iterator[Problem]:
     for key in ("id", "license"):
         if key not in card:
             yield place, f"the card has no {key} (add one)"
-    for key in ("id", "license", "provider", "notes"):
+    for key in ("id", "license", "provider", "notes", "example_prompt"):
         if key in card and not (isinstance(card[key], str) and (card[key].strip() or key == "notes")):
             yield (*place, key), "is not a text"
     if not isinstance(card.get("gated", False), bool):
         yield (*place, "gated"), "is neither true nor false"
-    if not _is_text_list(card.get("sources") or []):
-        yield (*place, "sources"), "is not a list of texts"
+    for key in ("sources", "vocabulary"):
+        if not _is_text_list(card.get(key) or []):
+            yield (*place, key), "is not a list of texts"
     yield from _requires_problems(card, place)
     if not isinstance(card.get("tasks"), dict):
         yield place, f"the card has no tasks (add `tasks:` with some of {', '.join(TASKS)}; {{}} for none)"

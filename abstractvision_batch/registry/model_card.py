@@ -5,6 +5,7 @@ Not covered: reading YAML (`card_file`), which cards there are (`cards`), checki
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -103,6 +104,15 @@ class ModelCard:
     """`base_model_id`: another card's model that must be there, as for a LoRA."""
     origin: str = ""
     """The file that the card came from, as messages show it."""
+    vocabulary: tuple[str, ...] = ()
+    """Every word that the model was trained on, in lower case; empty for a model that takes any text."""
+    example_prompt: str = ""
+    """A prompt that the model draws well."""
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Return the words of a prompt that the model never saw, in their order; none where it takes any text."""
+        words = re.findall(r"\w+", prompt.lower())
+        return list(dict.fromkeys(word for word in words if self.vocabulary and word not in self.vocabulary))
 
     def backends_for(self, task: str) -> tuple[str, ...]:
         """Kinds of backend that can run the task of this model, sorted.
@@ -126,6 +136,8 @@ class ModelCard:
             "sources": list(self.sources),
             "requires": dict(self.requires),
             "origin": self.origin,
+            **({"vocabulary": list(self.vocabulary)} if self.vocabulary else {}),
+            **({"example_prompt": self.example_prompt} if self.example_prompt else {}),
         }
 
     @classmethod
@@ -142,7 +154,8 @@ class ModelCard:
             for name, task in data["tasks"].items()
         }
         backends = {kind: dict(needs) for kind, needs in data["backends"].items()}
-        return cls(**{**data, "tasks": tasks, "backends": backends, "sources": tuple(data["sources"])})
+        lists = {"sources": tuple(data["sources"]), "vocabulary": tuple(data.get("vocabulary", ()))}
+        return cls(**{**data, **lists, "tasks": tasks, "backends": backends})
 
 
 def _tasks_of(needs: Mapping[str, Any], tasks: Mapping[str, TaskCard]) -> set[str]:

@@ -73,6 +73,16 @@ def test_the_embedded_model_draws_without_any_option(tmp_path: Path) -> None:
     assert red > 150 and green < 120 and blue < 120
 
 
+@pytest.mark.model
+def test_a_prompt_beyond_the_embedded_models_few_words_gets_a_note() -> None:
+    said = generate("a fox in the snow", "--steps", "1").stderr
+    silent = generate("a small red circle", "--steps", "1").stderr
+
+    assert "not on fox, in, snow" in said
+    assert "choose another model with --model" in said
+    assert "note" not in silent
+
+
 def test_the_path_is_printed_and_no_file_is_overwritten(tmp_path: Path) -> None:
     printed = [generate("A fox, in snow!", *PROCEDURAL, "--seed", "7").stdout.strip() for _ in range(2)]
 

@@ -14,6 +14,7 @@ from abstractvision_batch.registry.card_file import parse_cards
 from abstractvision_batch.registry.card_schema import CARD_KEYS, DIFFUSERS_KEYS, RULE_KEYS
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 from abstractvision_batch.types import TASKS
+from training.shapes64.grammar import grammar_words
 
 CARD_FILES = sorted(r.name for r in files("abstractvision_batch.registry").iterdir() if r.name.endswith(".yaml"))
 CARDS = load_cards()
@@ -60,6 +61,16 @@ def test_a_card_names_its_source_and_says_why_when_nothing_can_run_a_task(card: 
 def test_the_procedural_card_has_all_five_tasks() -> None:
     assert set(CARDS["avbatch/procedural"].tasks) == set(TASKS)
     assert all(CARDS["avbatch/procedural"].backends_for(task) == ("procedural",) for task in TASKS)
+
+
+def test_the_embedded_models_card_has_the_words_that_it_was_trained_on() -> None:
+    card = CARDS["avbatch/shapes64"]
+
+    assert set(card.vocabulary) == set(grammar_words())
+    assert card.unknown_words(card.example_prompt) == []
+    assert card.unknown_words("A red fox in the snow, a FOX!") == ["fox", "in", "snow"]
+    assert CARDS["avbatch/procedural"].unknown_words("a fox") == []
+    assert ModelCard.from_json(card.to_json()) == card
 
 
 def test_the_embedded_model_makes_64_pixel_images_from_text_and_images() -> None:
