@@ -196,7 +196,7 @@ def _make(
                 continue
             running.remove(process)
             done = ending.verdict == "done"
-            code = 1 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
+            code = 4 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
             partition = replace(
                 partitions[tick_key(process.tick)],
                 action="made" if done else "not made",

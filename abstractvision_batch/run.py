@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -38,7 +38,7 @@ from abstractvision_batch.execute.manifest import (
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_files import read_artifact
-from abstractvision_batch.execute.run_record import RunRecord, read_record
+from abstractvision_batch.execute.run_record import RECORD, RunRecord, read_record
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.parquet import open_parquet
@@ -80,13 +80,45 @@ class RunResult:
     contact_sheet_path: str | None
 
     @property
+    def not_done(self) -> int:
+        """Requests without a result."""
+        return max(0, self.requests - self.succeeded - self.failed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request has a result, and the manifest names it."""
+        return not self.not_done and self.manifest_path is not None
+
+    @property
+    def incomplete_because(self) -> str | None:
+        """Why a run that nobody stopped is not complete, in one line; None where it is, or somebody did."""
+        if self.complete or self.interrupted or self.stopped:
+            return None
+        if self.not_done:
+            lost = f"{self.not_done:,} of {self.requests:,} requests have no result"
+        else:
+            lost = "its manifest.parquet was removed"
+        return (
+            f"{self.path}: not complete: {lost}, as if something removed files of the run, extended it, or listed them "
+            "late (run the job again, which does what is missing)"
+        )
+
+    @property
     def exit_code(self) -> int:
-        """What the command line exits with: 0, 1 where rows failed or a limit stopped the run, 130 for an interrupt."""
-        return 130 if self.interrupted else 1 if self.failed or self.stopped else 0
+        """What the command line exits with.
+
+        130 for an interrupt, 1 where rows failed or a limit stopped the run, 4 where it is not complete for another
+        reason, else 0.
+        """
+        if self.interrupted:
+            return 130
+        if self.stopped:
+            return 1
+        return 4 if not self.complete else 1 if self.failed else 0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return {**asdict(self), "exit_code": self.exit_code}
+        return {**asdict(self), "not_done": self.not_done, "exit_code": self.exit_code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +251,17 @@ def run_on_executor(
 def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, RowCounts]:
     """Merge the parts and write the report once every shard is done; the run and the counts of what is there.
 
-    Another driver may have extended the run meanwhile: then it is not done.
+    Another driver may have extended the run meanwhile: then it is not done. Nor is it where parts were lost.
+
+    Raises:
+        StorageError: the run's record was removed, or something cannot be read or written.
     """
-    record = read_record(store) or record
+    there = read_record(store)
+    if there is None:
+        raise StorageError(
+            f"{store.url_of(RECORD)}: was removed while the run went on (run the spec again, which writes it again)"
+        )
+    record = there
     if missing_shards(record.plan, list_parts(store)):
         return record, count_rows(store)
     merged = is_merged(store)
@@ -258,7 +298,8 @@ def describe_result(
         succeeded=counts.succeeded,
         failed=counts.failed,
         generated=tracker.committed_rows,
-        skipped=counts.succeeded + counts.failed - tracker.committed_rows,
+        # Not below nothing: what this invocation committed may have been removed since.
+        skipped=max(0, counts.succeeded + counts.failed - tracker.committed_rows),
         elapsed_s=elapsed_s,
         by_error_kind=counts.by_error_kind,
         by_error_class=counts.by_error_class,

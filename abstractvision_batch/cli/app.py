@@ -44,7 +44,7 @@ Exit codes:
   1    rows failed, a limit stopped the run, or audit, verify or diff found something
   2    the spec or the command line is wrong; nothing was started
   3    a dependency, a model or a server is missing
-  4    storage or cluster failure; running again resumes
+  4    storage or cluster failure, or the run is not complete; running again resumes
   130  interrupted; running again resumes
 """
 

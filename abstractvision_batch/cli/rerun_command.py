@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption
-from abstractvision_batch.cli.output import print_json, print_lines
+from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.run_command import summarise_run
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
@@ -54,4 +54,6 @@ def rerun(
     elif not quiet:
         print_lines(*summarise_run(open_run(folder, options).record.spec, result, ()))
         print_lines(f"compare    avbatch diff {folder} {output}")
+    if result.incomplete_because:
+        print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
-from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines
+from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.status_command import RunArgument, is_spec
 
@@ -53,6 +53,8 @@ def retry(
         print_json({"ok": result.exit_code == 0, **result.to_json()})
     elif not quiet:
         print_lines(*_describe(result))
+    if result.incomplete_because:
+        print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)
 
 
@@ -61,8 +63,7 @@ def _describe(result: RunResult) -> Iterator[str]:
         yield f"retried    {plural(result.generated, 'failed row')} in {format_duration(result.elapsed_s)}"
     elif not (result.interrupted or result.stopped):
         yield "nothing to retry: no failed row is asked for"
-    left = result.requests - result.succeeded - result.failed
-    not_done = f", {left:,} not done yet (run the spec again)" if left else ""
+    not_done = f", {result.not_done:,} not done yet (run the spec again)" if result.not_done else ""
     yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{not_done}"
     if result.cost_usd is not None:
         yield f"cost       {format_cost(result.cost_usd, result.attempts)}"

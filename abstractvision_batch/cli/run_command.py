@@ -19,6 +19,7 @@ from abstractvision_batch.cli.output import (
     plural,
     print_json,
     print_lines,
+    print_notes,
 )
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
@@ -100,6 +101,8 @@ def run(
         print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
     elif not quiet:
         print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at))
+    if result.incomplete_because:
+        print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)
 
 
@@ -107,14 +110,13 @@ def summarise_run(
     spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...], *, scheduled_at: datetime | None = None
 ) -> Iterator[str]:
     """What was done and where it is, on one screen."""
-    if result.generated == 0 and not (result.interrupted or result.stopped):
+    if result.generated == 0 and result.complete and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
     yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
     if spec.description:
         yield f"  {one_line(spec.description, width=100)}"
     yield ""
-    done = result.succeeded + result.failed
-    missing = f", {result.requests - done:,} not done yet" if done < result.requests else ""
+    missing = f", {result.not_done:,} not done yet" if result.not_done else ""
     yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{missing}"
     if result.generated:
         rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"

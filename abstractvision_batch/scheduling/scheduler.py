@@ -219,7 +219,7 @@ class Scheduler:
                 return
         tick.state = "done" if ending.verdict == "done" else "failed"
         tick.ended_at = _text(now)
-        self._ended[tick.key] = 1 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
+        self._ended[tick.key] = 4 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
         self._state.save()
         if ending.exit_code == 0:
             forget(self._state.folder, tick.at)

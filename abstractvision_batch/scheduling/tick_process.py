@@ -171,6 +171,8 @@ def judge(code: int | None, result: Mapping[str, Any] | None, last_line: str = "
         return TickEnding("again", code, f"interrupted: {rows}", path)
     if result.get("stopped"):
         return TickEnding("failed", code, str(result["stopped"]), path)
+    if code not in (0, 1):
+        return TickEnding("again", code, f"not complete: {rows}", path)
     generated = "" if result["generated"] == result["requests"] else f", {result['generated']:,} of them now"
     return TickEnding("done", code, f"{rows}{generated}", path)
 
