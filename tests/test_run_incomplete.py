@@ -22,7 +22,8 @@ from tests.jobs import MakeJob
 
 def run_while(job: dict[str, Any], happens: Callable[[Path], None], *, shards_done: int = 2) -> RunResult:
     """Run a job, with something that happens once so many shards are done."""
-    path, happened = Path(job["output"]["path"]), []
+    path = Path(job["output"]["path"])
+    happened: list[bool] = []
 
     def listen(now: Progress) -> None:
         if now.shards_done >= shards_done and not happened:
