@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from abstractvision_batch.errors import DamagedFileError
 from abstractvision_batch.execute.environment_files import ENVIRONMENTS, environment_name
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
@@ -262,8 +263,8 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
         footer = read_footer(store, MANIFEST)
         empty = footer.schema.to_arrow_schema().empty_table()
         same = _same_rows(iter_row_groups(store, MANIFEST, footer=footer), tables, waiting=empty)
-    except pa.ArrowInvalid as exc:
-        same, said = False, f"cannot be read: {exc} (--repair merges it anew)"
+    except DamagedFileError as exc:
+        same, said = False, f"cannot be read: {exc.__cause__} (--repair merges it again)"
     if not same:
         yield Finding("manifest", MANIFEST, said)
 

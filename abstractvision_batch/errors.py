@@ -22,6 +22,7 @@
         WorkerCrashedError              permanent: it ended its worker process   isolated and recorded
         PartialBatchError               some outputs of one library call failed  has the others
       StorageError                      reading or writing a store failed        run again: resumes          exit 4
+        DamagedFileError                a file is not what was written           avbatch audit --repair     exit 4
       ClusterError                      Ray could not be reached or died         run again: resumes          exit 4
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
 
@@ -193,6 +194,10 @@ class StorageError(AbstractVisionError):
     """Reading or writing a store failed; running the same command again resumes."""
 
     exit_code = 4
+
+
+class DamagedFileError(StorageError):
+    """A file of a run is there and is not what was written; `avbatch audit --repair` fixes what can be fixed."""
 
 
 class ClusterError(AbstractVisionError):

@@ -26,6 +26,7 @@ from abstractvision_batch.execute.layouts.shard_index import write_shard_index
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.manifest import (
     MANIFEST,
+    MERGE_AGAIN,
     NO_ROWS,
     RowCounts,
     count_rows,
@@ -341,7 +342,7 @@ class Run:
         """Every row that has a result: the merged manifest, or the parts so far."""
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
-                return open_parquet(stream).read(use_threads=False)
+                return open_parquet(stream, name=self.store.url_of(MANIFEST), remedy=MERGE_AGAIN).read()
         parts = {shard: attempts for shard, attempts in list_parts(self.store).items() if shard < self.plan.shards}
         tables = iter_shards(self.store, self.plan, parts)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

@@ -178,8 +178,8 @@ def _write_plan(folder: Path, summary: PlanSummary, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(output, summary.schema, compression="zstd") as writer:
             for file in summary.files:
-                source = open_parquet(folder / file.name)
+                source = open_parquet(folder / file.name, name=str(folder / file.name))
                 for group in range(source.metadata.num_row_groups):
-                    writer.write_table(source.read_row_group(group, use_threads=False))
+                    writer.write_table(source.read_row_group(group))
     except OSError as error:
         raise SpecError(f"{output}: cannot be written: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import re
 from collections import Counter
@@ -18,10 +19,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from abstractvision_batch.errors import StorageError
-from abstractvision_batch.parquet import open_parquet
+from abstractvision_batch.errors import DamagedFileError, StorageError
+from abstractvision_batch.execute.results import METADATA_KEY
+from abstractvision_batch.parquet import ParquetReader, open_parquet, open_writer
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.scratch import scratch_folder
@@ -38,6 +39,11 @@ ROW_GROUP_ROWS = 16_384
 #: number of their shards.
 PARTS_KEY = b"abstractvision_batch.parts"
 SHARDS_KEY = b"abstractvision_batch.shards"
+#: What fixes a damaged part, and a damaged merged manifest.
+REDO = "avbatch audit --repair forgets its shard, and running the spec again redoes it"
+MERGE_AGAIN = "avbatch audit --repair merges it again"
+#: Columns without which nothing can be said of a row; every part of every version has them.
+ESSENTIAL = ("index", "request_id", "shard", "status", "attempt", "attempts", "error_kind", "error_class", "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def iter_rows(
     """
     parts = list_parts(store) if parts is None else parts
     if _is_merged_of(store, parts):
-        yield from iter_row_groups(store, MANIFEST, columns)
+        yield from iter_row_groups(store, MANIFEST, columns, remedy=MERGE_AGAIN)
         return
     for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
         yield _newest_rows(store, found, columns)
@@ -154,7 +160,8 @@ def is_merged(store: Store) -> bool:
 
 def merged_shards(store: Store) -> int:
     """How many shards the merged manifest is of, from the first on; fewer than the plan's in a run that is extended."""
-    return int(_merged_metadata(store).get(SHARDS_KEY, b"0"))
+    shards = _merged_metadata(store).get(SHARDS_KEY, b"")
+    return int(shards) if shards.isdigit() else 0
 
 
 def merge_manifest(
@@ -203,12 +210,29 @@ def _newest_rows(store: Store, parts: Mapping[str, bytes], columns: Sequence[str
 
 
 def _parse_part(store: Store, name: str, data: bytes, columns: Sequence[str] | None) -> pa.Table:
+    url = store.url_of(name)
+    part = open_parquet(io.BytesIO(data), name=url, remedy=REDO)
+    _require_own_part(part, name, url)
+    return part.read(columns)
+
+
+def _require_own_part(part: ParquetReader, name: str, url: str) -> None:
+    """Refuse a file that is whole and not the part that its name says.
+
+    Raises:
+        DamagedFileError: it is another file.
+    """
+    match = PART_NAME.match(name.rpartition("/")[2])
+    assert match is not None, name
     try:
-        return open_parquet(io.BytesIO(data)).read(columns=list(columns) if columns else None, use_threads=False)
-    except pa.ArrowInvalid as exc:
-        raise StorageError(
-            f"{store.url_of(name)}: {exc} (the part is damaged: delete it and run again, which redoes its shard)"
-        ) from exc
+        note = json.loads((part.metadata.metadata or {})[METADATA_KEY])
+        own = (note["shard"], note["attempt"]) == (int(match[1]), int(match[2]))
+    except (KeyError, TypeError, ValueError):
+        own = False
+    if lost := [column for column in ESSENTIAL if column not in part.schema.names]:
+        raise DamagedFileError(f"{url}: is damaged: it has no column {lost[0]} ({REDO})")
+    if not own:
+        raise DamagedFileError(f"{url}: is damaged: its content is that of another file ({REDO})")
 
 
 def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:
@@ -216,10 +240,10 @@ def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, 
     written, waiting, waiting_rows = 0, [], 0
     try:
         for table in tables:
-            waiting.append(table.replace_schema_metadata(metadata))
+            waiting.append(table.replace_schema_metadata(None))
             waiting_rows += table.num_rows
             if writer is None:
-                writer = pq.ParquetWriter(path, waiting[0].schema, compression="zstd")
+                writer = open_writer(path, waiting[0].schema, metadata)
             if waiting_rows >= ROW_GROUP_ROWS:
                 writer.write_table(pa.concat_tables(waiting))
                 written, waiting, waiting_rows = written + waiting_rows, [], 0
@@ -237,8 +261,8 @@ def _merged_metadata(store: Store) -> dict[bytes, bytes]:
         return {}
     try:
         return read_footer(store, MANIFEST).metadata or {}
-    except pa.ArrowInvalid:
-        return {}
+    except DamagedFileError:
+        return {}  # whoever needs it merges it again
 
 
 def _is_merged_of(store: Store, parts: Mapping[int, Sequence[int]]) -> bool:

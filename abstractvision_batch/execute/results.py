@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.parquet import open_writer
 from abstractvision_batch.plan.columns import RESULT_SCHEMA, manifest_schema
 
 #: Error messages are for people; a stack of native log lines is not.
@@ -93,11 +93,8 @@ def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, 
     table = pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *columns], schema=schema)
     note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}, sort_keys=True)
     sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata({**(schema.metadata or {}), METADATA_KEY: note.encode()}),
-        sink,
-        compression="zstd",
-    )
+    with open_writer(sink, schema, {**(schema.metadata or {}), METADATA_KEY: note.encode()}) as writer:
+        writer.write_table(table)
     return sink.getvalue()
 
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
-
-from abstractvision_batch.errors import StorageError
+from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.execute.artifact_names import ARTIFACTS, artifact_folder, shard_of_container
 from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
@@ -110,9 +108,10 @@ def audit_shard(
     """
     try:
         rows = read_shard_rows(artifacts.store, shard, attempts, [*FILE_COLUMNS, "environment_id"]).to_pylist()
-    except (StorageError, pa.ArrowException, KeyError) as exc:
+    except DamagedFileError as exc:
         name = part_name(shard, attempts[-1])
-        return ShardAudit([Finding("damaged_part", name, f"cannot be read: {' '.join(str(exc).split())}", shard)])
+        said = str(exc).removeprefix(f"{artifacts.store.url}/")
+        return ShardAudit([Finding("damaged_part", name, f"cannot be read: {said}", shard)])
     findings = [] if planned is None else list(_check_rows(shard, planned, rows))
     files: list[RowFile] = []
     for row in rows:

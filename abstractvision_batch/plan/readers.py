@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from abstractvision_batch.errors import SpecError
-from abstractvision_batch.parquet import open_parquet
+from abstractvision_batch.errors import DamagedFileError, SpecError
+from abstractvision_batch.parquet import ParquetReader, open_parquet, parquet_errors
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.sources import SourceFile
 
@@ -74,7 +73,7 @@ class PromptFile:
                 case "tsv":
                     return self._check_header(next(self._tsv_records(stream), None))
                 case "parquet":
-                    return list(self._open_parquet(stream).schema_arrow.names)
+                    return list(self._open_parquet(stream).schema.names)
         return None
 
     def arrow_schema(self) -> pa.Schema | None:
@@ -82,7 +81,7 @@ class PromptFile:
         if self.source.format != "parquet":
             return None
         with _readable(self.source) as stream:
-            schema = self._open_parquet(stream).schema_arrow
+            schema = self._open_parquet(stream).schema
         self._check_header((0, schema.names))
         return schema
 
@@ -220,20 +219,25 @@ class PromptFile:
         table = self._open_parquet(stream)
         line = 0
         try:
-            for batch in table.iter_batches(_PARQUET_BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist():
+            for batch in table.iter_batches(_PARQUET_BATCH_ROWS):
+                for row in _to_python(batch, self.source.name):
                     line += 1
                     yield line, row
-        except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:
-            raise SpecError(f"{self.place(line + 1)}: the file is damaged: {error}") from error
+        except DamagedFileError as error:
+            raise SpecError(f"{self.place(line + 1)}: the file is damaged: {error.__cause__}") from error
 
-    def _open_parquet(self, stream: BinaryIO) -> pq.ParquetFile:
+    def _open_parquet(self, stream: BinaryIO) -> ParquetReader:
         try:
-            file = open_parquet(stream)
-            str(file.schema_arrow)  # decodes every name, so that a damaged one is found here
-            return file
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise SpecError(f"{self.source.name}: not a Parquet file: {error}") from error
+            return open_parquet(stream, name=self.source.name)
+        except DamagedFileError as error:
+            raise SpecError(f"{self.source.name}: not a Parquet file: {error.__cause__}") from error
+
+
+def _to_python(batch: pa.RecordBatch, name: str) -> list[Row]:
+    """The rows as Python's types, which have no word for some values of Arrow's."""
+    with parquet_errors(name):
+        rows: list[Row] = batch.to_pylist()
+        return rows
 
 
 def _unquote(cell: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.environment_files import read_environments
-from abstractvision_batch.execute.manifest import MANIFEST, iter_rows
+from abstractvision_batch.execute.manifest import MANIFEST, MERGE_AGAIN, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.loading import METADATA
@@ -76,7 +76,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
     keys = {(row["prompt_id"], row["sample_index"]) for row in chosen.to_pylist()}
     prompt_ids = chosen["prompt_id"].unique()
     positions, start = [], 0
-    for table in iter_row_groups(store, MANIFEST, KEY_COLUMNS):
+    for table in iter_row_groups(store, MANIFEST, KEY_COLUMNS, remedy=MERGE_AGAIN):
         for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=prompt_ids)):
             row = table.slice(int(offset), 1).to_pylist()[0]
             if (row["prompt_id"], row["sample_index"]) in keys:
@@ -87,7 +87,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
 
 def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of the merged manifest, at ascending positions, holding some row groups at a time."""
-    footer = read_footer(store, MANIFEST)
+    footer = read_footer(store, MANIFEST, remedy=MERGE_AGAIN)
     inside: dict[int, list[int]] = {}
     start = 0
     for group in range(footer.num_row_groups):
@@ -95,7 +95,7 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
         if found := [position - start for position in positions if start <= position < end]:
             inside[group] = found
         start = end
-    groups = iter_row_groups(store, MANIFEST, columns, footer=footer, groups=inside)
+    groups = iter_row_groups(store, MANIFEST, columns, footer=footer, groups=inside, remedy=MERGE_AGAIN)
     tables = [table.take(pa.array(chosen)) for table, chosen in zip(groups, inside.values(), strict=True)]
     return pa.concat_tables(tables) if tables else footer.schema.to_arrow_schema().empty_table()
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.parquet import open_parquet
+from abstractvision_batch.parquet import open_parquet, parquet_errors
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.store import Store
@@ -21,14 +21,14 @@ from abstractvision_batch.storage.store import Store
 GAP_BYTES = 1 << 18
 
 
-def read_footer(store: Store, name: str) -> pq.FileMetaData:
+def read_footer(store: Store, name: str, *, remedy: str | None = None) -> pq.FileMetaData:
     """What a Parquet file says of itself.
 
     Raises:
-        pyarrow.ArrowInvalid: it is damaged.
+        DamagedFileError: it is damaged.
     """
     with store.open(name) as stream:
-        return pq.read_metadata(stream)
+        return open_parquet(stream, name=store.url_of(name), remedy=remedy).metadata
 
 
 def iter_row_groups(
@@ -38,6 +38,7 @@ def iter_row_groups(
     *,
     footer: pq.FileMetaData | None = None,
     groups: Iterable[int] | None = None,
+    remedy: str | None = None,
 ) -> Iterator[pa.Table]:
     """Tables of the file's row groups, or of some of them, in the order asked for.
 
@@ -47,23 +48,29 @@ def iter_row_groups(
         columns: Those to read; all by default.
         footer: Of the file, where it was read before.
         groups: Numbers of the row groups; all by default.
+        remedy: What would fix a damaged file, for messages.
 
     Raises:
-        pyarrow.ArrowInvalid: the file is damaged.
+        DamagedFileError: the file is damaged.
     """
-    known = footer or read_footer(store, name)
+    known = footer or read_footer(store, name, remedy=remedy)
+    where = store.url_of(name)
 
     def read(group: int) -> list[tuple[int, bytes]]:
-        spans = _spans(known.row_group(group), columns)
-        return [(start, store.read_range(name, start, end - start)) for start, end in spans]
+        with parquet_errors(where, remedy):
+            spans = _spans(known.row_group(group), columns)
+            return [(start, store.read_range(name, start, end - start)) for start, end in spans]
 
     for group, pieces in map_in_flight(range(known.num_row_groups) if groups is None else groups, read):
-        file = open_parquet(_open_pieces(pieces), footer=known)
-        yield file.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+        yield open_parquet(_open_pieces(pieces), name=where, remedy=remedy, footer=known).read_row_group(group, columns)
 
 
 def _spans(group: pq.RowGroupMetaData, columns: Sequence[str] | None) -> list[tuple[int, int]]:
-    """Where the bytes of a row group's columns lie, near ones together."""
+    """Where the bytes of a row group's columns lie, near ones together.
+
+    Raises:
+        ValueError: somewhere that cannot be.
+    """
     spans: list[tuple[int, int]] = []
     for number in range(group.num_columns):
         column = group.column(number)
@@ -71,6 +78,8 @@ def _spans(group: pq.RowGroupMetaData, columns: Sequence[str] | None) -> list[tu
             start = column.data_page_offset
             if column.has_dictionary_page:
                 start = min(start, column.dictionary_page_offset)
+            if start < 0 or column.total_compressed_size < 0:
+                raise ValueError(f"a column at byte {start:,}, {column.total_compressed_size:,} long")
             spans.append((start, start + column.total_compressed_size))
     merged: list[tuple[int, int]] = []
     for start, end in sorted(spans):
@@ -89,5 +98,5 @@ def _open_pieces(pieces: Sequence[tuple[int, bytes]]) -> BinaryIO:
         at, data = pieces[max(0, bisect_right(starts, start) - 1)]
         return data[start - at : end - at] if start >= at else b""
 
-    last, data = pieces[-1]
+    last, data = pieces[-1] if pieces else (0, b"")
     return open_object(last + len(data), read_range)

@@ -12,6 +12,7 @@ from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.storage.store import Store
 
 SHARD_INDEX = "index.json"
+ROWS_AT_ONCE = 16_384
 
 
 def write_shard_index(store: Store, name: str, manifest: Path) -> None:
@@ -25,8 +26,8 @@ def write_shard_index(store: Store, name: str, manifest: Path) -> None:
     samples: dict[str, int] = {}
     sizes: dict[str, int] = {}
     columns = ["file_name", "container_bytes"]
-    with open_parquet(manifest) as file:
-        for batch in file.iter_batches(columns=columns, use_threads=False):
+    with open_parquet(manifest, name=str(manifest)) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns):
             for row in batch.to_pylist():
                 if row["file_name"] is not None:
                     samples[row["file_name"]] = samples.get(row["file_name"], 0) + 1
