@@ -52,8 +52,8 @@ def write_parts(run: Path, plan: PlanSummary, shards: Iterable[int]) -> None:
     for shard in shards:
         file = plan.file_of(shard)
         if file.name != opened:
-            opened, source = file.name, open_parquet(run / file.name)
-        rows = source.read_row_group(shard - file.first_shard, use_threads=False)
+            opened, source = file.name, open_parquet(run / file.name, name=file.name)
+        rows = source.read_row_group(shard - file.first_shard)
         name, part = _build_part(rows, shard)
         pq.write_table(part, run / part_name(shard, 0), compression="zstd")
         with (run / name).open("wb") as container:

@@ -219,7 +219,7 @@ def test_a_damaged_part_is_an_error_that_says_what_to_do(make_job: MakeJob, tmp_
     (tmp_path / "run/manifest/00001-a0.parquet").write_bytes(b"PAR1 cut off")
     (tmp_path / "run/manifest.parquet").unlink()
 
-    with pytest.raises(StorageError, match=r"00001-a0\.parquet.*delete it and run again"):
+    with pytest.raises(StorageError, match=r"00001-a0\.parquet.*avbatch audit --repair forgets its shard"):
         run(make_job())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.artifact_names import sha_of_container
 from abstractvision_batch.execute.row_files import RowFile
+from abstractvision_batch.storage.failures import is_lost
 from abstractvision_batch.storage.store import Store
 
 #: Bytes between members that are read at a time.
@@ -23,13 +24,18 @@ def find_damage(store: Store, name: str, files: Sequence[RowFile]) -> list[RowFi
 
     Returns:
         None where all is well; empty where only what lies between the members of a container is damaged.
+
+    Raises:
+        StorageError: the store is down, or refuses; which says nothing of the file.
     """
     try:
         if files[0].offset_bytes is None:
             data = store.read(name)
             return [file for file in files if hashlib.sha256(data).hexdigest() != file.sha256] or None
         return _damage_of_container(store, name, files)
-    except StorageError:  # it vanished or cannot be read
+    except StorageError as exc:
+        if not is_lost(exc):  # a store that is down, or refuses, has lost nothing
+            raise
         return list(files)
 
 

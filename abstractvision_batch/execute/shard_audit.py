@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from abstractvision_batch.errors import DamagedFileError, StorageError
+from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.artifact_names import ARTIFACTS, artifact_folder, shard_of_container
 from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
 from abstractvision_batch.execute.row_files import FILE_COLUMNS, RowFile, row_files
+from abstractvision_batch.storage.failures import is_lost
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.storage.stored_file import StoredFile
 
@@ -108,7 +109,9 @@ def audit_shard(
     """
     try:
         rows = read_shard_rows(artifacts.store, shard, attempts, [*FILE_COLUMNS, "environment_id"]).to_pylist()
-    except DamagedFileError as exc:
+    except StorageError as exc:
+        if not is_lost(exc):  # a store that is down, or refuses, has lost nothing
+            raise
         name = part_name(shard, attempts[-1])
         said = str(exc).removeprefix(f"{artifacts.store.url}/")
         return ShardAudit([Finding("damaged_part", name, f"cannot be read: {said}", shard)])

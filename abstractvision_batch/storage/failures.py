@@ -20,6 +20,8 @@ import enum
 import errno
 from collections.abc import Iterator
 
+from abstractvision_batch.errors import DamagedFileError, StorageError
+
 
 class Failure(enum.Enum):
     """Kinds of failure that are answered differently."""
@@ -113,6 +115,9 @@ ERRNOS = {
     errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN,
 }  # fmt: skip
 
+#: A bad block of a disk, or a folder where a file was.
+LOST = {errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}
+
 
 def classify(error: BaseException) -> Failure | None:
     """Which kind of failure an exception is; None where it is not a driver's."""
@@ -124,6 +129,14 @@ def classify(error: BaseException) -> Failure | None:
             if (failure := look(one)) is not None:
                 return failure
     return Failure.OTHER
+
+
+def is_lost(error: StorageError) -> bool:
+    """Whether a file cannot be read because it is gone or damaged, not because its store is down or refuses."""
+    cause = error.__cause__
+    if isinstance(error, DamagedFileError) or cause is None:
+        return True
+    return classify(cause) is Failure.MISSING or (isinstance(cause, OSError) and cause.errno in LOST)
 
 
 def explain(error: BaseException, *, writing: bool) -> str:

@@ -92,8 +92,9 @@ class LocalStore:
         if offset_bytes < 0 or size_bytes < 0:
             raise StorageError(f"{self.root / name}: {size_bytes} bytes from {offset_bytes} on are no part of a file")
         with self.open(name) as file, _storage_errors(self.root / name):
+            there = max(0, os.fstat(file.fileno()).st_size - offset_bytes)  # Python sets aside what it is asked for
             file.seek(offset_bytes)
-            return file.read(size_bytes)
+            return file.read(min(size_bytes, there))
 
     def open(self, name: str) -> BinaryIO:
         path = self._path(name)

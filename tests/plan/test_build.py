@@ -115,7 +115,7 @@ def test_a_damaged_plan_is_a_storage_error(planner: Planner) -> None:
     plan = planner.build(["a"])
     (plan.folder / "plan.parquet").write_bytes(b"damaged")
 
-    with pytest.raises(StorageError, match=r"plan\.parquet: shard 0 cannot be read"):
+    with pytest.raises(StorageError, match=r"plan\.parquet: is damaged"):
         read_shard(opener(plan), plan.summary, 0)
 
 
