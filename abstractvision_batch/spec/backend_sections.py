@@ -191,6 +191,8 @@ class PriceSpec(StrictModel):
 
 
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/\S*$")]
+#: Keys with dots between them, each followed by any number of `[]` (every entry) or `[0]`.
+ReplyPath = Annotated[str, StringConstraints(pattern=r"^[^.\[\]\s]+(\[\d*\])*(\.[^.\[\]\s]+(\[\d*\])*)*$")]
 
 
 class OpenAIBackendSpec(StrictModel):
@@ -223,6 +225,10 @@ class OpenAIBackendSpec(StrictModel):
     """
     max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
     """Of a larger reply no more is read."""
+    reply_media: ReplyPath | None = None
+    """Where the pictures of a reply are, for a server that has them elsewhere than usual: `images[].url`."""
+    allow_private_urls: bool = False
+    """Whether a public server's reply may name a file on this machine or its network; a local server's always may."""
     price: PriceSpec | None = None
     """What the server bills for a request; by default what the model's card says, if it does."""
     repeat_unanswered: bool = True

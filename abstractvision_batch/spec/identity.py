@@ -131,6 +131,8 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.openai.retries",
     "backend.openai.max_concurrency",
     "backend.openai.max_response_bytes",
+    "backend.openai.reply_media",
+    "backend.openai.allow_private_urls",
     "backend.openai.price.request_usd",
     "backend.openai.price.million_text_tokens_usd",
     "backend.openai.price.million_image_tokens_usd",

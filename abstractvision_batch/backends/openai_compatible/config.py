@@ -59,6 +59,10 @@ class OpenAICompatibleBackendConfig:
     repeat_unanswered: bool = field(default=True, kw_only=True)
     """Whether a request whose reply was lost is sent again; the server may have done it."""
     max_response_bytes: int = field(default=256 * 2**20, kw_only=True)
+    reply_media: str | None = field(default=None, kw_only=True)
+    """Where the media of a reply are, as `images[].url`; None looks in the usual places."""
+    allow_private_urls: bool = field(default=False, kw_only=True)
+    """Whether a public server's reply may name a file on this machine or its network."""
     idempotency_key: bool = field(default=True, kw_only=True)
     """Whether an `Idempotency-Key` header, the same in every attempt, lets a gateway drop repeats."""
 

@@ -1,5 +1,8 @@
 """One request from call to assets, on the event loop: build, send with patience, read, fetch, check.
 
+A refusal that looks like one of the key is this request's alone while the key works: where the server has answered
+with it, or shows its catalog to it. Some servers answer 403 to a prompt that they dislike.
+
 Not covered: many requests and the blocking interface (`backend`).
 """
 
@@ -14,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from abstractvision_batch.backends.openai_compatible.catalog import read_catalog
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.failures import KeyRefusedError, Reply, quote_body
 from abstractvision_batch.backends.openai_compatible.form import Call
 from abstractvision_batch.backends.openai_compatible.image_calls import image_edit_call, image_generation_call
 from abstractvision_batch.backends.openai_compatible.replies import MediaItem, read_media
@@ -23,6 +27,7 @@ from abstractvision_batch.backends.openai_compatible.video_calls import video_ca
 from abstractvision_batch.backends.openai_compatible.video_jobs import finish_job
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import (
+    AbstractVisionError,
     BackendBusyError,
     DependencyError,
     GenerationError,
@@ -41,6 +46,11 @@ from abstractvision_batch.types import (
 
 logger = logging.getLogger(__name__)
 
+#: This many refusals like those of a wrong key in a row, without a picture between, end the run: before the first
+#: picture, and after it, when the key may have been revoked.
+REFUSALS_AT_START = 3
+REFUSALS_LATER = 8
+
 HttpRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest | ImageToVideoRequest
 
 
@@ -52,6 +62,8 @@ class Session:
     ) -> None:
         self._config = config
         self._transport = Transport(config)
+        self._answered = False
+        self._refusals = 0
         self.limit = AdaptiveLimit(config.max_concurrency, patience=config.retries, exchange=exchange, worker=worker)
 
     async def generate(self, request: HttpRequest, *, several: bool = False) -> list[GeneratedAsset]:
@@ -65,21 +77,42 @@ class Session:
         call = await asyncio.to_thread(_build_call, request, self._config, several)
         effort = Effort()
         headers = {"Idempotency-Key": uuid.uuid4().hex} if self._config.idempotency_key else {}
-        items = await persist(
-            lambda: self._exchange(call, headers),
-            limit=self.limit,
-            timeout_s=self._config.timeout_s,
-            retries=self._config.retries,
-            effort=effort,
-            what=call.path,
-            repeat_unanswered=self._config.repeat_unanswered,
-        )
+        try:
+            items = await persist(
+                lambda: self._exchange(call, headers),
+                limit=self.limit,
+                timeout_s=self._config.timeout_s,
+                retries=self._config.retries,
+                effort=effort,
+                what=call.path,
+                repeat_unanswered=self._config.repeat_unanswered,
+            )
+        except KeyRefusedError as error:
+            raise await self._judged(error) from error
+        self._answered, self._refusals = True, 0
         if len(items) > call.images:
             logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), call.images)
         metadata = self._metadata(call, effort)
         if len(items) < call.images:
             metadata |= {"images_asked": call.images, "images_received": len(items)}
         return [await asyncio.to_thread(_read_asset, item, call, metadata) for item in items[: call.images]]
+
+    async def _judged(self, error: KeyRefusedError) -> AbstractVisionError:
+        """Return the error for every request where the key is refused, else one for this request alone."""
+        self._refusals += 1
+        status = getattr(error, "status", None)
+        if status == 401 and not self._answered:
+            return error
+        if self._refusals >= (REFUSALS_LATER if self._answered else REFUSALS_AT_START):
+            return error
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                await self._transport.get(self._config.models_path)
+        except KeyRefusedError:
+            return error
+        except (AbstractVisionError, TimeoutError):
+            pass  # a catalog is no duty, so its absence says nothing
+        return GenerationError(f"{error} [the key works, so this is of the request]", status=status)
 
     async def list_models(self, task: str | None) -> list[ProviderModelInfo]:
         """The provider's catalog."""
@@ -129,14 +162,24 @@ class Session:
         if call.task.endswith("video") and self._config.video_mode == "videos_api":
             items = await finish_job(reply, self._transport, self._config)
         else:
-            items = await asyncio.to_thread(read_media, reply, secrets=self._config.secrets)
+            items = await asyncio.to_thread(
+                read_media, reply, secrets=self._config.secrets, path=self._config.reply_media
+            )
         return [await self._fetched(item) for item in items]
 
     async def _fetched(self, item: MediaItem) -> MediaItem:
         url = item.url
         if url is None:
             return item
-        reply = await repeat(lambda: self._transport.fetch(url), retries=self._config.retries)
+
+        async def fetch_media() -> Reply:
+            reply = await self._transport.fetch(url)
+            if sniff_mime_type(reply.body) is None:  # a page that says "expired" with a status of success
+                said = quote_body(reply.body[:200], self._config.secrets)
+                raise BackendBusyError(f"openai: {reply.url}: {len(reply.body)} bytes that are no media: {said}")
+            return reply
+
+        reply = await repeat(fetch_media, retries=self._config.retries)
         # The query may be a signed link's secret.
         shown = urlunsplit((*urlsplit(url)[:3], "", ""))
         return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})

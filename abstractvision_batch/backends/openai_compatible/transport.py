@@ -1,11 +1,15 @@
 """HTTP: one pooled client, sizes bounded while reading, redirects that never carry credentials elsewhere.
 
+A public server's reply may name a file anywhere, but not on this machine or its network: `addresses` decides, before a
+connection is opened and again with the address that it was opened to.
+
 The only file that knows httpx, whose errors become ours here. Deadlines are the caller's (`retries`); httpx's own
 timeouts only tell a dead connection from a slow answer.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import ssl
 from collections.abc import Mapping
@@ -15,6 +19,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import httpx
 
 from abstractvision_batch import __version__
+from abstractvision_batch.backends.openai_compatible.addresses import is_private_address, resolve
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
 from abstractvision_batch.backends.openai_compatible.failures import Reply, failure_of, redact
 from abstractvision_batch.errors import (
@@ -23,6 +28,7 @@ from abstractvision_batch.errors import (
     DependencyError,
     GenerationError,
     InvalidOutputError,
+    PolicyError,
 )
 
 HTTP_VERSION = httpx.__version__
@@ -37,6 +43,7 @@ class Transport:
 
     def __init__(self, config: OpenAICompatibleBackendConfig) -> None:
         self._config = config
+        self._public: bool | None = None
         self._credentials = dict(config.headers)
         if config.api_key:
             self._credentials.setdefault("Authorization", f"Bearer {config.api_key}")
@@ -64,24 +71,42 @@ class Transport:
         return await self._request("GET", self._config.url(path), {})
 
     async def fetch(self, url: str) -> Reply:
-        """Read a URL that a reply named; a reply below 400.
+        """Read a URL that a reply named; a reply below 300.
+
+        Whatever goes wrong on the way passes or is this request's alone: links expire, come a moment too early and are
+        on other hosts, whose 403 says nothing of the key.
 
         Raises:
-            GenerationError: the URL is neither http nor https.
+            BackendBusyError: it cannot be had now.
+            GenerationError: the URL is neither http nor https, or private where the server is public.
         """
-        return await self._request("GET", url, {})
+        try:
+            return await self._request("GET", url, {}, named_by_reply=True)
+        except BackendBusyError:
+            raise
+        except (DependencyError, PolicyError) as error:
+            raise BackendBusyError(f"{error} [the file that the reply names]") from error
+        except GenerationError as error:
+            if getattr(error, "status", None) is None:  # no reply: the URL itself is wrong
+                raise
+            raise BackendBusyError(f"{error} [the file that the reply names]") from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
 
-    async def _request(self, method: str, url: str, headers: Mapping[str, str], **content: Any) -> Reply:
+    async def _request(
+        self, method: str, url: str, headers: Mapping[str, str], *, named_by_reply: bool = False, **content: Any
+    ) -> Reply:
         for _ in range(MAX_REDIRECTS + 1):
             if _origin(url)[0] not in ("http", "https"):
                 raise GenerationError(f"openai: the reply points to {_shown(url)!r}, which is neither http nor https")
             trusted = _origin(url) == _origin(self._config.base_url)
             sent = {**headers, **(self._credentials if trusted else {})}
-            reply = await self._exchange(method, url, sent, content)
+            guarded = named_by_reply and not trusted and await self._is_public()
+            if guarded:
+                await self._require_public(url)
+            reply = await self._exchange(method, url, sent, content, guarded=guarded)
             if reply.status not in _REDIRECTS or "location" not in reply.headers:
                 if reply.status >= 300:
                     raise failure_of(reply, secrets=self._config.secrets)
@@ -95,9 +120,32 @@ class Transport:
             url = target
         raise GenerationError(f"openai: {_shown(url)}: more than {MAX_REDIRECTS} redirects")
 
-    async def _exchange(self, method: str, url: str, headers: Mapping[str, str], content: Mapping[str, Any]) -> Reply:
+    async def _is_public(self) -> bool:
+        """Whether the server is out of this network, so that its replies have no business in it."""
+        if self._config.allow_private_urls:
+            return False
+        if self._public is None:
+            addresses = await resolve(urlsplit(self._config.base_url).hostname or "")
+            self._public = bool(addresses) and not any(map(is_private_address, addresses))
+        return self._public
+
+    async def _require_public(self, url: str) -> None:
+        """Refuse a URL of this machine or its network.
+
+        Raises:
+            GenerationError: a host's address is private.
+        """
+        for address in await resolve(_origin(url)[1] or ""):
+            if is_private_address(address):
+                raise _private(url, address)
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], content: Mapping[str, Any], *, guarded: bool = False
+    ) -> Reply:
         try:
             async with self._client.stream(method, url, headers=dict(headers), **content) as response:
+                if guarded:
+                    _require_public_peer(response, url)
                 lowered = {name.lower(): value for name, value in response.headers.items()}
                 body = await self._read(response, url)
                 return Reply(response.status_code, lowered, body, _shown(url))
@@ -136,6 +184,25 @@ class Transport:
     def _said(self, exc: Exception) -> str:
         said = redact(str(exc), self._config.secrets)
         return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
+
+
+def _require_public_peer(response: httpx.Response, url: str) -> None:
+    """Refuse a reply of a private address: a name may resolve to another one than a moment ago.
+
+    Through a proxy the peer is the proxy, whose address says nothing.
+    """
+    stream = response.extensions.get("network_stream")
+    peer = stream.get_extra_info("server_addr") if stream is not None else None
+    proxied = any(name.lower().endswith("_proxy") and value for name, value in os.environ.items())
+    if isinstance(peer, tuple) and not proxied and is_private_address(str(peer[0])):
+        raise _private(url, str(peer[0]))
+
+
+def _private(url: str, address: str) -> GenerationError:
+    return GenerationError(
+        f"openai: the reply points to {_shown(url)}, which is at {address}, an address of this network "
+        "(backend.allow_private_urls: true fetches it)"
+    )
 
 
 def _too_large(url: str, size: str, limit: int) -> InvalidOutputError:
