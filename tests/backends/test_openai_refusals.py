@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend, control_law
-from abstractvision_batch.backends.openai_compatible import retries, transport
+from abstractvision_batch.backends.openai_compatible import addresses, retries, transport
 from abstractvision_batch.backends.openai_compatible.addresses import is_private_address
 from abstractvision_batch.backends.openai_compatible.failures import KeyRefusedError, Reply, failure_of
 from abstractvision_batch.backends.openai_compatible.replies import read_media
@@ -283,7 +283,7 @@ def test_a_reply_without_a_picture_says_how_to_name_its_place() -> None:
         ({"data": [{"b64_json": ENCODED}]}, "images[].url"),
         ({"status": 1}, None),
     ):
-        with pytest.raises(InvalidOutputError, match="backend.reply_media"):
+        with pytest.raises(InvalidOutputError, match=r"backend\.reply_media"):
             media(body, path)
 
 
@@ -321,7 +321,7 @@ def test_an_address_of_the_internet_is_not(address: str) -> None:
 @pytest.fixture
 def public_server(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
     """A server on this machine that is taken for one of the internet: its name resolves so."""
-    genuine = transport.resolve
+    genuine = addresses.resolve
 
     async def resolve(host: str) -> list[str]:
         return ["203.0.114.1"] if host == "localhost" else await genuine(host)
