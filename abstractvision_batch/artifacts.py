@@ -14,19 +14,14 @@ import hashlib
 import inspect
 import math
 import numbers
-import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from abstractvision_batch.errors import AbstractVisionError
 
 ARTIFACT_ID_LENGTH = 32
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
-
-_SECRET = re.compile(r"(^|[_-])(api[_-]?key|authorization|password|secret|token)$", re.IGNORECASE)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 _STORES = ("AssetStore", "FsspecAssetStore", "LocalAssetStore")
 
@@ -158,23 +153,6 @@ def json_safe(value: object, *, max_depth: int = 32, max_items: int | None = Non
     if isinstance(value, Mapping):
         return {str(key)[:max_chars]: inner(item) for key, item in list(value.items())[:max_items]}
     return [inner(item) for item in list(value)[:max_items]]
-
-
-def without_secrets(value: Any) -> Any:
-    """Mask what a key calls a secret, however deep, and drop what a URL may be signed with: its user and its query."""
-    if isinstance(value, Mapping):
-        return {key: "<secret>" if _SECRET.search(str(key)) else without_secrets(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secrets(item) for item in value]
-    return _bare_url(value) if isinstance(value, str) and _URL.fullmatch(value) else value
-
-
-def _bare_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "<url>"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class RuntimeArtifactStoreAdapter:

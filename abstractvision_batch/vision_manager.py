@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import abstractvision_batch
-from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex, without_secrets
+from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex
 from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.foreign_backend import as_backend
 from abstractvision_batch.errors import (
@@ -34,6 +34,7 @@ from abstractvision_batch.errors import (
     PartialBatchError,
 )
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+from abstractvision_batch.redaction import without_secrets
 from abstractvision_batch.registry.request_check import build_request
 from abstractvision_batch.types import (
     GeneratedAsset,

@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 
 #: Lowest first; a module imports from its own row and lower ones. The longest matching prefix decides.
 LAYERS = (
-    ("errors",),
+    ("errors", "redaction"),
     ("types", "artifacts", "media", "parquet", "scratch", "storage"),
     ("spec", "registry", "model_capabilities"),
     ("plan",),

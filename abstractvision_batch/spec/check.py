@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,11 +28,6 @@ MAX_REQUESTS = 2**31
 
 Problem = tuple[FieldPath, str]
 
-_SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|token|api_key")
-_SECRET_HEADER = re.compile(r"authorization|api-?key|token|secret|cookie")
-#: What gcsfs takes for a token that is none; a path of a file ends in `.json`.
-_TOKEN_METHODS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
-
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -44,7 +38,12 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozenset[FieldPath] = frozenset()) -> Checked:
+def check_spec(
+    spec: JobSpec,
+    cards: Mapping[str, ModelCard],
+    *,
+    ignore: frozenset[FieldPath] = frozenset(),
+) -> Checked:
     """Everything that is wrong with a well-formed spec.
 
     Args:
@@ -62,7 +61,6 @@ def check_spec(spec: JobSpec, cards: Mapping[str, ModelCard], *, ignore: frozens
     problems += _check_count(spec)
     if spec.prompts.source == []:
         problems.append((("prompts", "source"), "is an empty list (give at least one prompt)"))
-    problems += _find_plain_secrets(spec)
     problems += [] if ("model",) in ignore else _check_budget(spec, cards.get(spec.model))
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
@@ -192,24 +190,6 @@ def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
         of_card = f"price: {{request_usd: …}} under backends.{spec.backend.kind} of the card of {spec.model}"
         mend = f"backend.price: {{request_usd: …}}, or {of_card}" if spec.backend.kind == "openai" else of_card
         yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"
-
-
-def is_plain_secret(name: str, value: object) -> bool:
-    """Whether an option of a store holds a secret itself, not the name of a variable that does."""
-    if not isinstance(value, str) or value in _TOKEN_METHODS or value.endswith(".json"):
-        return False
-    return _SECRET_OPTION.search(name.lower()) is not None
-
-
-def _find_plain_secrets(spec: JobSpec) -> Iterator[Problem]:
-    for part, options in (("prompts", spec.prompts.storage_options), ("output", spec.output.storage_options)):
-        for name, value in options.items():
-            if is_plain_secret(name, value):
-                yield (part, "storage_options", name), "a secret stands in the spec (write {env: NAME})"
-    if isinstance(spec.backend, OpenAIBackendSpec):
-        for name, value in spec.backend.headers.items():
-            if isinstance(value, str) and _SECRET_HEADER.search(name.lower()):
-                yield ("backend", "headers", name), "a secret stands in the spec (write {env: NAME})"
 
 
 def _repeats(values: list[Any]) -> list[int]:

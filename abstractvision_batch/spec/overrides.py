@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.redaction import redact
 from abstractvision_batch.spec.positions import FieldPath, format_path, plain_value, show
 from abstractvision_batch.spec.yaml_reader import read_value
 
@@ -44,8 +45,9 @@ def apply_overrides(data: Any, overrides: Sequence[str]) -> tuple[Any, dict[Fiel
 
 
 def _shown(key: str, value: str | None) -> str:
-    if value is not None and any(word in key for word in ("storage_options", "api_key", "env_vars")):
+    if value is not None and any(word in key for word in ("storage_options", "api_key", "env_vars", "headers")):
         value = "…"
+    value = None if value is None else redact(value)
     text = key if value is None else f"{key}={value}"
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return f"--set {text}" if len(text) <= _SHOWN_CHARACTERS else f"--set {text[:_SHOWN_CHARACTERS]}…"

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from abstractvision_batch.redaction import redact
+
 FieldPath = tuple[str | int, ...]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -92,7 +94,7 @@ def format_path(path: FieldPath) -> str:
 
 
 def show(value: object) -> str:
-    """A value as a message quotes it: one line, JSON-like, cut when long."""
+    """A value as a message quotes it: one line, JSON-like, cut when long, without keys and passwords."""
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if isinstance(value, Mapping):
@@ -100,6 +102,7 @@ def show(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10**40:
         return "an integer of more than 40 digits"
     if isinstance(value, str):
+        value = redact(value)
         text = json.dumps(value[: _SHOWN_CHARACTERS + 1], ensure_ascii=False)
         text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
         return text if len(value) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…"'

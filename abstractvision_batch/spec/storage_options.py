@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.spec.check import is_plain_secret
 from abstractvision_batch.spec.env import resolve_secret
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.positions import plain_value
+from abstractvision_batch.spec.secrets import is_plain_secret
 from abstractvision_batch.spec.yaml_reader import read_value
 
 _FROM_ENV = "env:"
