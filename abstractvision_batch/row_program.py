@@ -52,7 +52,7 @@ def _program_row(row: Row, wanted: Row) -> ProgramRow:
     shared = json.loads(wanted["metadata_json"] or "{}")
     return ProgramRow(
         request_id=row["request_id"],
-        request=build_request(row, lambda url: b""),  # the program reads the images itself
+        request=build_request(row, lambda row, column: b""),  # the program reads the images itself
         image=row["input_image"],
         mask=row["mask_image"],
         width=wanted["media_width"],

@@ -182,7 +182,7 @@ def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = 
         spec = loaded if number == len(record.generations) - 1 else None
         with scratch_folder() as folder:
             existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
-            plan = build_plan(spec or _recorded_spec(generation), folder, existing)
+            plan = build_plan(spec or _recorded_spec(generation), folder, existing, format=planned.format)
             _put_plan_files(store, planned, plan, folder)
 
 
@@ -211,6 +211,11 @@ def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, fold
         raise StorageError(
             f"{store.url}: its plan is incomplete, and the prompts that it was made of have changed since "
             f"(restore {recorded.files[0].name}, or the prompts)"
+        )
+    if plan.inputs_digest != recorded.inputs_digest:
+        raise StorageError(
+            f"{store.url}: its plan is incomplete, and input images that it was made of have changed since "
+            f"(restore {recorded.files[0].name}, or the images)"
         )
     if plan.files != recorded.files:
         raise StorageError(

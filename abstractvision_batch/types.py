@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args
 Task = Literal["text_to_image", "image_to_image", "text_to_video", "image_to_video", "multi_view_image"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
+#: How an input picture comes to a size of another aspect than its own.
+Fit = Literal["error", "crop", "pad", "stretch"]
+
 #: Uncompressed RGB pixels (binary PPM, P6). `generate_batch` may answer with it, so that whoever stores the asset
 #: encodes it away from the GPU; the single-asset methods never do.
 RAW_RGB_MIME_TYPE = "image/x-portable-pixmap"

@@ -22,7 +22,8 @@ from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.drawing import Picture, Plane, draw
 from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
-from abstractvision_batch.media.images import Rgb, decode_image, raw_rgb, to_rgb_array
+from abstractvision_batch.media.images import Rgb, raw_rgb, to_rgb_array
+from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
@@ -143,12 +144,12 @@ class ProceduralVisionBackend(BatchBackend):
     def _draw_edit(
         self, request: ImageEditRequest, on_step: ProgressCallback | None, cancelled: Cancelled | None
     ) -> GeneratedAsset:
-        source = decode_image(request.image, name="input image")
+        source = read_picture(request.image)
         width, height = request.width or source.width, request.height or source.height
         cover = np.float32(DEFAULT_STRENGTH if request.strength is None else request.strength)
         mask = np.ones((height, width, 1), np.float32)
         if request.mask is not None:
-            gray = decode_image(request.mask, name="mask").convert("L").resize((width, height))
+            gray = read_mask(request.mask).resize((width, height))
             mask = np.asarray(gray, np.float32)[:, :, None] / np.float32(255)
         self._work(request, on_step, cancelled)
         drawn = draw(_picture(request), width, height)
@@ -157,7 +158,7 @@ class ProceduralVisionBackend(BatchBackend):
     def _draw_angles(
         self, request: MultiAngleRequest, on_step: ProgressCallback | None, cancelled: Cancelled | None
     ) -> list[GeneratedAsset]:
-        reference = decode_image(request.reference_image, name="reference image") if request.reference_image else None
+        reference = read_picture(request.reference_image, name="reference image") if request.reference_image else None
         width = request.width or (reference.width if reference else DEFAULT_SIDE)
         height = request.height or (reference.height if reference else DEFAULT_SIDE)
         self._work(request, on_step, cancelled)
@@ -177,7 +178,7 @@ class ProceduralVisionBackend(BatchBackend):
         on_step: ProgressCallback | None,
         cancelled: Cancelled | None,
     ) -> GeneratedAsset:
-        start = decode_image(request.image, name="input image") if isinstance(request, ImageToVideoRequest) else None
+        start = read_picture(request.image) if isinstance(request, ImageToVideoRequest) else None
         width = request.width or (start.width if start else DEFAULT_SIDE)
         height = request.height or (start.height if start else DEFAULT_SIDE)
         count, fps = request.num_frames or DEFAULT_NUM_FRAMES, request.fps or DEFAULT_FPS

@@ -1,13 +1,19 @@
-"""A row of the plan as the request a backend understands, with the bytes of its input images."""
+"""A row of the plan as the request a backend understands, with its input images as every backend is to see them.
+
+This is the one place where they are prepared: read again, compared with what was planned, brought to the planned size.
+Rows of a plan without `input_fit`, which an earlier version made, get the files as they are.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
+from abstractvision_batch.media.inputs import prepare_mask, prepare_picture
 from abstractvision_batch.storage.failures import Failure, classify, explain
 from abstractvision_batch.storage.urls import WEB, read_url
 from abstractvision_batch.types import (
@@ -19,26 +25,29 @@ from abstractvision_batch.types import (
     VisionRequest,
 )
 
-LoadBytes = Callable[[str], bytes]
+Row = Mapping[str, Any]
+#: The encoded image of a row's column `input_image` or `mask_image`.
+LoadInput = Callable[[Row, str], bytes]
+IMAGE, MASK = "input_image", "mask_image"
 
 
-def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionRequest:
+def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
     """The request that a plan row describes.
 
     Raises:
-        InputImageError: an input image cannot be read any more.
+        InputImageError: an input image cannot be read any more, was replaced, or is of no use.
         InputUnavailableError: the web server of an input image fails.
         StorageError: the object store of an input image fails.
         GenerationError: the plan has what no request can say.
     """
     extra = json.loads(row["params_json"] or "{}")
-    image = load_bytes(row["input_image"]) if row["input_image"] else None
+    image = load_input(row, IMAGE) if row[IMAGE] else None
     shared = {name: row[name] for name in ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height")}
     match row["task"]:
         case "text_to_image":
             return ImageGenerationRequest(prompt=row["prompt"], **shared, extra=extra)
         case "image_to_image":
-            mask = load_bytes(row["mask_image"]) if row["mask_image"] else None
+            mask = load_input(row, MASK) if row[MASK] else None
             return ImageEditRequest(
                 prompt=row["prompt"], image=image or b"", mask=mask, strength=row["strength"], **shared, extra=extra
             )
@@ -55,6 +64,10 @@ def build_request(row: Mapping[str, Any], load_bytes: LoadBytes) -> VisionReques
             raise GenerationError(f"{row['request_id']}: the plan has an unknown task {task!r}")
 
 
+_DIGESTS = {IMAGE: "input_sha256", MASK: "mask_sha256"}
+_NAMES = {IMAGE: "input image", MASK: "mask"}
+
+
 def _angles(value: Any) -> tuple[str, ...]:
     if not value:
         return MultiAngleRequest.angles
@@ -64,18 +77,50 @@ def _angles(value: Any) -> tuple[str, ...]:
 
 
 class InputImages:
-    """Reads input images by path or URL and keeps the last few, which neighbouring requests share."""
+    """Reads and prepares input images, and keeps the last few of both, which neighbouring requests share."""
 
     def __init__(self, options: Mapping[str, Any], *, keep: int = 16) -> None:
         self._options = options
         self._keep = keep
-        self._cache: dict[str, bytes] = {}
+        self._cache: dict[tuple[object, ...], bytes] = {}
         self._lock = threading.Lock()  # of the cache: shards may run side by side
 
-    def __call__(self, url: str) -> bytes:
-        with self._lock:
-            if url in self._cache:
-                return self._cache[url]
+    def prepare(self, row: Row, column: str) -> bytes:
+        """The image of a row's column as its backend is to see it.
+
+        Raises:
+            InputImageError: it is gone, was replaced since the job was planned, or is of no use.
+            InputUnavailableError: the web server that has it fails.
+            StorageError: the object store that has it fails.
+        """
+        url, fit = row[column], row.get("input_fit")
+        if fit is None:
+            return self.read(url)
+        planned = row[_DIGESTS[column]]
+        size = (row["width"], row["height"]) if row["width"] and row["height"] else None
+        own = (row["input_width"], row["input_height"])
+        key = (column, url, planned, size, own, fit)
+        if (found := self._find(key)) is not None:
+            return found
+        data = self.read(url)
+        if hashlib.sha256(data).hexdigest() != planned:
+            self._forget((url,))  # it may be put back
+            raise InputImageError(
+                f"{url}: the {_NAMES[column]} changed since planning: {len(data):,} bytes of other content "
+                "(put the file back and retry, or start a new run)"
+            )
+        name = f"{_NAMES[column]} {url}"
+        if column == MASK:
+            prepared = prepare_mask(data, size or own, fit, name=name)
+        else:
+            prepared = prepare_picture(data, size, fit, planned=own, name=name)
+        self._keep_last(key, prepared)
+        return prepared
+
+    def read(self, url: str) -> bytes:
+        """The file as it is."""
+        if (found := self._find((url,))) is not None:
+            return found
         try:
             data = read_url(url, self._options)
         except Exception as exc:
@@ -87,8 +132,19 @@ class InputImages:
                 case Failure.TRANSIENT:  # the store is down, not the row wrong
                     raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
             raise InputImageError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
-        with self._lock:
-            self._cache[url] = data
-            while len(self._cache) > self._keep:
-                del self._cache[next(iter(self._cache))]
+        self._keep_last((url,), data)
         return data
+
+    def _find(self, key: tuple[object, ...]) -> bytes | None:
+        with self._lock:
+            return self._cache.get(key)
+
+    def _forget(self, key: tuple[object, ...]) -> None:
+        with self._lock:
+            self._cache.pop(key, None)
+
+    def _keep_last(self, key: tuple[object, ...], data: bytes) -> None:
+        with self._lock:
+            self._cache[key] = data
+            while len(self._cache) > 2 * self._keep:
+                del self._cache[next(iter(self._cache))]

@@ -72,7 +72,7 @@ class ShardRunner:
         self._context = context
         self._backend = backend
         self._store = context.open_store()
-        self._load_bytes = InputImages(context.prompt_options)
+        self._load_input = InputImages(context.prompt_options).prepare
         self._layout = LAYOUTS[context.spec.output.layout]
         spec = context.spec
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
@@ -215,7 +215,7 @@ class ShardRunner:
         if first and context.spec.execution.batch_canary and all(outcome.batch_as_planned for outcome in outcomes):
             self._canary_checked = len(batch) > 1
             specimens = [
-                Specimen(row["request_id"], row["batch_slot"], build_request(row, self._load_bytes), outcome.item)
+                Specimen(row["request_id"], row["batch_slot"], build_request(row, self._load_input), outcome.item)
                 for row, outcome in zip(batch, outcomes, strict=True)
                 if isinstance(outcome.item, GeneratedAsset)
             ]
@@ -228,7 +228,7 @@ class ShardRunner:
         requests: dict[int, VisionRequest] = {}
         for position, row in enumerate(batch):
             try:
-                requests[position] = build_request(row, self._load_bytes)
+                requests[position] = build_request(row, self._load_input)
             except GenerationError as error:
                 outcomes[position] = BatchOutcome(error, 0, True, datetime.now(UTC), 0.0)
         tries = dict.fromkeys(requests, 0)

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
-from abstractvision_batch.plan.columns import plan_schema
+from abstractvision_batch.plan.columns import PLAN_FORMAT, plan_schema
 from abstractvision_batch.plan.existing import ExistingPlan
+from abstractvision_batch.plan.images import InputsDigest
 from abstractvision_batch.plan.prompts import Prompt
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.plan.rows import PromptReader
@@ -37,16 +38,27 @@ _NOTHING = PlanSummary(0, 0, 0, 0, 0, 0, 0, 0, "", (), ())
 #: a shard of 256 requests is written in 0.5 ms (zstd: 0.8 ms for two thirds of the size).
 _WRITER_OPTIONS = {
     "compression": "snappy",
-    "use_dictionary": ["task", "model", "backend", "negative_prompt", "params_json", "input_image", "mask_image"],
+    "use_dictionary": [
+        "task",
+        "model",
+        "backend",
+        "negative_prompt",
+        "params_json",
+        "input_image",
+        "mask_image",
+        "input_fit",
+    ],
     "write_statistics": False,
 }
 
 
-def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None = None) -> PlanSummary:
+def build_plan(
+    loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None = None, *, format: int = PLAN_FORMAT
+) -> PlanSummary:
     """Write the plan into `folder`: `plan.parquet`, or `plan/00000.parquet`, ... of 64 shards each when it is longer.
 
     With `existing`, the plan is of the requests that it lacks, and rows, batches, shards and files are numbered on from
-    those that it has; there may be none.
+    those that it has; there may be none. With an earlier `format`, the plan is what the version of that time wrote.
 
     Raises:
         SpecError: the prompt dataset, or a row of it, is not what the spec and the model need; all problems together.
@@ -57,10 +69,11 @@ def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None =
     with scratch_folder() as scratch:
         files = find_files(loaded, scratch)
         digest = digest_inline(spec.prompts.source) if isinstance(spec.prompts.source, list) else digest_files(files)
-        reader = PromptReader(loaded, files)
+        reader = PromptReader(loaded, files, format)
         spool = scratch / "prompts"
-        prompts = _write_spool(spool, reader.prompts())
-        expansion = Expansion(loaded)
+        inputs = InputsDigest()
+        prompts = _write_spool(spool, map(inputs.add, reader.prompts()))
+        expansion = Expansion(loaded, format)
         requests = expansion.requests(lambda: _read_spool(spool))
         count = prompts * expansion.requests_per_prompt
         before = _NOTHING if existing is None else existing.summary
@@ -73,8 +86,10 @@ def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None =
                 count - before.requests, video=spec.task in ("text_to_video", "image_to_video")
             )
         batches = pin_batches(requests, batch_size)
-        schema = plan_schema(reader.passed_schema)
-        columns = ColumnBuilder(loaded, schema, rows=before.requests, batches=before.batches, shards=before.shards)
+        schema = plan_schema(reader.passed_schema, format)
+        columns = ColumnBuilder(
+            loaded, schema, format, rows=before.requests, batches=before.batches, shards=before.shards
+        )
         shards = map(columns.build, cut_shards(batches, shard_size))
         written = tuple(_write_files(shards, schema, folder, before))
     return PlanSummary(
@@ -90,6 +105,8 @@ def build_plan(loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None =
         prompts_files=tuple(file.name for file in files),
         files=written,
         columns=tuple((field.name, str(field.type)) for field in reader.passed_schema),
+        format=format,
+        inputs_digest=inputs.value if format > 1 else None,
     )
 
 

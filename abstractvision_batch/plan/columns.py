@@ -3,6 +3,9 @@
 A plan's columns are `PLAN_SCHEMA` and then the prompt dataset's own; a manifest's are the plan's and then the results.
 No type is ever null, whatever the rows hold, so parts of one plan always have one schema. Where a run was extended, a
 later plan may have other columns of the prompt dataset; `fit_columns` makes one table of all.
+
+A plan has a format, which counts up when it gets columns. A plan that an earlier version wrote keeps the columns of
+its own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import pyarrow.compute as pc
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-PLAN_SCHEMA = pa.schema(
+_FIRST_COLUMNS = pa.schema(
     [
         ("index", pa.int64()),
         ("request_id", pa.string()),
@@ -40,6 +43,19 @@ PLAN_SCHEMA = pa.schema(
         ("params_json", pa.string()),
     ]
 )
+
+#: Columns that a format of the plan added.
+#: `input_fit` is null where a row has no picture; in a plan without the column, backends stretch pictures themselves.
+_ADDED_COLUMNS: dict[int, tuple[tuple[str, pa.DataType], ...]] = {
+    2: (
+        ("input_fit", pa.string()),
+        ("input_width", pa.int64()),
+        ("input_height", pa.int64()),
+        ("input_sha256", pa.string()),
+        ("mask_sha256", pa.string()),
+    )
+}
+PLAN_FORMAT = max(_ADDED_COLUMNS)
 
 RESULT_SCHEMA = pa.schema(
     [
@@ -78,6 +94,15 @@ RESULT_SCHEMA = pa.schema(
 #: Names and types of a prompt dataset's own columns, as `run.json` has them.
 PassedColumns = tuple[tuple[str, str], ...]
 _INT, _FLOAT = str(pa.int64()), str(pa.float64())
+
+
+def fixed_columns(format: int = PLAN_FORMAT) -> pa.Schema:
+    """The columns that every plan of a format has."""
+    added = [pa.field(*column) for since, columns in _ADDED_COLUMNS.items() if since <= format for column in columns]
+    return pa.schema([*_FIRST_COLUMNS, *added])
+
+
+PLAN_SCHEMA = fixed_columns()
 _RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHEMA.names)}
 
 
@@ -93,9 +118,9 @@ def media_column(task: str) -> str:
     return "video" if task in ("text_to_video", "image_to_video") else "image"
 
 
-def plan_schema(extra: pa.Schema) -> pa.Schema:
-    """The fixed plan columns and then `extra`, the prompt dataset's own."""
-    return pa.schema([*PLAN_SCHEMA, *extra])
+def plan_schema(extra: pa.Schema, format: int = PLAN_FORMAT) -> pa.Schema:
+    """The fixed columns of a plan of this format, and then `extra`, the prompt dataset's own."""
+    return pa.schema([*fixed_columns(format), *extra])
 
 
 def manifest_schema(plan: pa.Schema) -> pa.Schema:

@@ -1,7 +1,12 @@
-"""Input images and masks of rows: where they are, that they are there, and how large they are by their headers."""
+"""Input images and masks of rows: where they are, that they are there, how large they are, and a hash of their bytes.
+
+Each file is read once when a job is planned, those of stores with several in flight; workers read it again and compare
+the hash, so a file that was replaced in between is noticed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import posixpath
@@ -10,18 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol, TypeVar
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.media.inputs import upright_size
 from abstractvision_batch.plan.sources import is_remote
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.urls import open_url
 
 _REMEMBERED_IMAGES = 65_536
-_QUARTER_TURNS = (5, 6, 7, 8)
 #: Set where the inputs came with the job, to each of its processes as its current folder: wherever that is on a node,
 #: an image has the same place in it.
 PACKAGED = "AVBATCH_PACKAGED"
@@ -29,32 +34,70 @@ PACKAGED = "AVBATCH_PACKAGED"
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """One input image. `identity` stands for its content in a request id: its name as written, its size in bytes."""
+    """One input image, with its upright size.
+
+    `identity` stands for it in a request id: its name as written, its size in bytes. `sha256` is not part of that, so
+    ids stay what they were before there was one.
+    """
 
     url: str
     width: int
     height: int
     identity: str
+    sha256: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+
+class WithImages(Protocol):
+    """A prompt, as far as this module goes."""
+
+    @property
+    def image(self) -> InputImage | None:
+        """The input image."""
+
+    @property
+    def mask(self) -> InputImage | None:
+        """Its mask."""
+
+
+P = TypeVar("P", bound=WithImages)
 
 
 class ImageProber:
-    """Finds and measures the input images of one job; an image that many rows share is opened once."""
+    """Finds and measures the input images of one job; an image that many rows share is read once."""
 
     def __init__(self, loaded: LoadedSpec) -> None:
         self._loaded = loaded
-        self.probe = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._probe_now)
+        self._measured = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._measure_now)
+        self._failed: dict[tuple[str, str], ValueError | StorageError] = {}
 
-    def _probe_now(self, folder: str, name: str) -> InputImage:
+    def probe(self, folder: str, name: str) -> InputImage:
         """The image `name`, relative to `folder`.
 
         Raises:
             ValueError: with the message of what is wrong.
             StorageError: a remote store failed.
         """
+        if (error := self._failed.pop((folder, name), None)) is not None:
+            raise error
+        return self._measured(folder, name)
+
+    def read_ahead(self, folder: str, name: object) -> None:
+        """Let `probe` find the image read; what is wrong with it is for `probe` to say."""
+        if isinstance(name, str) and name:
+            try:
+                self._measured(folder, name)
+            except (ValueError, StorageError) as error:
+                self._failed[folder, name] = error
+
+    def _measure_now(self, folder: str, name: str) -> InputImage:
         url = locate_image(folder, name)
         try:
-            with open_url(url, self._options) if is_remote(url) else Path(url).open("rb") as stream:
-                return self._measure(url, name, stream)
+            return self._measure(url, name, self._read(url))
         except FileNotFoundError:
             raise ValueError(f"{name}: no such file (looked for {url})") from None
         except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -72,14 +115,40 @@ class ImageProber:
     def _options(self) -> Mapping[str, Any]:
         return resolve_options(self._loaded.spec.prompts.storage_options, "prompts.storage_options")
 
+    def _read(self, url: str) -> bytes:
+        if is_remote(url):
+            with open_url(url, self._options) as stream:
+                return stream.read()
+        return Path(url).read_bytes()
+
     @staticmethod
-    def _measure(url: str, name: str, stream: BinaryIO | Any) -> InputImage:
+    def _measure(url: str, name: str, data: bytes) -> InputImage:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(stream) as image:
-                width, height = _upright_size(image)
-        size = stream.seek(0, io.SEEK_END)
-        return InputImage(_recorded(url), width, height, f"{name}|{size}")
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = upright_size(image)
+        return InputImage(_recorded(url), width, height, f"{name}|{len(data)}", hashlib.sha256(data).hexdigest())
+
+
+class InputsDigest:
+    """SHA-256 over those of the input images and masks of the prompts that are added, in their order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._empty = True
+
+    def add(self, prompt: P) -> P:
+        """Take up a prompt's; returns the prompt."""
+        for image in (prompt.image, prompt.mask):
+            if image is not None:
+                self._empty = False
+            self._hash.update(bytes.fromhex(image.sha256) if image is not None else b"-")
+        return prompt
+
+    @property
+    def value(self) -> str | None:
+        """In hex digits; None where there is no image."""
+        return None if self._empty else self._hash.hexdigest()
 
 
 def locate_image(folder: str, name: str) -> str:
@@ -112,11 +181,3 @@ def _join(folder: str, name: str) -> str:
     if joined.split("/")[0] != path.split("/")[0]:
         raise ValueError(f"{name}: leads out of {protocol}://{path.split('/')[0]} (write a whole URL)")
     return f"{protocol}://{joined}"
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """The size as backends see it, who turn a picture as its EXIF says."""
-    # A PNG without the tag in its header would be decoded whole to look for it at the end.
-    has_tags = image.format != "PNG" or "exif" in image.info
-    turned = has_tags and image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-    return (image.height, image.width) if turned else image.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from abstractvision_batch.plan.column_types import ColumnTypes
@@ -11,9 +11,11 @@ from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap, needed_from
 from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.readers import PromptFile
+from abstractvision_batch.plan.sizes import SizePlanner, same_shape
 from abstractvision_batch.plan.template import RowError
 from abstractvision_batch.spec.fields import MAX_SEED
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.in_flight import map_in_flight
 
 
 class Prompt(NamedTuple):
@@ -55,6 +57,7 @@ class PromptParser:
         problems: Problems,
         *,
         may_hold_surrogates: bool,
+        format: int,
     ) -> None:
         fields = columns.fields
         self._spec = loaded.spec
@@ -69,7 +72,8 @@ class PromptParser:
         self._passed = [(old, types.converter(old)) for old in columns.passed]
         self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
         self._parse_param = OverrideParser(loaded.card, loaded.spec.task).parse
-        self._probe = ImageProber(loaded).probe
+        self._prober = ImageProber(loaded)
+        self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 and self._image is not None else None
         rules = loaded.card.tasks[loaded.spec.task].params
         self._image_required = loaded.spec.task in ("image_to_image", "image_to_video") or (
             "reference_image" in rules and rules["reference_image"].required
@@ -88,13 +92,27 @@ class PromptParser:
             mask = self._image_of(row, self._mask)
             if image is None and self._image_required:
                 raise ValueError(f"{self._image or 'image'}: no image (every {self._spec.task} request needs one)")
-            if image and mask and (image.width, image.height) != (mask.width, mask.height):
+            if image and mask and not same_shape(image.size, mask.size):
                 sizes = f"{mask.width}x{mask.height}, the image {image.width}x{image.height}"
                 raise ValueError(f"{self._mask}: the mask is {sizes} (make them one size)")
+            if image and self._sizes is not None:
+                self._check_size(image, params)
             return Prompt(id_, text, params, image, mask, self._passed_of(row))
         except (ValueError, RowError) as error:
             self._problems.add(f"{row.place}: {error}")
             return None
+
+    def look_ahead(self, rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+        """The rows; their images are being read while earlier rows are parsed."""
+        columns = [column for column in (self._image, self._mask) if column is not None]
+        if not columns:
+            return iter(rows)
+
+        def read(row: SourceRow) -> None:
+            for column in columns:
+                self._prober.read_ahead(row.folder, row.values.get(column))
+
+        return (row for row, _ in map_in_flight(rows, read))
 
     def id_of(self, row: SourceRow) -> str:
         """The id column's text, else the row's number in six digits or more."""
@@ -140,6 +158,13 @@ class PromptParser:
             values[index] = _as_text(column, value) if isinstance(value, str) else value
         return tuple(values)
 
+    def _check_size(self, image: InputImage, params: tuple[Any, ...]) -> None:
+        assert self._sizes is not None
+        try:
+            self._sizes.check(image.size, (params[_WIDTH], params[_HEIGHT]))
+        except ValueError as error:
+            raise ValueError(f"{self._image}: {image.identity.rpartition('|')[0]}: {error}") from None
+
     def _image_of(self, row: SourceRow, column: str | None) -> InputImage | None:
         name = row.values.get(column) if column is not None else None
         if name is None or name == "":
@@ -147,7 +172,7 @@ class PromptParser:
         if not isinstance(name, str):
             raise ValueError(f"{column}: not the path or URL of an image")
         try:
-            return self._probe(row.folder, _as_text(str(column), name))
+            return self._prober.probe(row.folder, _as_text(str(column), name))
         except ValueError as error:
             raise ValueError(f"{column}: {error}") from None
 
@@ -164,6 +189,7 @@ class PromptParser:
 
 
 _NO_PARAMS: tuple[Any, ...] = (None,) * len(ROW_PARAMS)
+_WIDTH, _HEIGHT = ROW_PARAMS.index("width"), ROW_PARAMS.index("height")
 
 
 def _as_text(name: str, text: str) -> str:

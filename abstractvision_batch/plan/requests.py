@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from abstractvision_batch.plan.columns import PLAN_SCHEMA
+from abstractvision_batch.plan.columns import PLAN_FORMAT, fixed_columns
 from abstractvision_batch.plan.expand import PARAM_COLUMNS, base_params, expand_points, extra_params
 from abstractvision_batch.plan.identity import RequestIds, canonical_json, derive_seed
 from abstractvision_batch.plan.mapping import ROW_PARAMS
 from abstractvision_batch.plan.prompts import Prompt
+from abstractvision_batch.plan.sizes import SizePlanner
 from abstractvision_batch.spec.load import LoadedSpec
 
 _NEGATIVE, _SEED = ROW_PARAMS.index("negative_prompt"), ROW_PARAMS.index("seed")
@@ -46,10 +47,11 @@ class Request(NamedTuple):
 
 
 class Expansion:
-    """Expands a job's prompts to requests."""
+    """Expands a job's prompts to requests; in a plan of format 1, sizes are left to the backend."""
 
-    def __init__(self, loaded: LoadedSpec) -> None:
+    def __init__(self, loaded: LoadedSpec, format: int = PLAN_FORMAT) -> None:
         self._spec = loaded.spec
+        self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 else None
         self._points = expand_points(loaded.spec)
         self._base = base_params(loaded.spec, loaded.card)
         self._extra = extra_params(loaded.spec, loaded.card)
@@ -77,22 +79,28 @@ class Expansion:
                 if group is None:
                     if len(groups) >= _REMEMBERED_GROUPS:
                         groups.clear()
-                    group = groups[shared] = self._make_group(values, prompt)
+                    group = groups[shared] = self._make_group(point, values, prompt)
                 own_seed = params[_SEED]
                 for sample in samples:
                     seed = derive_seed(group.base_seed, prompt.id, sample) if own_seed is None else own_seed + sample
                     yield group.key, Request(group, prompt, sample, seed)
 
-    def _make_group(self, values: Mapping[str, Any], prompt: Prompt) -> Group:
+    def _make_group(self, point: Mapping[str, Any], values: Mapping[str, Any], prompt: Prompt) -> Group:
         own = {name: prompt.params[index] for name, index in zip(PARAM_COLUMNS, _SHARED, strict=True)}
         params = {name: values[name] if own[name] is None else own[name] for name in PARAM_COLUMNS}
-        size = (prompt.image.width, prompt.image.height) if prompt.image else None
+        size = prompt.image.size if prompt.image else None
+        named = {**params, "extra": self._extra}  # of an id, the size that is asked for
+        if size is not None and self._sizes is not None:
+            asked = self._sizes.asked(point, (own["width"], own["height"]))
+            params["width"], params["height"] = self._sizes.choose(size, asked)
+            if self._spec.prompts.fit in ("crop", "pad"):
+                named["fit"] = self._spec.prompts.fit
         return Group(
             key=(*params.values(), size, prompt.mask is not None),
             params=params,
             negative_prompt=values["negative_prompt"],
             base_seed=values["seed"],
-            ids=RequestIds(self._spec, {**params, "extra": self._extra}),
+            ids=RequestIds(self._spec, named),
         )
 
 
@@ -100,10 +108,18 @@ class ColumnBuilder:
     """Makes the Arrow columns of one shard after the other, counting rows, batches and shards on from those given."""
 
     def __init__(
-        self, loaded: LoadedSpec, schema: pa.Schema, *, rows: int = 0, batches: int = 0, shards: int = 0
+        self,
+        loaded: LoadedSpec,
+        schema: pa.Schema,
+        format: int = PLAN_FORMAT,
+        *,
+        rows: int = 0,
+        batches: int = 0,
+        shards: int = 0,
     ) -> None:
         self.schema = schema
-        self._passed = schema.names[len(PLAN_SCHEMA) :]
+        self._fit = loaded.spec.prompts.fit
+        self._passed = schema.names[len(fixed_columns(format)) :]
         self._constant = {
             "task": loaded.spec.task,
             "model": loaded.spec.model,
@@ -133,6 +149,11 @@ class ColumnBuilder:
             "negative_prompt": [_negative(group, prompt) for group, prompt in zip(groups, prompts, strict=True)],
             "input_image": [image and image.url for image in images],
             "mask_image": [mask and mask.url for mask in masks],
+            "input_fit": [image and self._fit for image in images],
+            "input_width": [image and image.width for image in images],
+            "input_height": [image and image.height for image in images],
+            "input_sha256": [image and image.sha256 for image in images],
+            "mask_sha256": [mask and mask.sha256 for mask in masks],
             **dict(zip(self._passed, zip(*passed, strict=True), strict=True)),
         }
         constant = {**self._constant, "shard": self.shards}

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.column_types import ColumnTypes, holds_bytes
+from abstractvision_batch.plan.columns import PLAN_FORMAT
 from abstractvision_batch.plan.mapping import ColumnMap, map_columns
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.prompts import Prompt, PromptParser, SourceRow
@@ -29,7 +30,7 @@ from abstractvision_batch.spec.load import LoadedSpec
 class PromptReader:
     """Reads one job's prompts, as often as asked; the columns are known from the start."""
 
-    def __init__(self, loaded: LoadedSpec, files: Sequence[SourceFile]) -> None:
+    def __init__(self, loaded: LoadedSpec, files: Sequence[SourceFile], format: int = PLAN_FORMAT) -> None:
         self._loaded = loaded
         self._problems = Problems()
         self._files = [PromptFile(file, self._problems) for file in files]
@@ -42,7 +43,7 @@ class PromptReader:
         self._check_binary()
         surrogates = not files or any(file.format == "jsonl" for file in files)
         self._parser = PromptParser(
-            loaded, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates
+            loaded, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates, format=format
         )
 
     @property
@@ -58,7 +59,7 @@ class PromptReader:
         """
         hashes = array("Q") if "id" in self._map.fields else None
         empty = True
-        for row in self._chosen_rows():
+        for row in self._parser.look_ahead(self._chosen_rows()):
             prompt = self._parser.parse(row)
             if prompt is None:
                 continue

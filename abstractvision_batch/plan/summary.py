@@ -43,6 +43,10 @@ class PlanSummary:
     files: tuple[PlanFile, ...]
     columns: PassedColumns = ()
     """The prompt dataset's own."""
+    format: int = 1
+    """Which fixed columns it has; a summary of an earlier version says nothing."""
+    inputs_digest: str | None = None
+    """SHA-256 over those of all input images and masks, in the order of the prompts; None where there are none."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
@@ -58,7 +62,8 @@ class PlanSummary:
     @property
     def schema(self) -> pa.Schema:
         """Columns of the plan; a file of it lacks those that a later extension brought."""
-        return plan_schema(pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in self.columns]))
+        passed = pa.schema([(name, pa.type_for_alias(type_)) for name, type_ in self.columns])
+        return plan_schema(passed, self.format)
 
     def extended_by(self, added: PlanSummary) -> PlanSummary:
         """This plan and what an extension adds to it."""

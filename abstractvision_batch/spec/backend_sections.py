@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -35,6 +35,9 @@ class LoraSpec(StrictModel):
 
 class DiffusersBackendSpec(StrictModel):
     """Local generation with Diffusers."""
+
+    #: Of a side that is computed; what a VAE scales by at least.
+    side_multiple: ClassVar[int] = 8
 
     kind: Literal["diffusers"] = "diffusers"
     model_path: Text | None = None
@@ -112,6 +115,9 @@ class SdcppBackendSpec(StrictModel):
 
     Paths of weights are relative to the spec; `${NAME}` is replaced in them.
     """
+
+    #: Of a side that is computed; what a UNet wants.
+    side_multiple: ClassVar[int] = 64
 
     kind: Literal["sdcpp"] = "sdcpp"
     mode: Literal["auto", "cli", "server", "python"] = "auto"

@@ -93,6 +93,7 @@ IDENTITY_FIELDS: tuple[str, ...] = (
     "prompts.fields.strength",
     "prompts.fields.num_frames",
     "prompts.fields.fps",
+    "prompts.fit",  # error and stretch are one: where error lets a picture pass, both give the same pixels
     "prompts.template",
     "prompts.where",
     "prompts.shuffle",
@@ -234,6 +235,8 @@ def spec_identity(spec: JobSpec) -> dict[str, Any]:
         found["output.image_format"] = image_format
     else:
         found.pop("output.jpeg_quality", None)
+    if found.get("prompts.fit") == "stretch":
+        del found["prompts.fit"]
     if found.get("backend.diffusers.device") is not None:
         found["backend.diffusers.device"] = found["backend.diffusers.device"].partition(":")[0]
     return found

@@ -24,7 +24,7 @@ from abstractvision_batch.spec.fields import (
     Text,
 )
 from abstractvision_batch.spec.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
-from abstractvision_batch.types import Task
+from abstractvision_batch.types import Fit, Task
 
 
 class Params(StrictModel):
@@ -72,7 +72,7 @@ class Fields(StrictModel):
     image: str | None = "image"
     """Column with the path or URL of the input image; relative paths start at the prompt file's folder."""
     mask: str | None = "mask"
-    """Column with the path or URL of the mask; white pixels change."""
+    """Column with the path or URL of the mask; white pixels change, or transparent ones where it has any."""
     width: str | None = "width"
     height: str | None = "height"
     steps: str | None = "steps"
@@ -94,6 +94,12 @@ class PromptsSpec(StrictModel):
     format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
     """`auto` goes by the file's extension."""
     fields: Fields = Fields()
+    fit: Fit = "error"
+    """How input images and masks come to a `width` and `height` of another aspect than theirs.
+
+    `error`: not at all; `crop`: their middle is kept; `pad`: white is added, where nothing changes; `stretch`: they are
+    distorted. Where only one of `width` and `height` is given, the other follows from each image.
+    """
     template: Text | None = None
     """Jinja2 template of the prompt over the row's columns; an unknown column is an error."""
     where: Text | None = None

@@ -15,7 +15,7 @@ def test_an_image_that_is_gone_is_the_failure_of_its_row(kind: str, request: pyt
     server: StoreServer = request.getfixturevalue(f"{kind}_server")
     url = server.new_url()
     open_store(url, server.options).put("there.png", b"bytes")
-    load_bytes = InputImages(server.options)
+    load_bytes = InputImages(server.options).read
 
     assert load_bytes(f"{url}/there.png") == b"bytes"
     with pytest.raises(GenerationError, match=r"gone\.png: the input image cannot be read: does not exist"):
@@ -24,4 +24,4 @@ def test_an_image_that_is_gone_is_the_failure_of_its_row(kind: str, request: pyt
 
 def test_a_local_image_that_is_gone_is_the_failure_of_its_row() -> None:
     with pytest.raises(GenerationError, match=r"/no/such\.png: the input image cannot be read"):
-        InputImages({})("/no/such.png")
+        InputImages({}).read("/no/such.png")

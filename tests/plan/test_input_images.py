@@ -114,7 +114,7 @@ def test_a_task_without_images_passes_an_image_column_through(planner: Planner) 
 
 
 def test_a_model_that_takes_no_prompt_refuses_one_before_anything_runs(planner: Planner) -> None:
-    draw(planner, "a.png", 64, 64)
+    draw(planner, "a.png", 1024, 576)
     job: dict[str, Any] = {
         "task": "image_to_video",
         "model": "stabilityai/stable-video-diffusion-img2vid-xt-1-1",

@@ -60,7 +60,7 @@ def test_a_prompt_file_and_its_images_are_read_through_throttling_and_resets(
 
     assert faulty.pending == []
     assert plan.column("input_image") == [f"{folder}/prompts/in/a.png", f"{folder}/shared/b.png"]
-    assert InputImages(options)(plan.column("input_image")[1]) == _picture_at(f"{folder}/shared/b.png")
+    assert InputImages(options).read(plan.column("input_image")[1]) == _picture_at(f"{folder}/shared/b.png")
 
 
 def _picture_at(url: str) -> bytes:
@@ -85,7 +85,7 @@ def test_a_store_that_stays_down_is_a_storage_failure_and_no_broken_image(
         ):
             planner.build(rows, prompts={"storage_options": options}, **IMAGES)
     with pytest.raises(StorageError, match=r"a\.png: "):
-        InputImages(options)(url)
+        InputImages(options).read(url)
 
 
 def test_an_image_that_may_not_be_read_is_a_fault_of_its_row(
@@ -100,7 +100,7 @@ def test_an_image_that_may_not_be_read_is_a_fault_of_its_row(
 
     assert "not a readable image: access denied" in problem
     with pytest.raises(InputImageError, match="access denied"):
-        InputImages(options)(url)
+        InputImages(options).read(url)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_of_the_web_a_missing_image_is_permanent_and_a_failing_host_transient(
     web.file_faults.extend(lambda handler: handler.send(503, b"", "text/plain") for _ in range(2))
 
     with pytest.raises(InputUnavailableError) as failing:
-        InputImages({})(there)
+        InputImages({}).read(there)
     with pytest.raises(InputImageError) as missing:
-        InputImages({})(f"{web.url}/nothing.png")
+        InputImages({}).read(f"{web.url}/nothing.png")
 
     assert (failing.value.error_class, missing.value.error_class) == ("transient", "permanent")
-    assert InputImages({})(there)[:4] == b"\x89PNG"
+    assert InputImages({}).read(there)[:4] == b"\x89PNG"

@@ -96,6 +96,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "prompts.fields.strength": "strength",
     "prompts.fields.num_frames": "num_frames",
     "prompts.fields.fps": "fps",
+    "prompts.fit": "error",
     "prompts.template": None,
     "prompts.where": None,
     "prompts.shuffle": None,
@@ -164,6 +165,8 @@ CHANGES_IT: dict[str, dict[str, Any]] = {
     "template": {"prompts.template": "{{ prompt }}!"},
     "limit": {"prompts.limit": 1},
     "a column": {"prompts.fields": {"prompt": "caption"}},
+    "a crop": {"prompts.fit": "crop"},
+    "padding": {"prompts.fit": "pad"},
     "no column": {"prompts.fields": {"seed": None}},
     "matrix values": {"matrix": {"steps": [10, 30], "seed": [1, 2]}},
     "matrix order": {"matrix": {"seed": [1, 2], "steps": [10, 20]}},
@@ -194,6 +197,7 @@ CHANGES_NOTHING: dict[str, dict[str, Any]] = {
     "a default written out": {"params.seed": 0, "execution.batch_size": "auto", "samples_per_prompt": 1},
     "another lossless format": {"output.image_format": "webp"},
     "quality that no file has": {"output.jpeg_quality": 50},
+    "stretched as before there was a choice": {"prompts.fit": "stretch"},
     "5 for 5.0": {"params.guidance_scale": 3},
 }
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
@@ -200,7 +200,7 @@ def _images(
         if (width is None) != (height is None):
             raise GenerationError("width and height: give both or neither")
         return None, None, (width, height) if width is not None and height is not None else None
-    image = decode_image(request.image, name="input image").convert("RGB")
+    image = read_picture(request.image)
     size = (width or image.width // multiple * multiple, height or image.height // multiple * multiple)
     if 0 in size:
         raise GenerationError(f"input image: {image.width}x{image.height} is smaller than {multiple} pixels a side")
@@ -209,7 +209,7 @@ def _images(
         image = image.resize(size, Image.Resampling.LANCZOS)
     mask = None
     if isinstance(request, ImageEditRequest) and request.mask is not None:
-        mask = decode_image(request.mask, name="mask").convert("L")
+        mask = read_mask(request.mask)
         mask = mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
     return image, mask, size
 

@@ -1,7 +1,7 @@
 """Images and masks to upload: checked here, so that a bad file fails before a server is asked.
 
-A mask is sent so that both conventions read it right: white where pixels change (local servers), and transparent where
-pixels change (OpenAI).
+Pictures go as files that any reader sees alike: upright, without transparency, 8 bits a channel. A mask is sent so that
+both conventions read it right: white where pixels change (local servers), and transparent where pixels change (OpenAI).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 
 from abstractvision_batch.backends.openai_compatible.form import Upload
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.media.images import EXTENSIONS, decode_image, encode_image
+from abstractvision_batch.media.images import EXTENSIONS, encode_image
+from abstractvision_batch.media.inputs import is_plain, read_picture
+from abstractvision_batch.media.inputs import read_mask as read_whites
 from abstractvision_batch.media.probe import sniff_mime_type
 
-#: What every server reads; anything else is sent as PNG.
-UPLOADED_AS_IS = ("image/png", "image/jpeg", "image/webp")
 #: Of an edit, by OpenAI's rules.
 MAX_IMAGES = 16
 
@@ -45,11 +45,12 @@ def read_images(image: bytes, extra: Mapping[str, Any], *, field: str) -> tuple[
     uploads, first = [], None
     for index, content in enumerate(contents):
         name = "input image" if index == 0 else f"extra.images[{index - 1}]"
-        decoded = decode_image(content, name=name)
+        decoded = read_picture(content, name=name)
         first = first or decoded
-        mime_type = sniff_mime_type(content)
-        if mime_type not in UPLOADED_AS_IS:
-            content, mime_type = encode_image(decoded, "png"), "image/png"
+        stored = len(content) > decoded.width * decoded.height * 3  # a file without compression
+        if stored or not is_plain(content):
+            content = encode_image(decoded, "png")
+        mime_type = sniff_mime_type(content) or "image/png"
         uploads.append(Upload(field, f"image{index or ''}{EXTENSIONS[mime_type]}", content, mime_type))
     assert first is not None
     return first, uploads
@@ -61,12 +62,11 @@ def read_mask(mask: bytes, image: Image.Image) -> Upload:
     Raises:
         GenerationError: it is no readable image, or not as large as the input image.
     """
-    decoded = decode_image(mask, name="mask")
+    decoded = read_whites(mask)
     if decoded.size != image.size:
         mine, theirs = (f"{one.width}x{one.height}" for one in (decoded, image))
         raise GenerationError(f"mask: is {mine} where the input image is {theirs} (make them equally large)")
-    kept = decoded.convert("L")
-    both = Image.merge("RGBA", (kept, kept, kept, ImageChops.invert(kept)))
+    both = Image.merge("RGBA", (decoded, decoded, decoded, ImageChops.invert(decoded)))
     return Upload("mask", "mask.png", encode_image(both, "png"), "image/png")
 
 

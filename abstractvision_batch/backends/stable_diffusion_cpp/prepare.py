@@ -17,7 +17,8 @@ from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, Stab
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.media.images import decode_image, encode_image, to_rgb_array
+from abstractvision_batch.media.images import encode_image
+from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
@@ -147,7 +148,7 @@ def _images(
         _check_side(name, getattr(request, name), multiple)
     if not isinstance(request, ImageEditRequest | ImageToVideoRequest):
         return {}, (request.width or DEFAULT_SIDE, request.height or DEFAULT_SIDE)
-    image = Image.fromarray(to_rgb_array(decode_image(request.image, name="input image")))
+    image = read_picture(request.image)
     size = (request.width or _rounded(image.width, multiple), request.height or _rounded(image.height, multiple))
     if isinstance(request, ImageEditRequest) and config.image_input == "reference":
         if request.mask is not None or request.strength is not None:
@@ -161,7 +162,7 @@ def _images(
     if isinstance(request, ImageEditRequest):
         mask = Image.new("L", size, 255)
         if request.mask is not None:
-            mask = Image.fromarray(to_rgb_array(decode_image(request.mask, name="mask"))).convert("L")
+            mask = read_mask(request.mask)
             mask = mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
         images["mask"] = encode_image(mask, "png")
     return images, size
