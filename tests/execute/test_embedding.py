@@ -125,7 +125,7 @@ def test_neither_secrets_nor_paths_nor_other_columns_get_in(
             task="image_to_image",
             model="avbatch/procedural",
             backend=backend,
-            prompts={"source": rows},
+            prompts={"source": rows, "fit": "crop"},
             params=params,
             samples_per_prompt=1,
         )
