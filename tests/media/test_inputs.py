@@ -31,12 +31,12 @@ def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     return out.getvalue()
 
 
-def level(data: bytes) -> tuple[int, int, int]:
+def level(data: bytes) -> tuple[int, ...]:
     """The colour of a picture of one colour."""
     colours = read_picture(data).getcolors()
     assert colours is not None
     assert len(colours) == 1
-    return tuple(colours[0][1])  # type: ignore[arg-type]
+    return tuple(colours[0][1])
 
 
 def hole(outside: tuple[int, ...], inside: tuple[int, ...], mode: str = "RGBA") -> Image.Image:
