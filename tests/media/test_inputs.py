@@ -31,12 +31,11 @@ def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     return out.getvalue()
 
 
-def level(data: bytes) -> tuple[int, ...]:
+def level(data: bytes) -> tuple[int, int, int]:
     """The colour of a picture of one colour."""
-    colours = read_picture(data).getcolors()
-    assert colours is not None
-    assert len(colours) == 1
-    return tuple(colours[0][1])
+    pixels = np.asarray(read_picture(data)).reshape(-1, 3)
+    assert (pixels == pixels[0]).all()
+    return int(pixels[0][0]), int(pixels[0][1]), int(pixels[0][2])
 
 
 def hole(outside: tuple[int, ...], inside: tuple[int, ...], mode: str = "RGBA") -> Image.Image:
