@@ -4,6 +4,7 @@
 
 What is there stays as it is: rows, files, batches, shards. So every request there must be one of the new spec too, and
 what determines its pixels beyond the request itself (image format, batch size, what the backend runs) must be the same.
+A run that an earlier version started keeps the format of its plan: input pictures go on as they did in it.
 
 Not covered: writing it (`start`).
 """
@@ -35,7 +36,7 @@ def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: 
     """
     _require_same_settings(loaded, record)
     existing = ExistingPlan(store.open, record.plan)
-    added = build_plan(loaded, folder, existing)
+    added = build_plan(loaded, folder, existing, format=record.plan.format)
     if missing := existing.missing:
         row = existing.first_missing() or {}
         difference = describe_difference(record, loaded.spec, prompts_digest=added.prompts_digest, card=loaded.card)
@@ -66,6 +67,8 @@ def _differing_settings(loaded: LoadedSpec, record: RunRecord) -> Iterator[str]:
     for name, said in differing_fields(record, loaded.spec).items():
         if not name.startswith(_REQUEST_FIELDS):
             yield said
+    if record.plan.format == 1 and loaded.spec.prompts.fit in ("crop", "pad"):
+        yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {loaded.spec.prompts.fit}"
     if record.layout != loaded.spec.output.layout:
         yield f"output.layout: {record.layout} there, {loaded.spec.output.layout} here"
     if card_identity(record.card, record.spec)["backend"] != card_identity(loaded.card, loaded.spec)["backend"]:

@@ -43,6 +43,8 @@ from tests.old_runs.runs import (
 WHOLE = ("done", "rerun")
 #: Jobs that differ most; what takes long is done with these by default, and with all in the slow run.
 VARIED = ("files", "webdataset", "parquet", "retried", "masked", "views", "seeds", "rows", "shapes64")
+#: Jobs whose pictures have another aspect than the size asked for; a new run has to say that it stretches them.
+STRETCHED = ("stretched",)
 #: Jobs whose spec is not made larger by another sample alone.
 NOT_GROWN = (*SERVED, *MODEL, "extended", "budget", "scheduled")
 
@@ -84,7 +86,8 @@ def test_an_old_spec_is_valid_and_has_the_fingerprint_that_it_had(old: Old, unpa
     unpacked(old, old.states[0])
     time = datetime.fromisoformat("2026-11-02T00:00:00+00:00") if old.options else None
 
-    checked = answer("validate", "job.yaml", *old.options)
+    fit = ["--set", "prompts.fit=stretch"] if old.name in STRETCHED else []
+    checked = answer("validate", "job.yaml", *old.options, *fit)
     loaded = load_spec("job.yaml", scheduled_at=time)
 
     assert (checked["ok"], checked["problems"], checked["requests"]) == (True, [], len(old.expected["rows"]))
@@ -295,3 +298,16 @@ def test_an_old_schedule_goes_on(old: Old, unpacked: Unpack, tmp_path: Path) -> 
     ticks = {tick["tick"]: tick["state"] for tick in json.loads(state.read_text())["ticks"]}
     assert done and {ticks[tick] for tick in done} == {"done"}
     assert sum(one == "done" for one in ticks.values()) > len(done)
+
+
+@pytest.mark.parametrize("old", each_job(only=STRETCHED))
+def test_an_old_run_goes_on_stretching_and_a_new_one_refuses_to(old: Old, unpacked: Unpack) -> None:
+    run = unpacked(old, "half")
+
+    answer("run", "job.yaml")
+    avbatch("run", "job.yaml", "--extend", "--set", "samples_per_prompt=2")
+    refused = answer("run", "job.yaml", "--set", "output.path=new", ends_with=2)
+    answer("run", "job.yaml", "--extend", "--set", "samples_per_prompt=3", "--set", "prompts.fit=crop", ends_with=2)
+
+    assert {request: pixels(run)[request] for request in old.pixels} == old.pixels
+    assert "has another aspect than 32x32" in refused["problems"][0]
