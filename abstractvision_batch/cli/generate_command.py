@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.errors import SpecError
 
 if TYPE_CHECKING:
+    from abstractvision_batch.backends.base_backend import VisionBackend
     from abstractvision_batch.generate_now import Target
     from abstractvision_batch.types import Task
 
@@ -115,9 +116,6 @@ def generate(
     }
     params = {name: value for name, value in params.items() if value is not None}
     params |= {name: read_input(path, name) for name, path in (("image", image), ("mask", mask)) if path is not None}
-    what = next((one for one in TASKS if one == task), None) or infer_task(target, params)
-    if output is not None:
-        check_file_name(output, what)
     place = store if output is not None or store is not None else read_choice(os.environ, "store")
     into = None if place is None else open_store(place)
     if target.card is None and not as_json and target.backend.kind == "diffusers":
@@ -129,6 +127,9 @@ def generate(
         )
     manager = open_manager(target, cards, into)
     assert manager.backend is not None
+    what = next((one for one in TASKS if one == task), None) or infer_task(target, params, manager.backend)
+    if output is not None:
+        check_file_name(output, what)
     made: list[dict[str, Any]] = []
     start = time.monotonic()
     try:
@@ -152,15 +153,18 @@ def generate(
         print_json({**about, "outputs": made, "elapsed_s": round(time.monotonic() - start, 3)})
 
 
-def infer_task(target: Target, params: Mapping[str, Any]) -> Task:
-    """Choose the first task that takes what is given, of those that the model has."""
+def infer_task(target: Target, params: Mapping[str, Any], backend: VisionBackend | None = None) -> Task:
+    """Choose the first task that takes what is given, of those that the model has by its card, else by its backend."""
     moves = "num_frames" in params or "fps" in params
     image_first: list[Task] = ["image_to_image", "image_to_video", "multi_view_image"]
     text_first: list[Task] = ["text_to_image", "text_to_video", "multi_view_image"]
     tasks = image_first if "image" in params else text_first
     if moves:
         tasks = [one for one in tasks if one.endswith("video")]
-    has = [one for one in tasks if target.card is None or one in target.card.tasks]
+    able: Container[str] | None = None if target.card is None else target.card.tasks
+    if able is None and backend is not None and (capabilities := backend.get_capabilities()):
+        able = capabilities.supported_tasks
+    has = [one for one in tasks if able is None or one in able]
     return (has or tasks)[0]
 
 

@@ -76,7 +76,7 @@ def image_vae(**settings: Any) -> Any:
     ).eval()
 
 
-def make_sd() -> Any:
+def make_sd(unet_channels: int = 4) -> Any:
     import diffusers
 
     tokenizer = clip_tokenizer()
@@ -84,6 +84,7 @@ def make_sd() -> Any:
         block_out_channels=(16, 32),
         layers_per_block=1,
         sample_size=8,
+        in_channels=unet_channels,
         cross_attention_dim=32,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),

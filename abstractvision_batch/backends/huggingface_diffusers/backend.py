@@ -19,12 +19,14 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
     LoraAdapter,
     config_from_fields,
 )
+from abstractvision_batch.backends.huggingface_diffusers.families import kinds_of
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_folder, find_lora, find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     PreparedRequest,
     kind_of,
     prepare_request,
 )
+from abstractvision_batch.backends.huggingface_diffusers.signatures import read_pipeline
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.table import require_extra
@@ -95,11 +97,24 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
             items.update((index, outcome) for (index, _), outcome in zip(group, outcomes, strict=True))
         return [items[index] for index in range(len(requests))]
 
-    def get_capabilities(self) -> VisionBackendCapabilities:
-        """Name the tasks that the model's pipelines do; image tasks, if only its id is known."""
-        kinds = self.config.pipelines or ("text_to_image", "image_to_image", "inpaint", "multi_view_image")
+    def get_capabilities(self) -> VisionBackendCapabilities | None:
+        """Name the tasks that the model's pipelines do, as its card or else its `model_index.json` has them.
+
+        None, no limits, where neither says: the model is yet to be downloaded, or of a class that is not installed.
+        """
+        kinds = tuple(self.config.pipelines) or self._find_kinds()
+        if not kinds:
+            return None
         tasks = [kind for kind in kinds if kind != "inpaint"]
         return VisionBackendCapabilities(supported_tasks=tasks, supports_mask="inpaint" in kinds)
+
+    def _find_kinds(self) -> tuple[str, ...]:
+        try:
+            name = find_model(self.config).pipeline_class
+        except DependencyError:
+            return ()  # what is missing is said when it is needed
+        found = read_pipeline(name)
+        return () if found is None else kinds_of(name, found.required, self.config.rename)
 
     def batch_tolerance_db(self) -> float | None:
         """By dtype; far below what rounding costs, far above what another picture has."""

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
+from abstractvision_batch.backends.huggingface_diffusers.families import argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
 from abstractvision_batch.backends.huggingface_diffusers.loading import quiet, short
+from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import Floats, read_output
 from abstractvision_batch.backends.huggingface_diffusers.prepare import PreparedRequest
 from abstractvision_batch.errors import (
     DependencyError,
@@ -42,8 +43,6 @@ PIPELINE_ERRORS = (
 )  # fmt: skip
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +67,14 @@ def run_forward(
         GenerationCancelledError: `on_step` raised it.
         DependencyError: an adapter or transformer of the backend's configuration is missing or does not fit.
     """
+    kind = group[0].kind
+    if len(group) > 1 and not model.shares(kind):
+        return _run_apart(model, group, on_step)
     try:
-        return _run(model, group, on_step)
+        outcomes = _run(model, group, on_step)
+        if len(group) > 1:
+            model.note_shared(kind, failed=False)
+        return outcomes
     except GenerationCancelledError:
         raise
     except GenerationError as error:
@@ -81,11 +86,20 @@ def run_forward(
         return [GenerationError(str(error)) for _ in group]  # what is missing is what only these requests asked for
     except PIPELINE_ERRORS as exc:
         if len(group) > 1:
-            alone = [outcome for request in group for outcome in run_forward(model, [request], on_step)]
-            return [replace(one, regrouped=True) if isinstance(one, Output) else one for one in alone]
+            apart = _run_apart(model, group, on_step)
+            if all(isinstance(outcome, Output) for outcome in apart):
+                model.note_shared(kind, failed=True)
+            return apart
         failed = GenerationError(f"{type(model.pipeline(group[0].kind)).__name__}: {short(exc)}")
         failed.__cause__ = exc
         return [failed]
+
+
+def _run_apart(
+    model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook
+) -> list[Output | GenerationError]:
+    alone = [outcome for request in group for outcome in run_forward(model, [request], on_step)]
+    return [replace(one, regrouped=True) if isinstance(one, Output) else one for one in alone]
 
 
 def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> list[Output | GenerationError]:
@@ -119,20 +133,25 @@ def _call(
 ) -> tuple[list[Floats], list[bool]]:
     """Call the pipeline; return (frames, height, width, 3) in 0 … 1 per request, and which were refused."""
     accepted = inspect.signature(type(pipeline).__call__).parameters
+    names = argument_names(accepted, rename)
     first = group[0]
+
+    def together(values: list[Any]) -> Any:
+        """Some pipelines take no list, so one request goes in as plain values."""
+        return values if len(group) > 1 else values[0]
+
     arguments: dict[str, Any] = dict(first.shared)
-    arguments["generator"] = [torch.Generator("cpu").manual_seed(request.seed) for request in group]
-    arguments["output_type"] = "np"
-    if "prompt" in accepted:
-        arguments["prompt"] = [request.prompt for request in group]
+    arguments["generator"] = together([torch.Generator("cpu").manual_seed(request.seed) for request in group])
+    if "output_type" in accepted:
+        arguments["output_type"] = "np"
+    if names["prompt"] in accepted:
+        arguments[names["prompt"]] = together([request.prompt for request in group])
     if first.negative_prompt is not None:
-        arguments["negative_prompt"] = [request.negative_prompt for request in group]
+        arguments[names["negative_prompt"]] = together([request.negative_prompt for request in group])
     if first.image is not None:
-        arguments[rename.get("image", "image")] = [request.image for request in group]
+        arguments[names["image"]] = together([request.image for request in group])
     if first.mask is not None:
-        arguments[rename.get("mask", "mask_image")] = [request.mask for request in group]
-    if not first.batchable:
-        arguments = {name: value[0] if isinstance(value, list) else value for name, value in arguments.items()}
+        arguments[names["mask"]] = together([request.mask for request in group])
     if "callback_on_step_end" in accepted:
         arguments["callback_on_step_end"] = _step_callback(on_step)
     try:
@@ -146,13 +165,9 @@ def _call(
         raise
     finally:
         pipeline.maybe_free_model_hooks()
-    array = np.asarray(result.frames if hasattr(result, "frames") else result.images, dtype=np.float32)
-    if not hasattr(result, "frames"):
-        array = array[:, None]
-    if array.ndim != 5 or len(array) != len(group):
-        raise GenerationError(f"{type(pipeline).__name__}: answered {len(group)} requests with shape {array.shape}")
+    videos = read_output(result, len(group), video=first.kind.endswith("video"), name=type(pipeline).__name__)
     refused = getattr(result, "nsfw_content_detected", None) or [False] * len(group)
-    return list(array), [bool(flag) for flag in refused]
+    return videos, [bool(flag) for flag in refused]
 
 
 def _step_callback(on_step: StepHook) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
@@ -173,14 +188,19 @@ def _finish(request: PreparedRequest, video: Floats, batch_size: int, retried: b
     if request.expected_size is not None and (width, height) != request.expected_size:
         asked = "x".join(map(str, request.expected_size))
         return InvalidOutputError(f"the output is {width}x{height} where {asked} was asked for")
-    wanted = request.shared.get("num_frames")
-    if wanted is not None and len(frames) != wanted:
-        return InvalidOutputError(f"the output has {len(frames)} frames where {wanted} were asked for")
+    if request.expected_frames is not None and len(frames) != request.expected_frames:
+        return InvalidOutputError(f"the output has {len(frames)} frames where {request.expected_frames} were asked for")
     if request.mask is not None and request.image is not None:
-        # the pipeline decodes the whole picture anew; what the mask keeps is the input's, pixel for pixel
-        kept = Image.composite(Image.fromarray(frames[0]), request.image, request.mask)
-        frames = [np.asarray(kept)]
+        # the pipeline decodes the whole picture again; what the mask keeps is the input's, pixel for pixel
+        made = Image.fromarray(frames[0])
+        image = _of_size(request.image, made.size, Image.Resampling.LANCZOS)
+        mask = _of_size(request.mask, made.size, Image.Resampling.BILINEAR)
+        frames = [np.asarray(Image.composite(made, image, mask))]
     return Output(frames, batch_size, retried)
+
+
+def _of_size(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    return image if image.size == size else image.resize(size, resampling)
 
 
 def _out_of_memory(pipeline: Any, batch_size: int, exc: BaseException) -> OutOfMemoryError:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.denoiser import DenoiserSwitch
+from abstractvision_batch.backends.huggingface_diffusers.families import fits, is_video, siblings
 from abstractvision_batch.backends.huggingface_diffusers.loading import (
     get_pipeline_class,
     load_pipeline,
@@ -23,7 +25,6 @@ from abstractvision_batch.backends.huggingface_diffusers.loading import (
     quiet,
     resolve_device,
     resolve_dtype,
-    short,
 )
 from abstractvision_batch.backends.huggingface_diffusers.lora import activate_loras
 from abstractvision_batch.errors import CapabilityNotSupportedError
@@ -35,6 +36,10 @@ _AUTO = {
     "multi_view_image": "AutoPipelineForImage2Image",
     "inpaint": "AutoPipelineForInpainting",
 }
+
+_TOLERATED_FAILURES = 2
+#: Denoisers that give as many channels as they take, unless they were made for an image besides the noise.
+_AS_MANY_CHANNELS = ("UNet2DConditionModel", "FluxTransformer2DModel")
 
 
 class LoadedModel:
@@ -48,6 +53,7 @@ class LoadedModel:
         self.base, self.files = load_pipeline(config, None)
         self._pipelines: dict[str, Any] = {}
         self._hooked = self.base
+        self._failed_together: Counter[str] = Counter()
         self._denoisers = DenoiserSwitch(self.base, config, self.dtype)
 
     def pipeline(self, kind: str) -> Any:
@@ -65,6 +71,14 @@ class LoadedModel:
             place(pipeline, self.config, self.device)  # offloading hooks belong to one pipeline at a time
             self._hooked = pipeline
         return pipeline
+
+    def shares(self, kind: str) -> bool:
+        """Whether requests of a kind may still share a pass: not after two that failed and worked one by one."""
+        return self._failed_together[kind] < _TOLERATED_FAILURES
+
+    def note_shared(self, kind: str, *, failed: bool) -> None:
+        """Remember how a shared pass ended: `failed` where all its requests then worked one by one."""
+        self._failed_together[kind] = self._failed_together[kind] + 1 if failed else 0
 
     def use_denoiser(self, source: str | None) -> None:
         """Let every kind of pipeline denoise with the transformer of `source`; None is the model's own."""
@@ -108,35 +122,58 @@ class LoadedModel:
             torch.mps.empty_cache()
 
     def _derive(self, kind: str) -> Any:
+        base = type(self.base).__name__
         named = self.config.pipelines.get(kind)
         if named is not None:
-            if named == type(self.base).__name__:
-                return self.base
-            return _share_components(self.base, get_pipeline_class(named))
-        if _fits(self.base, kind):
+            return self.base if named == base else _share_components(self.base, get_pipeline_class(named))
+        if self._fits(self.base, kind):
             return self.base
-        auto = _AUTO.get(kind)
-        if auto is None:
-            raise CapabilityNotSupportedError(f"{self.config.model_id}: {type(self.base).__name__} does no {kind}")
-        try:
-            derived = getattr(diffusers, auto).from_pipe(self.base)
-        except ValueError as exc:
-            raise CapabilityNotSupportedError(
-                f"{self.config.model_id}: no {kind} pipeline goes with {type(self.base).__name__} ({short(exc)})"
-            ) from exc
+        if kind not in _AUTO or is_video(_accepted(self.base), self.config.rename):
+            raise CapabilityNotSupportedError(f"{self.config.model_id}: {base} does no {kind}")
+        self._check_weights(kind)
+        derived = self._derive_image(kind)
         derived.set_progress_bar_config(disable=True)
         return derived
 
+    def _derive_image(self, kind: str) -> Any:
+        """Make the pipeline of another kind of image request: as Diffusers pairs them, else by their names."""
+        try:
+            derived = getattr(diffusers, _AUTO[kind]).from_pipe(self.base)
+            if self._fits(derived, kind):
+                return derived
+        except ValueError:  # it pairs this class with none
+            pass
+        base = type(self.base).__name__
+        for name in siblings(base, kind):
+            sibling = getattr(diffusers, name, None)
+            if name != base and isinstance(sibling, type) and issubclass(sibling, diffusers.DiffusionPipeline):
+                derived = _share_components(self.base, sibling)
+                if self._fits(derived, kind):
+                    return derived
+        raise CapabilityNotSupportedError(f"{self.config.model_id}: no {kind} pipeline goes with {base}")
 
-def _fits(pipeline: Any, kind: str) -> bool:
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    if ("num_frames" in accepted) != kind.endswith("video"):
-        return False
-    if kind == "inpaint":
-        return "mask_image" in accepted
-    if kind.startswith(("image", "multi_view")):
-        return "image" in accepted and "mask_image" not in accepted
-    return "image" not in accepted or ("prompt" in accepted and accepted["image"].default is None)
+    def _fits(self, pipeline: Any, kind: str) -> bool:
+        required = {
+            name: parameter.default is inspect.Parameter.empty for name, parameter in _accepted(pipeline).items()
+        }
+        return fits(kind, type(pipeline).__name__, required, self.config.rename)
+
+    def _check_weights(self, kind: str) -> None:
+        """Refuse what weights made for editing cannot do: their denoiser takes the image's latents too."""
+        for name in ("unet", "transformer"):
+            component = self.base.components.get(name)
+            if type(component).__name__ not in _AS_MANY_CHANNELS:
+                continue
+            takes, gives = component.config.in_channels, component.config.out_channels
+            if takes != (gives or takes):
+                raise CapabilityNotSupportedError(
+                    f"{self.config.model_id}: no {kind} with these weights, which are made for "
+                    f"{type(self.base).__name__} alone ({takes} channels go into the {name}, {gives} come out)"
+                )
+
+
+def _accepted(pipeline: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(pipeline).__call__).parameters
 
 
 def _share_components(base: Any, pipeline_class: Any) -> Any:

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
     DENOISERS,
+    INDEX,
     ModelFiles,
     fetch_snapshot,
     find_folder,
@@ -87,6 +88,11 @@ def get_pipeline_class(name: str) -> Any:
         DependencyError: the installed Diffusers has none of this name.
     """
     found = getattr(diffusers, name, None)
+    if "Modular" in name:
+        raise DependencyError(
+            f"{name}: a modular pipeline, which this backend does not run (give a repository or folder of an ordinary "
+            f"pipeline, whose {INDEX} names one)"
+        )
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise DependencyError(
             f"{name}: not a pipeline of the installed diffusers {diffusers.__version__} (pip install -U diffusers)"
@@ -127,8 +133,10 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
             raise DependencyError(
                 f"{model.name}: does not fit into the memory of {device} (backend.offload: model, or a smaller dtype)"
             ) from exc
-        except ImportError as exc:  # what one family needs and others do not: torchvision, ftfy, sentencepiece
-            raise OptionalDependencyMissingError(f"{model.name}: a package is not installed: {short(exc)}") from exc
+        except (ImportError, NameError) as exc:  # what one family needs: torchvision, ftfy, sentencepiece
+            raise OptionalDependencyMissingError(
+                f"{model.name}: a package is not installed: {short(exc)} ({_mend(exc)})"
+            ) from exc
         except LOAD_ERRORS as exc:
             raise DependencyError(
                 f"{model.name}: its files cannot be loaded from {model.checkpoint or model.folder}: {short(exc)} "
@@ -220,6 +228,16 @@ def quiet() -> Iterator[None]:
             log.set_verbosity(verbosity)
             if bars:
                 log.enable_progress_bar()
+
+
+def _mend(exc: ImportError | NameError) -> str:
+    """Name the command that installs what is missing.
+
+    Diffusers leaves out what needs an absent package, so a NameError is that of a name which was never defined.
+    """
+    missing = str(exc).lower()
+    known = [name for name in ("ftfy", "sentencepiece", "bitsandbytes", "torchao") if name in missing]
+    return f"pip install {known[0] if known else 'torchvision'}"
 
 
 def _download(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:

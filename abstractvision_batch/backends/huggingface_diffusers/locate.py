@@ -20,6 +20,7 @@ from abstractvision_batch.errors import DependencyError
 
 PACKAGE_PREFIX = "package:"
 INDEX = "model_index.json"
+MODULAR_INDEX = "modular_model_index.json"
 _LORA = "pytorch_lora_weights.safetensors"
 #: Components that denoise: nearly all of a model's work, and most of its weights.
 DENOISERS = ("transformer", "transformer_2", "unet")
@@ -214,6 +215,11 @@ def _configuration_of(checkpoint: Path, config: HuggingFaceDiffusersBackendConfi
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
+        if (folder / MODULAR_INDEX).is_file():
+            raise DependencyError(
+                f"{folder}: a modular pipeline ({MODULAR_INDEX}), which this backend does not run "
+                f"(give the folder of an ordinary pipeline, which has a {INDEX})"
+            )
         raise DependencyError(f"{folder}: no Diffusers pipeline, it lacks {INDEX} (give the folder that has one)")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))

@@ -20,6 +20,16 @@ from typing import Any
 from PIL import Image
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.families import (
+    CHUNK_ARGUMENT,
+    EXACT_SIZE,
+    FIXED_FRAMES,
+    FRAME_ARGUMENTS,
+    FRAME_REMAINDERS,
+    ONE_AT_A_TIME,
+    OUTPUT_SIZES,
+    argument_names,
+)
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.types import (
@@ -32,11 +42,15 @@ from abstractvision_batch.types import (
 PipelineRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest | ImageToVideoRequest
 
 DEFAULT_FPS = 16
+#: What pipelines call how much smaller latents are, in space and in time.
+_SPATIAL_FACTORS = (
+    "vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_scale_factor", "vae_spatial_compression_ratio"
+)  # fmt: skip
+_TEMPORAL_FACTORS = ("vae_scale_factor_temporal", "vae_temporal_scale_factor", "vae_temporal_compression_ratio")
 _LORA_KEYS = ("loras", "loras_json")
 #: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
 _NOT_EXTRA = frozenset(
-    {"self", "args", "kwargs", "prompt", "negative_prompt", "image", "mask_image", "width", "height", "strength"}
-    | {"num_inference_steps", "num_frames", "fps", "num_images_per_prompt", "num_videos_per_prompt"}
+    {"self", "args", "kwargs", "strength", "num_images_per_prompt", "num_videos_per_prompt"}
     | {"generator", "output_type", "return_dict", "callback", "callback_steps", "callback_on_step_end"}
     | {"callback_on_step_end_tensor_inputs"}
 )
@@ -57,7 +71,11 @@ class PreparedRequest:
     rapid_aio_repo: str | None
     """Whose transformer denoises, if not the model's own."""
     expected_size: tuple[int, int] | None
+    """What the user asked for; None where the pipeline may choose."""
+    expected_frames: int | None
     fps: int | None
+    one_at_a_time: bool = False
+    """Whether the pipeline's class does one request a call."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Metadata."""
 
@@ -73,7 +91,8 @@ class PreparedRequest:
     @property
     def batchable(self) -> bool:
         """Whether the pipeline takes several of these at once; a list of images to edit means one edit of them all."""
-        return self.image is None or self.kind == "inpaint" or "strength" in self.shared
+        shares = self.image is None or self.kind == "inpaint" or "strength" in self.shared
+        return shares and not self.one_at_a_time
 
 
 def kind_of(request: PipelineRequest) -> str:
@@ -99,31 +118,35 @@ def prepare_request(
     """
     accepted = inspect.signature(type(pipeline).__call__).parameters
     name = type(pipeline).__name__
+    names = argument_names(accepted, config.rename)
     extra = dict(request.extra)
     shared, notes = sampling_arguments(request, accepted, name, config.rename)
     own_loras = request_loras(extra)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
-    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(config.rename.values()), name)
+    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(names.values()), name)
     shared |= extra
 
     image, mask, size = _images(request, size_multiple(pipeline), notes)
-    for side, value in zip(("width", "height"), size or (), strict=False):
-        if side in accepted:
-            shared[side] = value
-    if isinstance(request, VideoGenerationRequest | ImageToVideoRequest) and request.num_frames is not None:
-        shared["num_frames"] = _checked_frames(request.num_frames, pipeline)
+    asked = size if request.width is not None or request.height is not None else None
+    if size is not None:
+        _check_size(name, asked)
+        shared |= size_arguments(name, accepted, names, size, exact=asked is not None) | extra
+    fps = frames = None
+    if isinstance(request, VideoGenerationRequest | ImageToVideoRequest):
+        frames, fps = request.num_frames, _fps(request, accepted, names["fps"])
+        if frames is not None:
+            shared[_taken(names["num_frames"], "num_frames", accepted, name)] = _checked_frames(frames, pipeline, extra)
+        if names["fps"] in accepted:
+            shared[names["fps"]] = fps
 
     for field_name in ("prompt", "negative_prompt"):
-        if getattr(request, field_name) and field_name not in accepted:
-            raise GenerationError(f"{field_name}: {name} takes none")
+        if getattr(request, field_name):
+            _taken(names[field_name], field_name, accepted, name)
     negative = request.negative_prompt
     if negative is None and "true_cfg_scale" in shared:
         negative = " "  # without one these pipelines leave guidance out
+    _check_required(accepted, {*names.values(), *shared, *_NOT_EXTRA}, name)
     seed = secrets.randbelow(2**63) if request.seed is None else request.seed
-    fps = request.fps or DEFAULT_FPS if isinstance(request, VideoGenerationRequest | ImageToVideoRequest) else None
-    fps_argument = config.rename.get("fps", "fps")
-    if fps is not None and fps_argument in accepted:
-        shared[fps_argument] = fps
     return PreparedRequest(
         kind=kind_of(request),
         prompt=request.prompt or "",
@@ -134,15 +157,33 @@ def prepare_request(
         shared=shared,
         loras=config.loras if own_loras is None else own_loras,
         rapid_aio_repo=rapid_aio_repo,
-        expected_size=size,
+        expected_size=None if set(extra) & set(EXACT_SIZE.get(name, ())) else asked,
+        expected_frames=None if name in FIXED_FRAMES and extra.get(FIXED_FRAMES[name][1]) else frames,
         fps=fps,
+        one_at_a_time=name in ONE_AT_A_TIME,
         notes=notes | {"seed": seed},
     )
 
 
+def size_arguments(
+    name: str,
+    accepted: Mapping[str, inspect.Parameter],
+    names: Mapping[str, str],
+    size: tuple[int, int],
+    *,
+    exact: bool,
+) -> dict[str, Any]:
+    """Return the arguments of a call that ask for a size; `exact` where the user did, not only the input image."""
+    width, height = size
+    found = {names["width"]: width, names["height"]: height}
+    if exact:
+        found |= {key: width * height if value == "area" else value for key, value in EXACT_SIZE.get(name, {}).items()}
+    return {key: value for key, value in found.items() if key in accepted}
+
+
 def size_multiple(pipeline: Any) -> int:
     """Return what width and height must be a multiple of: the VAE's factor, times the patch of a transformer."""
-    factor = getattr(pipeline, "vae_scale_factor", None) or getattr(pipeline, "vae_scale_factor_spatial", None) or 8
+    factor = _first_of(pipeline, _SPATIAL_FACTORS) or 8
     processor = getattr(pipeline, "image_processor", None) or getattr(pipeline, "video_processor", None)
     configured = getattr(getattr(processor, "config", None), "vae_scale_factor", factor)
     if configured > factor:  # the processor's factor has the patch in it (Flux, Qwen-Image, Z-Image)
@@ -166,7 +207,7 @@ def sampling_arguments(
         guidance: ("guidance_scale", request.guidance_scale),
     }
     if isinstance(request, ImageEditRequest):
-        wanted["strength"] = ("strength", request.strength)
+        wanted[rename.get("strength", "strength")] = ("strength", request.strength)
     shared: dict[str, Any] = {}
     notes: dict[str, Any] = {}
     for argument, (field_name, value) in wanted.items():
@@ -220,12 +261,65 @@ def _check_side(side: str, value: int | None, multiple: int) -> None:
         raise GenerationError(f"{side}: {value} is not a multiple of {multiple} (nearest: {below}, {below + multiple})")
 
 
-def _checked_frames(frames: int, pipeline: Any) -> int:
-    step = getattr(pipeline, "vae_scale_factor_temporal", 1) or 1
-    if frames < 1 or (frames - 1) % step:
-        below = max(1, (frames - 1) // step * step + 1)
-        raise GenerationError(f"num_frames: {frames} is not {step} times n plus 1 (nearest: {below}, {below + step})")
+def _check_size(name: str, asked: tuple[int, int] | None) -> None:
+    """Refuse a size that the pipeline would change."""
+    rule = OUTPUT_SIZES.get(name)
+    if rule is not None and asked is not None and (said := rule.problem(*asked)):
+        raise GenerationError(f"width and height: {name}: {said}")
+
+
+def _checked_frames(frames: int, pipeline: Any, extra: Mapping[str, Any]) -> int:
+    name = type(pipeline).__name__
+    fixed, unless = FIXED_FRAMES.get(name, (frames, ""))
+    if frames != fixed and not extra.get(unless):
+        raise GenerationError(f"num_frames: {name} makes {fixed}, not {frames} (or set extra.{unless}: true)")
+    step, rest = _frame_step(pipeline, extra)
+    if frames < 1 or (frames - rest) % step:
+        below = max(rest or step, (frames - rest) // step * step + rest)
+        plus = f" plus {rest}" if rest else ""
+        raise GenerationError(f"num_frames: {frames} is not {step} times n{plus} (nearest: {below}, {below + step})")
     return frames
+
+
+def _frame_step(pipeline: Any, extra: Mapping[str, Any]) -> tuple[int, int]:
+    """Return step and remainder of the numbers of frames that come out as asked for."""
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    factor = _first_of(pipeline, _TEMPORAL_FACTORS) or 1
+    if CHUNK_ARGUMENT in accepted:  # whole chunks of so many latent frames
+        own, usual = extra.get(CHUNK_ARGUMENT), accepted[CHUNK_ARGUMENT].default
+        return ((own if isinstance(own, int) and own > 0 else usual) - 1) * factor + 1, 0
+    if type(pipeline).__name__ in FRAME_REMAINDERS:
+        return factor, FRAME_REMAINDERS[type(pipeline).__name__]
+    usual = next((accepted[argument].default for argument in FRAME_ARGUMENTS if argument in accepted), None)
+    if isinstance(usual, int) and (usual - 1) % factor:
+        return (factor, 0) if usual % factor == 0 else (1, 0)  # its own default shows that it counts otherwise
+    return factor, 1 if factor > 1 else 0
+
+
+def _first_of(pipeline: Any, attributes: Sequence[str]) -> int | None:
+    found = (getattr(pipeline, attribute, None) for attribute in attributes)
+    return next((int(value) for value in found if isinstance(value, int | float) and value), None)
+
+
+def _fps(
+    request: VideoGenerationRequest | ImageToVideoRequest, accepted: Mapping[str, inspect.Parameter], argument: str
+) -> int:
+    """Return the frame rate: the request's, else the one that the pipeline conditions on, else ours."""
+    usual = accepted[argument].default if argument in accepted else None
+    return request.fps or (round(usual) if isinstance(usual, int | float) and usual >= 1 else DEFAULT_FPS)
+
+
+def _taken(argument: str, field_name: str, accepted: Mapping[str, inspect.Parameter], name: str) -> str:
+    if argument not in accepted:
+        raise GenerationError(f"{field_name}: {name} takes none")
+    return argument
+
+
+def _check_required(accepted: Mapping[str, inspect.Parameter], given: set[str], name: str) -> None:
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for argument, parameter in accepted.items():
+        if argument not in given and parameter.kind in plain and parameter.default is inspect.Parameter.empty:
+            raise GenerationError(f"extra.{argument}: {name} needs it, and no field of a request gives it")
 
 
 def _checked_seed(seed: int) -> int:

@@ -14,9 +14,14 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.families import argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
-from abstractvision_batch.backends.huggingface_diffusers.prepare import request_loras, sampling_arguments
+from abstractvision_batch.backends.huggingface_diffusers.prepare import (
+    request_loras,
+    sampling_arguments,
+    size_arguments,
+)
 from abstractvision_batch.errors import CapabilityNotSupportedError
 from abstractvision_batch.types import MultiAngleRequest
 
@@ -38,6 +43,8 @@ def write_program(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Prog
         if getattr(config, name) != plain:
             raise CapabilityNotSupportedError(f"backend.{name}: a short program cannot say it (avbatch verify can)")
     row = rows[slot]
+    if row.metadata.get("batch_size") == 1:
+        rows, slot = [row], 0  # it ran without its neighbours
     if isinstance(row.request, MultiAngleRequest):
         raise CapabilityNotSupportedError("multi_view_image: a short program cannot say it (avbatch verify can)")
     video = str(row.content_type).startswith("video/")
@@ -110,27 +117,29 @@ def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Progra
     name = str(first.metadata["pipeline"])
     with quiet():  # advice of its own on the import
         accepted = inspect.signature(get_pipeline_class(name).__call__).parameters
+    names = argument_names(accepted, config.rename)
     arguments = _shared_arguments(config, first, accepted, name)
     size = f"({first.width}, {first.height})"
     yield f"seeds = {_listed([row.metadata['seed'] for row in rows])}"
-    if "prompt" in accepted:
+    only = "" if len(rows) > 1 else "[0]"  # some pipelines take no list
+    if names["prompt"] in accepted:
         yield f"prompts = {_listed([row.request.prompt or '' for row in rows])}"
-        arguments["prompt"] = "prompts"
+        arguments[names["prompt"]] = f"prompts{only}"
     negatives = [row.request.negative_prompt for row in rows]
     if negatives[0] is None and "true_cfg_scale" in arguments:
         negatives = [" " for _ in rows]
     if negatives[0] is not None:
         yield f"negative_prompts = {_listed(negatives)}"
-        arguments["negative_prompt"] = "negative_prompts"
+        arguments[names["negative_prompt"]] = f"negative_prompts{only}"
     if first.image is not None:
         yield f"images = [load_image(path).convert('RGB') for path in {_listed([row.image for row in rows])}]"
         yield f"images = [image.resize({size}, Image.Resampling.LANCZOS) for image in images]"
-        arguments[config.rename.get("image", "image")] = "images"
+        arguments[names["image"]] = f"images{only}"
     if first.mask is not None:
         yield f"masks = [load_image(path).convert('L') for path in {_listed([row.mask for row in rows])}]"
         yield f"masks = [mask.resize({size}, Image.Resampling.BILINEAR) for mask in masks]"
-        arguments[config.rename.get("mask", "mask_image")] = "masks"
-    arguments["generator"] = "[torch.Generator('cpu').manual_seed(seed) for seed in seeds]"
+        arguments[names["mask"]] = f"masks{only}"
+    arguments["generator"] = f"[torch.Generator('cpu').manual_seed(seed) for seed in seeds]{only}"
     arguments["output_type"] = "'np'"
     yield "result = pipeline("
     for key, value in arguments.items():
@@ -146,12 +155,13 @@ def _shared_arguments(
     extra = dict(row.request.extra)
     request_loras(extra)
     shared |= extra
-    for side, value in (("width", row.width), ("height", row.height)):
-        if side in accepted:
-            shared[side] = value
+    names = argument_names(accepted, config.rename)
+    asked = row.request.width is not None or row.request.height is not None
+    shared = size_arguments(name, accepted, names, (row.width, row.height), exact=asked) | shared
     frames, fps = row.metadata.get("num_frames", row.frames), row.metadata.get("fps")
     if fps is not None:
-        shared |= {key: value for key, value in (("num_frames", frames), ("fps", fps)) if key in accepted}
+        video = {names["num_frames"]: frames, names["fps"]: fps}
+        shared |= {key: value for key, value in video.items() if key in accepted}
     return {key: repr(value) for key, value in shared.items()}
 
 

@@ -1,0 +1,142 @@
+"""What a Diffusers pipeline class does with a request, by its name and the arguments of its call.
+
+Arguments say most of it: which kinds of request fit, and what each of ours is called. What they do not say (a size that
+the pipeline chooses itself, a class that runs one request at a time) is in the tables here, of Diffusers 0.42.
+
+Not covered: anything of a loaded pipeline; this module imports neither torch nor diffusers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from abstractvision_batch.backends.huggingface_diffusers.config import PIPELINE_KINDS
+from abstractvision_batch.registry.output_size import OutputSize
+
+#: What pipelines call the number of frames, the image and the frame rate.
+FRAME_ARGUMENTS = ("num_frames", "video_length", "frames")
+#: Of pipelines that make videos chunk by chunk: how many latent frames a chunk has.
+CHUNK_ARGUMENT = "num_latent_frames_per_chunk"
+_IMAGE_ARGUMENTS = ("image", "control_image", "input_images")
+_MASK_ARGUMENTS = ("mask_image", "mask")
+_FPS_ARGUMENTS = ("fps", "frame_rate")
+
+_NEEDS_IMAGE = re.compile(
+    r"Img2Img|Image2Image|ImageToImage|Inpaint|Edit|Pix2Pix|Upscale|SuperResolution|Fill|Variation|Refiner|Layered"
+    r"|I2I|(?<!T)I2V|ImageToVideo|Image2Video|VideoToWorld|Video2World|Depth2|Control|Adapter"
+)
+_TAKES_VIDEO = re.compile(
+    r"VideoToVideo|Video2Video|LucyEdit|Kandinsky6SR|LatentUpsample|WanAnimate|FunControl|EasyAnimateControl"
+)
+#: Classes whose name says that they edit, and that make pictures from text alone too.
+_TEXT_TOO = frozenset({"JoyImageEditPipeline"})
+
+#: Classes of which one call does one request; the first three take no list at all.
+ONE_AT_A_TIME = frozenset(
+    {
+        "WanVACEPipeline", "DreamLitePipeline", "DreamLiteMobilePipeline", "SanaWMPipeline", "Cosmos3OmniPipeline",
+        "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "PRXPixelPipeline",
+    }
+)  # fmt: skip
+
+#: Arguments that make a pipeline keep to the size asked for; `area` stands for width times height.
+EXACT_SIZE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "FluxKontextPipeline": {"max_area": "area"},
+        "FluxKontextInpaintPipeline": {"max_area": "area", "_auto_resize": False},
+        "HunyuanDiTPipeline": {"use_resolution_binning": False},
+    }
+)
+
+#: Remainder of the numbers of frames that come out as asked for, where it is not 1.
+FRAME_REMAINDERS: Mapping[str, int] = MappingProxyType({"AllegroPipeline": 0})
+#: Classes that make so many frames whatever is asked for, unless this argument is true.
+FIXED_FRAMES: Mapping[str, tuple[int, str]] = MappingProxyType({"ChronoEditPipeline": (5, "enable_temporal_reasoning")})
+
+_MEGAPIXEL = 1024 * 1024
+_KANDINSKY5 = OutputSize(
+    sizes=((1024, 1024), (640, 1408), (1408, 640), (768, 1280), (1280, 768), (896, 1152), (1152, 896))
+)
+_KONTEXT = OutputSize(area=_MEGAPIXEL, multiple_of=16, chosen=True)
+OUTPUT_SIZES: Mapping[str, OutputSize] = MappingProxyType(
+    {
+        "FluxKontextPipeline": _KONTEXT,
+        "FluxKontextInpaintPipeline": _KONTEXT,
+        "HiDreamImagePipeline": OutputSize(area=_MEGAPIXEL, multiple_of=16),
+        "HunyuanVideo15ImageToVideoPipeline": OutputSize(from_image=True),
+        "Kandinsky5I2IPipeline": _KANDINSKY5,
+        "Kandinsky5T2IPipeline": _KANDINSKY5,
+        "LongCatImageEditPipeline": OutputSize(from_image=True),
+        "QwenImageEditInpaintPipeline": OutputSize(area=_MEGAPIXEL, multiple_of=32, nearest=True),
+        "StableDiffusionLatentUpscalePipeline": OutputSize(scale=2),
+        "StableDiffusionUpscalePipeline": OutputSize(scale=4),
+    }
+)
+
+
+def argument_names(accepted: Collection[str], rename: Mapping[str, str]) -> dict[str, str]:
+    """Return the pipeline's name of each of our fields; `rename` is what a model's card says of it."""
+    return {
+        "prompt": "prompt",
+        "negative_prompt": "negative_prompt",
+        "image": _first(_IMAGE_ARGUMENTS, accepted),
+        "mask": _first(_MASK_ARGUMENTS, accepted),
+        "width": "width",
+        "height": "height",
+        "num_frames": _first(FRAME_ARGUMENTS, accepted),
+        "fps": _first(_FPS_ARGUMENTS, accepted),
+        "steps": "num_inference_steps",
+        "strength": "strength",
+        **rename,
+    }
+
+
+def fits(kind: str, class_name: str, required: Mapping[str, bool], rename: Mapping[str, str]) -> bool:
+    """Whether a pipeline class does a kind of request as it is.
+
+    Args:
+        kind: one of `PIPELINE_KINDS`.
+        class_name: of the pipeline.
+        required: the arguments of its call, and whether each has to be given.
+        rename: what the model's card says of their names.
+    """
+    names = argument_names(required, rename)
+    if _TAKES_VIDEO.search(class_name) or is_video(required, rename) != kind.endswith("video"):
+        return False
+    image = names["image"] in required
+    if kind == "inpaint":
+        return image and names["mask"] in required
+    if kind.startswith(("image", "multi_view")):
+        return image and "mask_image" not in required
+    if not image:
+        return True
+    # An image that may be left out by the signature is needed all the same by a class that starts from one.
+    starts = _NEEDS_IMAGE.search(class_name) is not None or (kind == "text_to_image" and "strength" in required)
+    needed = starts and class_name not in _TEXT_TOO
+    return "prompt" in required and not required[names["image"]] and not needed
+
+
+def kinds_of(class_name: str, required: Mapping[str, bool], rename: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the kinds of request that a model saved as this class may do: as it is, or as a class derived from it."""
+    kinds = [kind for kind in PIPELINE_KINDS if fits(kind, class_name, required, rename)]
+    derives = not is_video(required, rename) and not _TAKES_VIDEO.search(class_name)
+    return tuple(kind for kind in PIPELINE_KINDS if kind in kinds or (derives and not kind.endswith("video")))
+
+
+def is_video(accepted: Collection[str], rename: Mapping[str, str]) -> bool:
+    """Whether a pipeline class makes videos."""
+    return argument_names(accepted, rename)["num_frames"] in accepted
+
+
+def siblings(class_name: str, kind: str) -> list[str]:
+    """Name the classes that may do another kind of image request with the same weights."""
+    stem = re.sub(r"(Img2Img|ImageToImage|Inpaint(ing)?)?Pipeline$", "", class_name)
+    endings = {"text_to_image": ("",), "inpaint": ("Inpaint", "Inpainting")}.get(kind, ("Img2Img",))
+    return [f"{stem}{ending}Pipeline" for ending in endings]
+
+
+def _first(names: tuple[str, ...], accepted: Collection[str]) -> str:
+    return next((name for name in names if name in accepted), names[0])
