@@ -6,6 +6,9 @@ Whole means: every planned request has exactly one newest row; every file that a
 sha256, and every environment; there is no other file; `manifest.parquet` is the parts. The root is over request id and
 sha256 of each request in the order of the plan, so two runs with one root have the same files.
 
+A run of which something ended a shard early is whole, and not complete: the rows that were not run are said, the
+manifest is not merged yet, and running the spec again does those rows.
+
 Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
 belongs to nothing, if that is older than a grace, since a retry may be going on; and it merges again. Artifacts of a
 shard that is not done yet are left alone: they are written again, or become orphans when it is done.
@@ -69,6 +72,8 @@ class AuditReport:
     shards_done: int
     succeeded: int
     failed: int
+    not_run: int
+    """Rows that something kept from being run."""
     files: int
     """Pictures and videos that rows name, each a file or a member of a container."""
     size_bytes: int
@@ -91,18 +96,30 @@ class AuditReport:
         return tuple(finding for finding in self.findings if finding.name not in removed)
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong, now."""
+        return not self.remaining
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request has a result."""
+        return self.shards_done == self.shards and not self.not_run
+
+    @property
     def exit_code(self) -> int:
-        """0 where the run is whole now, else 1."""
-        return 1 if self.remaining else 0
+        """0 where the run is whole and complete now, else 1."""
+        return 0 if self.whole and self.complete else 1
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         counts = Counter(finding.kind for finding in self.findings)
         plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
-        plain |= {name: getattr(self, name) for name in ("failed", "files", "size_bytes", "merkle_root", "fast")}
+        plain |= {name: getattr(self, name) for name in ("failed", "not_run", "files", "size_bytes", "merkle_root")}
         return {
             **plain,
-            "whole": self.exit_code == 0,
+            "fast": self.fast,
+            "whole": self.whole,
+            "complete": self.complete,
             "findings_by_kind": dict(sorted(counts.items())),
             "findings": [{"kind": f.kind, "name": f.name, "message": f.message} for f in self.findings],
             "removed": list(self.removed),
@@ -148,7 +165,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     planned: Iterator[list[str] | None] = _read_planned(store, plan) if readable else repeat(None)
     artifacts = Artifacts(store)
     environments: set[str] = set()
-    tree, succeeded, failed, files, size_bytes = MerkleTree(), 0, 0, 0, 0
+    tree, succeeded, failed, not_run, unfinished, files, size_bytes = MerkleTree(), 0, 0, 0, 0, 0, 0
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
 
         def look_at(one: tuple[int, list[str] | None]) -> ShardAudit:
@@ -165,20 +182,22 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             findings += found.findings
             environments |= found.environments
             succeeded, failed = succeeded + found.succeeded, failed + found.failed
+            not_run, unfinished = not_run + found.not_run, unfinished + bool(found.not_run)
             files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
     findings += _check_environments(store, environments)
     findings += _find_leftovers(store, plan)
     findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
-    if not missing and not any(finding.kind in REDONE for finding in findings):
+    if not missing and not not_run and not any(finding.kind in REDONE for finding in findings):
         planned_parts = {shard: parts[shard] for shard in range(plan.shards)}
         findings += _check_merged(store, iter_shards(store, plan, planned_parts))
     return AuditReport(
         path=run.path,
         requests=plan.requests,
         shards=plan.shards,
-        shards_done=plan.shards - len(missing),
+        shards_done=plan.shards - len(missing) - unfinished,
         succeeded=succeeded,
         failed=failed,
+        not_run=not_run,
         files=files,
         size_bytes=size_bytes,
         merkle_root=tree.root() if readable else None,

@@ -20,6 +20,7 @@ from typing import Any
 from abstractvision_batch.changes import Change, environment_changes, weights_changes
 from abstractvision_batch.execute.environment import differing_values
 from abstractvision_batch.execute.manifest import iter_rows
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.pixel_comparison import ARTIFACT_COLUMNS, compare_rows
@@ -55,10 +56,11 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """identical, close, different, not measured, or failed."""
+        """identical, close, different, not measured, not run, or failed."""
         if self.comparison is not None:
             return self.comparison.verdict
-        return "failed" if "failed" in (self.there["status"], self.here["status"]) else "not measured"
+        statuses = (self.there["status"], self.here["status"])
+        return "failed" if FAILED in statuses else "not run" if NOT_RUN in statuses else "not measured"
 
     @property
     def changed(self) -> list[str]:
@@ -234,6 +236,6 @@ def _same_pixels(there: Row, here: Row) -> bool:
 
 
 def _worst_first(pair: Pair) -> tuple[int, float]:
-    order = ("failed", "different", "close", "not measured", "identical").index(pair.verdict)
+    order = ("failed", "not run", "different", "close", "not measured", "identical").index(pair.verdict)
     psnr_db = pair.comparison.psnr_db if pair.comparison is not None else None
     return order, 0.0 if psnr_db is None else psnr_db

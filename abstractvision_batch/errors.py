@@ -24,6 +24,7 @@
       StorageError                      reading or writing a store failed        run again: resumes          exit 4
         DamagedFileError                a file is not what was written           avbatch audit --repair     exit 4
       ClusterError                      Ray could not be reached or died         run again: resumes          exit 4
+      RunStoppedError                   every request fails in the same way      fix the cause, run again    exit 1
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
 
 Each takes one message and, by keyword, attributes: an exception with two positional arguments does not survive the
@@ -141,10 +142,14 @@ class InputUnavailableError(GenerationError):
 
 
 class GenerationCancelledError(GenerationError):
-    """The caller asked for the end while this request was running."""
+    """The caller asked for the end, or what happened to a neighbour ended the batch, before this request had a result.
+
+    ``begun`` is false where the request was not even begun, so that it cost nothing.
+    """
 
     error_kind = "cancelled"
     error_class = "transient"
+    begun = True
 
 
 class OutOfMemoryError(GenerationError):
@@ -204,6 +209,10 @@ class ClusterError(AbstractVisionError):
     """Ray could not be reached, or died; running the same command again resumes."""
 
     exit_code = 4
+
+
+class RunStoppedError(AbstractVisionError):
+    """The run stopped by itself: every request fails in the same way."""
 
 
 class RunInterruptedError(AbstractVisionError):

@@ -10,7 +10,7 @@ same command goes on with what is still failed.
 Without a condition every failed row is run again, permanent failures and refused prompts too: whoever asks has mended
 something. ``error_class = 'transient'`` picks those that only time mends.
 
-Not covered: shards that are not done yet; running the spec again does those.
+Not covered: shards that are not done yet, and rows that were not run; running the spec again does those.
 """
 
 from __future__ import annotations

@@ -12,13 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.errors import RunStoppedError, SpecError, StorageError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -30,6 +29,8 @@ from abstractvision_batch.execute.manifest import (
     NO_ROWS,
     RowCounts,
     count_rows,
+    count_unfinished,
+    is_complete,
     is_merged,
     iter_shards,
     list_parts,
@@ -39,6 +40,7 @@ from abstractvision_batch.execute.manifest import (
 )
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.row_files import read_artifact
+from abstractvision_batch.execute.row_status import NOT_RUN
 from abstractvision_batch.execute.run_record import RECORD, RunRecord, read_record
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.execute.spending import SpendingGuard
@@ -129,6 +131,11 @@ class Ending:
     interrupted: bool = False
     stopped: str | None = None
 
+    @property
+    def early(self) -> bool:
+        """Whether anything did."""
+        return self.interrupted or self.stopped is not None
+
 
 def run(
     spec: str | Path | Mapping[str, Any] | LoadedSpec,
@@ -167,36 +174,65 @@ def run(
 def execute(
     loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
 ) -> tuple[ProgressTracker, Ending]:
-    """Run the shards that are not done; what was done, and what ended it early."""
+    """Run the shards that left no part, then the rows that were not run; what was done, and what ended it early."""
+    started = time.monotonic()
     # Asked before the parts: what is merged later is another driver's of this run, and whole.
     merged_before = merged_shards(store)
-    missing = missing_shards(plan, list_parts(store))
+    parts = list_parts(store)
+    missing = missing_shards(plan, parts)
     rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
     done = plan.shards - len(missing)
     skipped = plan.requests - sum(rows.values())
     tracker = ProgressTracker(
         Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
     )
-    if not missing:
-        return tracker, Ending()
-    if missing[0] < merged_before:
-        store.delete(MANIFEST)  # of parts that were lost since; not that of before an extension
+    ending = Ending()
+    if missing:
+        if missing[0] < merged_before:
+            store.delete(MANIFEST)  # of parts that were lost since; not that of before an extension
+        ending = _run_rows(loaded, store, plan, rows, tracker, started=started)
+    # Rows that were not run are looked for last, in parts of earlier invocations: reading all of those takes a while.
+    if not ending.early and (left := count_unfinished(store, plan, parts)):
+        tracker.take_up(sum(left.values()), shards=len(left))
+        again = Retry(parts={shard: tuple(parts[shard]) for shard in left}, status=NOT_RUN)
+        ending = _run_rows(loaded, store, plan, left, tracker, again, started=started)
+    if ending.early and is_complete(store, plan):
+        ending = Ending()
+    return tracker, ending
+
+
+def _run_rows(
+    loaded: LoadedSpec,
+    store: Store,
+    plan: PlanSummary,
+    rows: Mapping[int, int],
+    tracker: ProgressTracker,
+    retry: Retry | None = None,
+    *,
+    started: float,
+) -> Ending:
+    """Run so many rows of these shards, within the limits of the whole run."""
     execution = loaded.spec.execution
     # Reads every part, so only where a limit asks for it.
     before = count_rows(store) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
-    limit = FailureLimit(execution.max_failed, plan.requests, before.failed)
-    guard = build_guard(loaded, before, rows)
-    if limit.reached(0) or not guard.admits(missing[0]):
-        return tracker, Ending(stopped=limit.message(0) if limit.reached(0) else guard.stopped)
+    limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
+    guard = build_guard(loaded, before, rows, started=started)
+    failed = tracker.failed_rows
+    if limit.reached(failed) or not guard.admits(next(iter(rows))):
+        return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
     check_model(loaded)
-    ending = run_on_executor(build_context(loaded, store, plan), missing, tracker, limit, guard)
-    return tracker, ending if missing_shards(plan, list_parts(store)) else Ending()
+    return run_on_executor(build_context(loaded, store, plan, retry), list(rows), tracker, limit, guard)
 
 
-def build_guard(loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int]) -> SpendingGuard:
-    """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`."""
+def build_guard(
+    loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int], *, started: float | None = None
+) -> SpendingGuard:
+    """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`.
+
+    The invocation `started` at this time of the monotonic clock, by default now.
+    """
     price = find_price(loaded.spec, loaded.card)
-    return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows)
+    return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows, started=started)
 
 
 def build_context(
@@ -242,11 +278,17 @@ def run_on_executor(
                 interrupts.drain()
 
         tracker.add_listener(stop_if_too_many_fail)
-        run_shards(
-            context, shards, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard
-        )
+        stopped: str | None = None
+        try:
+            run_shards(
+                context, shards, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard
+            )
+        except RunStoppedError as error:
+            stopped = str(error)
     failed = tracker.failed_rows
-    return Ending(interrupts.interrupted, limit.message(failed) if limit.reached(failed) else guard.stopped)
+    if stopped is None:
+        stopped = limit.message(failed) if limit.reached(failed) else guard.stopped
+    return Ending(interrupts.interrupted, stopped)
 
 
 def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, RowCounts]:
@@ -268,25 +310,30 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tup
     merged = is_merged(store)
     if not merged:
         tracker.on_phase("merge")
-        merge(store, record)
+        if not merge(store, record):
+            return record, count_rows(store)
     if not merged or not store.exists(README):  # the report's last file
         tracker.on_phase("report")
         write_report(store, record.data)
     return record, count_rows(store)
 
 
-def merge(store: Store, record: RunRecord) -> None:
+def merge(store: Store, record: RunRecord) -> bool:
     """Write what names everything that the shards left: the manifest, and the index of tars where there are any.
 
     The report of what was merged before is taken back first: a crash on the way leaves a run without README, which says
     that the report is still to be written.
+
+    Returns:
+        False where rows were not run, so that the run is not complete; nothing was written then.
     """
-    store.delete(README)
-    if record.layout == "webdataset":
-        index = partial(write_shard_index, store, record.data["name"])
-        merge_manifest(store, record.plan, before_put=index)
-    else:
-        merge_manifest(store, record.plan)
+
+    def publish(manifest: Path) -> None:
+        store.delete(README)
+        if record.layout == "webdataset":
+            write_shard_index(store, record.data["name"], manifest)
+
+    return merge_manifest(store, record.plan, before_put=publish)
 
 
 def describe_result(
@@ -333,6 +380,10 @@ class Run:
     def missing_shards(self) -> list[int]:
         """Shards that left no manifest part yet."""
         return missing_shards(self.plan, list_parts(self.store))
+
+    def unfinished_rows(self) -> dict[int, int]:
+        """Rows that something kept from being run, by shard, of shards that left a part."""
+        return count_unfinished(self.store, self.plan, list_parts(self.store))
 
     def counts(self) -> RowCounts:
         """Rows with a result so far, by outcome."""

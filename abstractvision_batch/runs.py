@@ -29,7 +29,7 @@ class RunState:
 
     path: str
     state: State
-    """`complete`: every row succeeded; `failed rows`: every request has a row; `missing`: it was not started."""
+    """`complete`: every row succeeded; `failed rows`: every request has a result; `missing`: it was not started."""
     name: str | None = None
     scheduled_at: datetime | None = None
     created_at: str | None = None
@@ -38,6 +38,8 @@ class RunState:
     requests: int = 0
     succeeded: int = 0
     failed: int = 0
+    not_run: int = 0
+    """Rows that something kept from being run, of shards that left a part."""
     attempts: int = 0
     """Tries of all rows together."""
     cost_usd: float | None = None
@@ -47,7 +49,7 @@ class RunState:
 
     @property
     def done(self) -> bool:
-        """Whether every request has a row."""
+        """Whether every request has a result."""
         return self.state in ("complete", "failed rows")
 
     def to_json(self) -> dict[str, Any]:
@@ -108,15 +110,16 @@ def _describe(store: Store, record: RunRecord) -> RunState:
     done: State = "failed rows" if counts.failed else "complete"
     return RunState(
         path=store.url,
-        state="incomplete" if missing else done,
+        state="incomplete" if missing or counts.unfinished else done,
         name=record.data["name"],
         scheduled_at=record.scheduled_at,
         created_at=record.data["created_at"],
         shards=record.plan.shards,
-        shards_done=record.plan.shards - len(missing),
+        shards_done=record.plan.shards - len(missing) - len(counts.unfinished),
         requests=record.plan.requests,
         succeeded=counts.succeeded,
         failed=counts.failed,
+        not_run=counts.not_run,
         attempts=counts.attempts,
         cost_usd=counts.cost_usd,
     )

@@ -22,6 +22,7 @@ import pyarrow as pa
 from abstractvision_batch.changes import Change, environment_changes, weights_changes
 from abstractvision_batch.execute.manifest import list_parts, read_shard_rows
 from abstractvision_batch.execute.progress import ProgressListener
+from abstractvision_batch.execute.row_status import NOT_RUN, OK
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.pixel_comparison import compare_rows
@@ -172,14 +173,16 @@ def compare_shards(source: Run, again: Run, shards: Sequence[int], ids: Collecti
         there = {row["request_id"]: row for row in _shard_rows(source, shards[number], parts[shards[number]])}
         for here in _shard_rows(again, number, attempts):
             original = there[here["request_id"]]
-            if original["status"] == "ok" and (not ids or here["request_id"] in ids):
+            if here["status"] == NOT_RUN:  # the verification was interrupted
+                continue
+            if original["status"] == OK and (not ids or here["request_id"] in ids):
                 yield judge(source, again, original, here)
 
 
 def judge(source: Run, again: Run, there: Mapping[str, Any], here: Mapping[str, Any]) -> RowVerdict:
     """The verdict on one row, by its reproducibility class."""
     said = str(there["reproducibility"])
-    if here["status"] != "ok":
+    if here["status"] != OK:
         note = f"{here['error_kind']}: {here['error_message']}"
         return RowVerdict(there["request_id"], there["prompt"], said, "failed", None, note)
     comparison = compare_rows(source, there, again, here)

@@ -16,7 +16,12 @@ from typing import Any, Self
 
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.backends.weights import Weights
-from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import (
+    CapabilityNotSupportedError,
+    DependencyError,
+    GenerationCancelledError,
+    GenerationError,
+)
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -30,12 +35,14 @@ from abstractvision_batch.types import (
     VisionRequest,
 )
 
+#: Why a request of a batch was not begun that a neighbour's error ended.
+NOT_BEGUN = "not begun: an error that no request would survive ended the batch"
 #: Called with (step, total steps or None) after each step, counted from 1.
 ProgressCallback = Callable[[int, int | None], None]
 #: Polled between steps; true means that the caller no longer wants the result.
 Cancelled = Callable[[], bool]
-#: One request's outcome in a batch: an asset, the views of a multi_view_image request, or why it failed.
-BatchItem = GeneratedAsset | list[GeneratedAsset] | GenerationError
+#: One request's outcome in a batch: an asset, the views of a multi_view_image request, or why there is none.
+BatchItem = GeneratedAsset | list[GeneratedAsset] | GenerationError | DependencyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,12 @@ class VisionBackend(ABC):
     ) -> list[BatchItem]:
         """Generate many requests; one that fails leaves its neighbours alone.
 
-        The default runs one after the other. A backend that can do better overrides it.
+        An error that no request would survive, as an empty account, ends the batch: it is the item of the request that
+        met it, requests in flight finish, and no other is begun (`GenerationCancelledError`, `begun` is false). So what
+        has been generated, and perhaps paid for, reaches the caller, who starts no further batch.
+
+        The default runs one after the other. A backend that can do better overrides it, and returns its items through
+        `keep_finished`.
 
         Returns:
             One item per request in their order; a list of assets only for a multi_view_image request. Images may come
@@ -134,16 +146,11 @@ class VisionBackend(ABC):
 
         Raises:
             CapabilityNotSupportedError: the backend does not offer a request's task.
-            DependencyError: the model or a package is missing.
+            DependencyError: the model or a package is missing, and no request of the batch has a result.
         """
-        items: list[BatchItem] = []
-        for request in requests:
-            try:
-                _raise_if_cancelled(cancelled)
-                items.append(self._generate(request, _polling(cancelled, on_step)))
-            except GenerationError as error:
-                items.append(error)
-        return items
+        return generate_in_turn(
+            requests, lambda request: self._generate(request, _polling(cancelled, on_step)), cancelled=cancelled
+        )
 
     def get_capabilities(self) -> VisionBackendCapabilities | None:
         """Say what this backend can do; None means that it knows no limits."""
@@ -231,6 +238,48 @@ class VisionBackend(ABC):
                 return self.generate_video_with_progress(request, progress_callback)
             case ImageToVideoRequest():
                 return self.image_to_video_with_progress(request, progress_callback)
+
+
+def generate_in_turn(
+    requests: Sequence[VisionRequest],
+    generate: Callable[[VisionRequest], GeneratedAsset | list[GeneratedAsset]],
+    *,
+    cancelled: Cancelled | None = None,
+) -> list[BatchItem]:
+    """Generate requests one after the other, by the rules of `generate_batch`."""
+    items: list[BatchItem] = []
+    ended: str | None = None
+    for request in requests:
+        if ended is None and cancelled is not None and cancelled():
+            ended = "cancelled by the caller"
+        if ended is not None:
+            items.append(GenerationCancelledError(ended, begun=False))
+            continue
+        try:
+            items.append(generate(request))
+        except GenerationError as error:
+            items.append(error)
+        except DependencyError as error:
+            items.append(error)
+            ended = NOT_BEGUN
+    return keep_finished(items)
+
+
+def keep_finished(items: Sequence[BatchItem]) -> list[BatchItem]:
+    """Return a batch's items, if any request of it has a result, or if nothing ended it.
+
+    Raises:
+        DependencyError: that of the batch, where it is all there is.
+    """
+    ended = next((item for item in items if isinstance(item, DependencyError)), None)
+    if ended is not None and not any(has_result(item) for item in items):
+        raise ended
+    return list(items)
+
+
+def has_result(item: BatchItem) -> bool:
+    """Return whether a request succeeded or failed by itself, so that it need not be asked for again."""
+    return not isinstance(item, DependencyError | GenerationCancelledError)
 
 
 def _raise_if_cancelled(cancelled: Cancelled | None) -> None:

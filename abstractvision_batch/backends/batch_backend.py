@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, VisionBackend
-from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
@@ -79,7 +78,7 @@ class BatchBackend(VisionBackend):
         self, request: VisionRequest, on_step: ProgressCallback | None = None
     ) -> GeneratedAsset | list[GeneratedAsset]:
         (item,) = self.generate_batch([request], on_step=on_step)
-        if isinstance(item, GenerationError):
+        if isinstance(item, Exception):
             raise item
         return item
 

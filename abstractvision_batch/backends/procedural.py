@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.drawing import Picture, Plane, draw
 from abstractvision_batch.backends.processor import processor_name
@@ -90,13 +90,9 @@ class ProceduralVisionBackend(BatchBackend):
         on_step: ProgressCallback | None = None,
     ) -> list[BatchItem]:
         """Draw one request after the other; images come as raw pixels."""
-        items: list[BatchItem] = []
-        for request in requests:
-            try:
-                items.append(self._draw_any(request, on_step, cancelled))
-            except GenerationError as error:
-                items.append(error)
-        return items
+        return generate_in_turn(
+            requests, lambda request: self._draw_any(request, on_step, cancelled), cancelled=cancelled
+        )
 
     def get_capabilities(self) -> VisionBackendCapabilities:
         """Every task, with masks, at any size."""

@@ -38,7 +38,10 @@ def audit(
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that a run is whole: planned requests, rows, files and their hashes. Exits with 1 if it is not."""
+    """Prove that a run is whole: planned requests, rows, files and their hashes. Exits with 1 if it is not.
+
+    Also with 1 if it is whole, but not complete.
+    """
     from abstractvision_batch.audit import audit as audit_run
 
     folder, options = locate_run(path, overrides, registry, storage_options)
@@ -60,7 +63,8 @@ def _describe(report: AuditReport) -> Iterator[str]:
     checked = "presence and size" if report.fast else "size and sha256"
     yield f"run        {report.path}"
     yield f"shards     {report.shards_done:,} of {report.shards:,} done"
-    yield f"requests   {report.requests:,}: {report.succeeded:,} succeeded, {report.failed:,} failed"
+    left = f", {report.not_run:,} not run" if report.not_run else ""
+    yield f"requests   {report.requests:,}: {report.succeeded:,} succeeded, {report.failed:,} failed{left}"
     yield f"files      {report.files:,}, {format_size(report.size_bytes)}, {checked} checked"
     yield f"root       {report.merkle_root or 'none: the plan cannot be read'}"
     if report.removed:
@@ -69,4 +73,7 @@ def _describe(report: AuditReport) -> Iterator[str]:
         yield "repaired   manifest.parquet merged anew"
     if report.forgotten:
         yield f"repaired   {plural(len(report.forgotten), 'shard')} forgotten: run the spec again, which redoes them"
-    yield "whole" if report.exit_code == 0 else f"not whole: {plural(len(report.remaining), 'finding')}"
+    if not report.whole:
+        yield f"not whole: {plural(len(report.remaining), 'finding')}"
+    else:
+        yield "whole" if report.complete else "whole, but not complete: run the spec again, which does what is left"

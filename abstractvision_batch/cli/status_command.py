@@ -37,7 +37,7 @@ def status(
     run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
     parts = list_parts(run.store)
     outcomes = read_outcomes(run.store, parts)
-    shards_done = run.plan.shards - len(missing_shards(run.plan, parts))
+    shards_done = run.plan.shards - len(missing_shards(run.plan, parts)) - outcomes.unfinished_shards
     state = {
         "path": run.path,
         "name": run.record.data["name"],
@@ -65,6 +65,8 @@ def status(
 def _print_state(run: Run, state: dict[str, Any]) -> None:
     left = state["requests"] - state["succeeded"] - state["failed"]
     rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left"
+    if state["not_run"]:
+        rows += f" ({state['not_run']:,} of them in shards that ended early)"
     print_lines(
         f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
         "",

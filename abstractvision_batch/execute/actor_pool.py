@@ -4,6 +4,8 @@ One actor per share of a GPU (or of CPUs), up to two shards in flight each. A de
 new actor takes its place (`lost_actors`, `shard_queue`); those of a node that is about to go are moved
 (`cluster_nodes`). Actors that cannot be placed yet stay pending, which is what an autoscaler looks at. Numbers cross
 the cluster, never prompts or pixels; an answered shard costs the same however many actors and shards there are.
+
+An error that ends one worker's shard, as an empty account does, lets the others finish theirs, and no further is begun.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from abstractvision_batch.errors import GenerationCancelledError
+from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
 from abstractvision_batch.execute.actor_view import IN_FLIGHT, Actor, Roster
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Cluster, WorkerLostError
 from abstractvision_batch.execute.cluster_nodes import ClusterNodes
@@ -81,11 +83,13 @@ class ActorPool:
         self._running = RunningRows()
         self._looked = self._reported = float("-inf")
         self._drained = self._cancelled = False
+        self._errors: list[Exception] = []
 
     def run(self) -> None:
         """Run the shards until they are done, an interrupt drains the run, or the budget is used up.
 
         Raises:
+            RunStoppedError: every request fails in the same way.
             DependencyError: the model or a package is missing on a worker.
             StorageError: a worker could not read the plan or write.
             ClusterError: the cluster cannot hold one actor, or workers die while they load.
@@ -98,13 +102,15 @@ class ActorPool:
                 self._feed()
                 self._take_answers()
                 self._report()
+            if self._errors:
+                raise self._errors[0]
         finally:
             for actor in self._roster:
                 self._cluster.end(actor.handle)
             self._cluster.close()
 
     def _goes_on(self) -> bool:
-        if self._roster.works:
+        if self._roster.works or (self._interrupts.draining and self._commit_pieces()):
             return True
         return not self._interrupts.draining and bool(len(self._queue) or self._lost.works)
 
@@ -168,6 +174,8 @@ class ActorPool:
                 lost = True
             except (CallCancelledError, GenerationCancelledError):
                 self._give_up_call(actor, call, begun=True)
+            except Exception as exc:  # noqa: BLE001 - raised once the others have finished what they run
+                self._end_early(actor, call, exc)
             else:
                 self._accept(actor, call, answer)
         if lost:
@@ -195,6 +203,8 @@ class ActorPool:
             self._on_shard(answer)
             self._running.drop(answer.shard)
             self._on_rows(*self._running.total)
+            if isinstance(answer.ended_by, RunStoppedError):
+                self._stop_for(answer.ended_by)
             return
         if grant is not None:
             tries, usd = add_up(answer.values())
@@ -208,6 +218,27 @@ class ActorPool:
         actor.close_grant(call, self._guard, begun=begun)
         if not self._interrupts.draining:
             self._queue.put_back(work)
+
+    def _end_early(self, actor: Actor, call: Call, error: Exception) -> None:
+        """Take that no worker can go on: what the others run is the last."""
+        if call in actor.calls:
+            self._roster.ended(actor, call)
+            actor.close_grant(call, self._guard, begun=True)
+        self._stop_for(error)
+
+    def _stop_for(self, error: Exception) -> None:
+        self._errors.append(error)
+        self._interrupts.drain()
+
+    def _commit_pieces(self) -> bool:
+        """Have the finished rows of shards committed that were run in pieces, and not to their end."""
+        committer = self._roster.with_room(0)
+        if committer is None:
+            return False
+        partial = self._queue.take_partial()
+        for shard, results in partial:
+            self._commit(committer, shard, results)
+        return bool(partial)
 
     def _lose(self, actor: Actor, call: Call, error: WorkerLostError) -> None:
         self._roster.remove(actor)

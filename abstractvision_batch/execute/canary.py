@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.backends.base_backend import Cancelled, VisionBackend
-from abstractvision_batch.errors import BatchingFaultError
+from abstractvision_batch.errors import BatchingFaultError, DependencyError
 from abstractvision_batch.media.compare import psnr_db
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
 from abstractvision_batch.media.video import decode_video
@@ -61,6 +61,8 @@ def check_batching(
     measured = []
     for specimen in [*specimens[:1], *specimens[1:][-1:]]:
         (alone,) = backend.generate_batch([specimen.request], cancelled=cancelled)
+        if isinstance(alone, DependencyError):
+            raise alone
         if isinstance(alone, GeneratedAsset):
             found = _difference(specimen.batched, alone)
             if found["psnr_db"] is not None and found["psnr_db"] < tolerance_db:

@@ -9,9 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing
 
-from abstractvision_batch.errors import GenerationCancelledError
+from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
@@ -41,6 +41,7 @@ def run_shards_inline(
         on_shard: Called after each commit.
 
     Raises:
+        RunStoppedError: every request fails in the same way.
         DependencyError: the model or a package is missing.
         StorageError: reading the plan or writing failed.
     """
@@ -60,6 +61,10 @@ def run_shards_inline(
                 return
             guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
             on_shard(summary)
+            if isinstance(summary.ended_by, RunStoppedError):
+                raise summary.ended_by
+            if summary.ended_by is not None:
+                return
 
 
 def _run_side_by_side(
@@ -71,10 +76,14 @@ def _run_side_by_side(
     on_rows: Callable[[int, int], None],
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
-    """The same with several shards at a time, on threads; callbacks come from this one."""
+    """The same with several shards at a time, on threads; callbacks come from this one.
+
+    Where an error ends one, the others run to their end, which is near if they meet it too, and no other is started.
+    """
     waiting = deque(shards)
     running: dict[Future[ShardSummary], Grant] = {}
     rows: dict[int, tuple[int, int]] = {}
+    errors: list[Exception] = []
     ended = threading.Event()
 
     def run(shard: int, tries: int | None) -> ShardSummary:
@@ -87,7 +96,7 @@ def _run_side_by_side(
         return runner.run_shard(shard, tries=tries, cancelled=cancelled, on_rows=note)
 
     def start() -> None:
-        while waiting and len(running) < at_once and not interrupts.draining:
+        while waiting and len(running) < at_once and not (interrupts.draining or errors):
             grant = guard.grant(waiting[0])
             if grant is None:
                 return  # until a shard gives back what it did not use, or for good
@@ -99,13 +108,22 @@ def _run_side_by_side(
             while running:
                 for future in wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED).done:
                     grant = running.pop(future)
-                    with suppress(GenerationCancelledError):
-                        summary = future.result()
-                        rows.pop(summary.shard, None)
-                        guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
-                        on_shard(summary)
+                    error = future.exception()
+                    if isinstance(error, GenerationCancelledError):
+                        continue
+                    if isinstance(error, Exception):
+                        errors.append(error)
+                        continue
+                    summary = future.result()
+                    rows.pop(summary.shard, None)
+                    guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
+                    on_shard(summary)
+                    if isinstance(summary.ended_by, RunStoppedError):
+                        errors.append(summary.ended_by)
                 start()
                 counts = list(rows.values())
                 on_rows(sum(succeeded for succeeded, _ in counts), sum(failed for _, failed in counts))
         finally:
             ended.set()  # whatever ends this ends those that still run
+    if errors:
+        raise errors[0]

@@ -1,7 +1,8 @@
 """Manifest parts: which shards are done, how many rows failed, and all of them merged into one file.
 
-A shard's first part (attempt 0) has every row of it, and its presence is the only record that the shard is done: resume
-is the plan's shards minus those parts' numbers. Later parts have rows that were retried; the newest of a row counts.
+A shard's first part (attempt 0) has every row of it: resume is the plan's shards minus those parts' numbers. Later
+parts have rows that were retried; the newest of a row counts. Where something ended a shard early, rows of its first
+part are `not_run`: a run is complete, and merged, once every shard has a part and no newest row is one of those.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.execute.results import METADATA_KEY
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
 from abstractvision_batch.parquet import ParquetReader, open_parquet, open_writer
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
@@ -60,6 +62,13 @@ class RowCounts:
     """Of all rows together; None where no row has a cost."""
     unpriced_attempts: int
     """Tries of rows without a cost."""
+    unfinished: dict[int, int] = field(default_factory=dict)
+    """Rows that something kept from being run, of each shard that has any, in order."""
+
+    @property
+    def not_run(self) -> int:
+        """Rows that something kept from being run."""
+        return sum(self.unfinished.values())
 
 
 NO_ROWS = RowCounts(0, 0, {}, {}, 0, None, 0)
@@ -125,9 +134,11 @@ def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCo
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     attempts = unpriced = 0
+    unfinished: Counter[int] = Counter()
     costs: list[float] = []
-    for table in iter_rows(store, ["status", "error_kind", "error_class", "attempts", "cost_usd"], parts):
+    for table in iter_rows(store, ["shard", "status", "error_kind", "error_class", "attempts", "cost_usd"], parts):
         statuses.update(_value_counts(table["status"]))
+        unfinished.update(_shards_with(table, NOT_RUN))
         kinds.update(_value_counts(table["error_kind"]))
         classes.update(_value_counts(table["error_class"]))
         attempts += pc.sum(table["attempts"]).as_py() or 0
@@ -135,13 +146,14 @@ def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCo
         if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
             costs.append(cost_usd)
     return RowCounts(
-        succeeded=statuses["ok"],
-        failed=statuses["failed"],
+        succeeded=statuses[OK],
+        failed=statuses[FAILED],
         by_error_kind=dict(sorted(kinds.items())),
         by_error_class=dict(sorted(classes.items())),
         attempts=attempts,
         cost_usd=math.fsum(costs) if costs else None,
         unpriced_attempts=unpriced,
+        unfinished=dict(sorted(unfinished.items())),
     )
 
 
@@ -149,8 +161,27 @@ def count_failed(store: Store) -> dict[int, int]:
     """Failed rows of each shard that has any, in order."""
     counts: Counter[int] = Counter()
     for table in iter_rows(store, ["shard", "status"]):
-        counts.update(_value_counts(table.filter(pc.field("status") == "failed")["shard"]))
+        counts.update(_shards_with(table, FAILED))
     return dict(sorted(counts.items()))
+
+
+def count_unfinished(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) -> dict[int, int]:
+    """Rows that were not run of each shard that has any, in order; of those that left these `parts`, which are read.
+
+    A manifest that is merged of all shards has none.
+    """
+    if merged_shards(store) == plan.shards and is_merged(store):
+        return {}
+    counts: Counter[int] = Counter()
+    for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
+        counts.update(_shards_with(_newest_rows(store, found, ["shard", "status"]), NOT_RUN))
+    return dict(sorted(counts.items()))
+
+
+def is_complete(store: Store, plan: PlanSummary) -> bool:
+    """Whether every request has a result."""
+    parts = list_parts(store)
+    return not missing_shards(plan, parts) and not count_unfinished(store, plan, parts)
 
 
 def is_merged(store: Store) -> bool:
@@ -166,8 +197,11 @@ def merged_shards(store: Store) -> int:
 
 def merge_manifest(
     store: Store, plan: PlanSummary, *, before_put: Callable[[Path], object] = lambda path: None
-) -> None:
+) -> bool:
     """Write `manifest.parquet`: every part's rows in plan order, exactly one per planned request.
+
+    Returns:
+        False where rows were not run, so that the run is not complete; nothing was written then.
 
     Args:
         store: The run's.
@@ -182,14 +216,16 @@ def merge_manifest(
     metadata = {PARTS_KEY: _parts_digest(parts), SHARDS_KEY: str(plan.shards).encode()}
     with scratch_folder() as folder:
         path = folder / MANIFEST
-        written = _write_merged(path, iter_shards(store, plan, parts), metadata)
+        written, complete = _write_merged(path, iter_shards(store, plan, parts), metadata)
         if written != plan.requests:
             raise StorageError(
                 f"{store.url_of(MANIFEST)}: {written} rows in the parts for {plan.requests} requests "
                 "(avbatch audit names those that are wrong)"
             )
-        before_put(path)
-        store.put_file(MANIFEST, path)
+        if complete:
+            before_put(path)
+            store.put_file(MANIFEST, path)
+        return complete
 
 
 def _read_parts(store: Store, shard: int, attempts: Sequence[int]) -> dict[str, bytes]:
@@ -235,13 +271,16 @@ def _require_own_part(part: ParquetReader, name: str, url: str) -> None:
         raise DamagedFileError(f"{url}: is damaged: its content is that of another file ({REDO})")
 
 
-def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:
+def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> tuple[int, bool]:
+    """How many rows were written, and whether all of them have been run."""
+    complete = True
     writer: Any = None
     written, waiting, waiting_rows = 0, [], 0
     try:
         for table in tables:
             waiting.append(table.replace_schema_metadata(None))
             waiting_rows += table.num_rows
+            complete = complete and not _shards_with(table, NOT_RUN)
             if writer is None:
                 writer = open_writer(path, waiting[0].schema, metadata)
             if waiting_rows >= ROW_GROUP_ROWS:
@@ -253,7 +292,7 @@ def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, 
     finally:
         if writer is not None:
             writer.close()
-    return written
+    return written, complete
 
 
 def _merged_metadata(store: Store) -> dict[bytes, bytes]:
@@ -272,6 +311,11 @@ def _is_merged_of(store: Store, parts: Mapping[int, Sequence[int]]) -> bool:
 def _parts_digest(parts: Mapping[int, Sequence[int]]) -> bytes:
     names = "\n".join(part_name(shard, attempt) for shard, attempts in parts.items() for attempt in attempts)
     return hashlib.sha256(names.encode()).hexdigest().encode()
+
+
+def _shards_with(table: pa.Table, status: str) -> dict[int, int]:
+    """Rows with a status, by shard."""
+    return _value_counts(table.filter(pc.field("status") == status)["shard"])
 
 
 def _value_counts(column: pa.ChunkedArray) -> dict[Any, int]:

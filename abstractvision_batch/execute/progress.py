@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -39,6 +41,10 @@ class ShardSummary:
     """How often the backend was asked for requests of the shard, this time."""
     cost_usd: float | None = None
     """Of those tries; None where there is no price."""
+    not_run: int = 0
+    """Rows that something kept from being run."""
+    ended_by: GenerationCancelledError | RunStoppedError | None = None
+    """What did so; any other error is raised."""
 
 
 class RunningRows:
@@ -97,9 +103,13 @@ class ProgressTracker:
                 self._now,
                 generated=self.committed_rows,
                 failed=self._committed[1],
-                shards_done=self._now.shards_done + 1,
+                shards_done=self._now.shards_done + (not shard.not_run),
             )
         )
+
+    def take_up(self, rows: int, *, shards: int) -> None:
+        """Take that rows which seemed to be done before are to be run, and so their shards are not done."""
+        self._tell(replace(self._now, skipped=self._now.skipped - rows, shards_done=self._now.shards_done - shards))
 
     def on_phase(self, phase: str) -> None:
         """Say what happens after generation."""

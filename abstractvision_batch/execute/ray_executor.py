@@ -36,6 +36,7 @@ def run_shards_ray(
         on_shard: Called after each commit.
 
     Raises:
+        RunStoppedError: every request fails in the same way.
         DependencyError: the model or a package is missing on a worker.
         StorageError: a worker could not read the plan or write.
         ClusterError: Ray cannot be reached, the cluster cannot hold one actor, or workers die while they load.

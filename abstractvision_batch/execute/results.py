@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
 from abstractvision_batch.parquet import open_writer
 from abstractvision_batch.plan.columns import RESULT_SCHEMA, manifest_schema
 
@@ -58,7 +59,7 @@ class RowResult:
     @property
     def succeeded(self) -> bool:
         """Whether the row has an artifact."""
-        return self.status == "ok"
+        return self.status == OK
 
 
 def add_up(results: Iterable[RowResult]) -> tuple[int, float | None]:
@@ -71,11 +72,17 @@ def add_up(results: Iterable[RowResult]) -> tuple[int, float | None]:
 def failed_columns(error: GenerationError) -> dict[str, Any]:
     """The columns that say why a request failed."""
     return {
-        "status": "failed",
+        "status": FAILED,
         "error_kind": error.error_kind,
         "error_class": error.error_class,
         "error_message": " ".join(str(error).split())[:MAX_ERROR_CHARACTERS],
     }
+
+
+def not_run(cause: Exception | None) -> dict[str, Any]:
+    """The columns of a row that has no result, and what ended its shard before it had one."""
+    message = None if cause is None else " ".join(str(cause).split())[:MAX_ERROR_CHARACTERS]
+    return {"status": NOT_RUN, "error_message": message}
 
 
 def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int) -> bytes:

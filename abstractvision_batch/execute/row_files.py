@@ -47,7 +47,7 @@ class RowFile:
 
 
 def row_files(row: Mapping[str, Any]) -> list[RowFile]:
-    """The files of a row: one, or one per view; none where it failed.
+    """The files of a row: one, or one per view; none where it did not succeed.
 
     Raises:
         StorageError: the row does not say which.

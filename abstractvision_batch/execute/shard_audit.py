@@ -16,6 +16,7 @@ from abstractvision_batch.execute.artifact_names import ARTIFACTS, artifact_fold
 from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
 from abstractvision_batch.execute.row_files import FILE_COLUMNS, RowFile, row_files
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
 from abstractvision_batch.storage.failures import is_lost
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.storage.stored_file import StoredFile
@@ -76,6 +77,7 @@ class ShardAudit:
     findings: list[Finding]
     succeeded: int = 0
     failed: int = 0
+    not_run: int = 0
     files: tuple[RowFile, ...] = ()
     environments: frozenset[str] = frozenset()
     """Ids of those that rows name."""
@@ -123,9 +125,9 @@ def audit_shard(
         except StorageError as exc:
             findings.append(Finding("damaged_row", row["request_id"], str(exc), shard))
     findings += _check_files(artifacts, shard, files, each=each, fast=fast)
-    succeeded = sum(row["status"] == "ok" for row in rows)
+    statuses = Counter(row["status"] for row in rows)
     environments = frozenset(row["environment_id"] for row in rows if row["environment_id"] is not None)
-    return ShardAudit(findings, succeeded, len(rows) - succeeded, tuple(files), environments)
+    return ShardAudit(findings, statuses[OK], statuses[FAILED], statuses[NOT_RUN], tuple(files), environments)
 
 
 def orphan(name: str, message: str, modified_at: datetime | None, shard: int | None = None) -> Finding:

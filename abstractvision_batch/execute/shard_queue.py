@@ -111,3 +111,9 @@ class ShardQueue:
         pieces = self._pieces[work.shard]
         pieces.results.update(results)
         return pieces.results if pieces.complete else None
+
+    def take_partial(self) -> list[tuple[int, dict[int, RowResult]]]:
+        """Give away the results of shards in pieces of which some rows have none, once and for all."""
+        partial = [(shard, one.results) for shard, one in self._pieces.items() if one.results and not one.complete]
+        self._pieces.clear()
+        return partial

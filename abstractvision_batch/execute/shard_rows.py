@@ -1,4 +1,4 @@
-"""Which rows of a shard to run: all of them, or in a retry those that failed, as the shard's next attempt.
+"""Which rows of a shard to run: all of them, or those that failed, or were not run, as the shard's next attempt.
 
 Parts never change, so driver and workers, which each ask for themselves, get the same answer.
 """
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from abstractvision_batch.execute.manifest import read_shard_rows
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_filter import parse_condition
+from abstractvision_batch.execute.row_status import FAILED
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
@@ -22,12 +23,14 @@ from abstractvision_batch.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What a retry runs again: rows that failed, of shards that are done."""
+    """Rows of shards that left parts which are to be run."""
 
     parts: Mapping[int, tuple[int, ...]]
     """Attempts that left a part when the retry began, by shard."""
     where: str | None = None
     """A condition that the rows meet too (`row_filter`)."""
+    status: str = FAILED
+    """Of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
         return ShardRows(planned)
     attempts = retry.parts[shard]
     rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
-    condition = pc.field("status") == "failed"
+    condition = pc.field("status") == retry.status
     if retry.where is not None:
         condition = condition & parse_condition(retry.where, rows.schema)
     failed = rows.filter(condition)

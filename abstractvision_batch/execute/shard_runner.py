@@ -3,11 +3,15 @@
 Every executor runs shards through this file, so what a laptop tests is what a cluster does. The next batch generates
 while the last one is encoded and stored. A request that fails becomes a row; the shard goes on.
 
+What ends a shard early (an empty account, a second Ctrl-C, a fault) ends it with a part, too: what is finished by then
+is kept, and the other rows say that they were not run. The next run takes those up as a later attempt.
+
 Not covered: which shards to run, and what happens when the process dies (the executors).
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +21,18 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
+import pyarrow.compute as pc
+
+from abstractvision_batch.backends.base_backend import NOT_BEGUN, BatchItem, VisionBackend
 from abstractvision_batch.backends.weights import Weights
-from abstractvision_batch.errors import ErrorClass, GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import (
+    ErrorClass,
+    GenerationCancelledError,
+    GenerationError,
+    RunInterruptedError,
+    RunStoppedError,
+    StorageError,
+)
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter
 from abstractvision_batch.execute.canary import Specimen, check_batching
 from abstractvision_batch.execute.context import RunContext, worker_name
@@ -31,13 +44,18 @@ from abstractvision_batch.execute.limits import SpareTries, TimeLimits
 from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
-from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns
+from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns, not_run
+from abstractvision_batch.execute.row_status import NOT_RUN
 from abstractvision_batch.execute.run_weights import agree_on_weights
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.spec.prices import cost_usd, find_price
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
+logger = logging.getLogger(__name__)
+
 Row = dict[str, Any]
+#: What became of a request: as the backend says, or what the backend raised, which ends the shard.
+Item = BatchItem | Exception
 #: First wait before a request is tried again, doubled each time, in seconds.
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
@@ -47,22 +65,36 @@ MAX_BACKOFF_S = 30.0
 class BatchOutcome:
     """One request's item with what the manifest says of how it came about."""
 
-    item: BatchItem
+    item: Item
     attempts: int
     """How often the backend was asked for it."""
     batch_as_planned: bool
     started_at: datetime
     latency_s: float
 
+    @property
+    def finished(self) -> bool:
+        """Whether the request has a result, good or bad, so that it is not asked for again."""
+        return not _ends_shard(self.item)
+
 
 class Tried(NamedTuple):
     """What one request's turn gave."""
 
-    item: BatchItem
+    item: Item
     together: bool
     """Whether it came of one forward pass with all that were asked for."""
     tries: int
     """How often the backend was asked for it."""
+
+
+class Generated(NamedTuple):
+    """What rows of a shard came to."""
+
+    results: dict[int, RowResult]
+    """By plan index, one for every row; `not_run` of those that `ended` left without a result."""
+    ended: Exception | None = None
+    """What ended the shard early."""
 
 
 class ShardRunner:
@@ -111,24 +143,42 @@ class ShardRunner:
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
     ) -> ShardSummary:
-        """Generate and commit a shard: all of it, or in a retry what failed of it.
+        """Generate and commit a shard: all of it, or of one that left a part what a retry asks for.
+
+        Where something ends it early, the rows that are finished are committed, if there are any.
 
         Args:
             shard: Number of the shard.
             tries: How often the backend may be asked for a request, of all of them together; at least once for each.
-            cancelled: Polled between denoising steps; true ends the shard without a part.
+            cancelled: Polled between denoising steps; true ends the shard.
             on_rows: Called after each batch with the shard's (succeeded, failed) rows so far.
 
+        Returns:
+            What was committed; `ended_by` a cancel, or a run that stops by itself, if one of them ended it.
+
         Raises:
-            GenerationCancelledError: `cancelled` answered true; nothing was committed.
+            GenerationCancelledError: `cancelled` answered true, and no row is finished: nothing was committed.
+            DependencyError: no request can succeed; what was finished is committed.
             StorageError: reading the plan or writing failed; nothing was committed.
         """
         rows = self.read_rows(shard)
         with self._layout.keep(self._store) as pieces:
-            results = self.generate_rows(
+            results, ended = self.generate_rows(
                 rows.table.to_pylist(), pieces, tries=tries, cancelled=cancelled, on_rows=on_rows
             )
-            return self._commit(rows, results, pieces, shard=shard)
+            if ended is None:
+                return self._commit(rows, results, pieces, shard=shard)
+            finished = sum(result.status != NOT_RUN for result in results.values())
+            if not finished:
+                raise ended
+            summary = self._commit(rows, results, pieces, shard=shard)
+        logger.warning(
+            "shard %d ended early: %d of its %d rows are kept, and running again does the others",
+            *(shard, finished, len(results)),
+        )
+        if isinstance(ended, GenerationCancelledError | RunStoppedError):
+            return replace(summary, ended_by=ended)
+        raise ended
 
     def read_rows(self, shard: int) -> ShardRows:
         """The shard's rows that are to be run."""
@@ -142,40 +192,48 @@ class ShardRunner:
         tries: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         on_rows: Callable[[int, int], None] = lambda succeeded, failed: None,
-    ) -> dict[int, RowResult]:
+    ) -> Generated:
         """Generate and encode rows of one shard, in their pinned batches; the arguments are those of `run_shard`.
 
         The files go into `pieces`, by default into the store, where another worker finds them.
-
-        Returns:
-            Result by plan index, one for every row.
         """
         limits = TimeLimits(self._context.spec.execution, cancelled)
         spare = SpareTries(None if tries is None else tries - len(rows))
         results: dict[int, RowResult] = {}
         generated = failed = 0
+        ended: Exception | None = None
         pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
         for _, group in groupby(rows, key=lambda row: row["batch_id"]):
             batch = list(group)
-            outcomes = self._generate_batch(batch, limits, spare)
+            outcomes, ended = self._generate_batch(batch, limits, spare)
             self._check_batching(batch, outcomes, limits)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
             pending = []
             for row, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome.item, GenerationError):
+                if isinstance(outcome.item, GenerationError) and outcome.finished:
                     results[row["index"]] = self._result(outcome, failed_columns(outcome.item))
+                elif isinstance(outcome.item, Exception):
+                    results[row["index"]] = self._result(outcome, not_run(ended))
                 else:
                     assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
                     pending.append((row, outcome, self._writer.submit(row, assets, pieces or self._store)))
-            generated += len(batch)
-            failed += sum(isinstance(outcome.item, GenerationError) for outcome in outcomes)
+            finished = [outcome.item for outcome in outcomes if outcome.finished]
+            generated += len(finished)
+            failed += sum(isinstance(item, GenerationError) for item in finished)
             on_rows(generated - failed, failed)
+            if ended is not None:
+                break
         self._collect(pending, results)
-        return results
+        if ended is not None:
+            left = RowResult(**not_run(ended), attempts=0)
+            results |= {row["index"]: left for row in rows if row["index"] not in results}
+        return Generated(results, ended)
 
     def commit(self, rows: ShardRows, results: Mapping[int, RowResult], *, shard: int) -> ShardSummary:
-        """Commit a shard that was generated in pieces, by any workers, into the store."""
+        """Commit a shard that was generated in pieces, by any workers, into the store; rows without result too."""
+        left = set(rows.table["index"].to_pylist()) - set(results)
+        results = {**results, **dict.fromkeys(left, RowResult(**not_run(None), attempts=0))}
         if self._store.exists(part_name(shard, rows.attempt)):  # and whoever committed it removed the pieces
             return _summary(shard, results, committed=False)
         summary = self._commit(rows, results, self._store, shard=shard)
@@ -191,8 +249,12 @@ class ShardRunner:
         """Place the files and write the manifest part: the last thing a shard does, and what makes it done."""
         results = {index: self._with_cost(result) for index, result in results.items()}
         whole = {index: rows.add_earlier(index, result) for index, result in results.items()}
-        placed = self._layout.place(self._store, pieces, rows.table, whole, shard=shard)
-        part = build_part(rows.table, placed, shard=shard, attempt=rows.attempt)
+        table = rows.table
+        if rows.attempt:  # rows that were not run stay what they were in an earlier part
+            whole = {index: result for index, result in whole.items() if result.status != NOT_RUN}
+            table = table.filter(pc.field("index").isin(list(whole)))
+        placed = self._layout.place(self._store, pieces, table, whole, shard=shard)
+        part = build_part(table, placed, shard=shard, attempt=rows.attempt)
         self._require_weights()  # another driver may have begun with others while nothing was committed
         return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))
 
@@ -221,62 +283,85 @@ class ShardRunner:
             ]
             check_batching(self._store, self._backend, specimens, batch_size=len(batch), cancelled=limits.cancelled)
 
-    def _generate_batch(self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries) -> list[BatchOutcome]:
-        """One outcome per row; requests that failed for a passing reason are tried again, up to `max_attempts`."""
+    def _generate_batch(
+        self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries
+    ) -> tuple[list[BatchOutcome], Exception | None]:
+        """One outcome per row, and what ended the shard meanwhile.
+
+        Requests that failed for a passing reason are tried again, up to `max_attempts`.
+        """
         max_attempts = self._context.spec.execution.max_attempts
         outcomes: dict[int, BatchOutcome] = {}
         requests: dict[int, VisionRequest] = {}
+        ended: Exception | None = None
         for position, row in enumerate(batch):
             try:
                 requests[position] = build_request(row, self._load_input)
             except GenerationError as error:
                 outcomes[position] = BatchOutcome(error, 0, True, datetime.now(UTC), 0.0)
+            except StorageError as error:  # the store of the images is down
+                ended = error
+                break
         tries = dict.fromkeys(requests, 0)
-        waiting = list(requests)
+        waiting = [] if ended is not None else list(requests)
         for attempt in range(1, max_attempts + 1):
             if not waiting or limits.shard_over:
                 break
-            if attempt > 1:
-                _wait_before_retry(attempt, limits.cancelled)
+            if attempt > 1 and not _wait_before_retry(attempt, limits.cancelled):
+                ended = GenerationCancelledError("cancelled while waiting for another attempt")
+                break
             started_at, clock = datetime.now(UTC), time.perf_counter()
             tried = self._forward([requests[position] for position in waiting], limits, spare)
             latency_s = time.perf_counter() - clock
             whole = len(waiting) == batch[0]["batch_size"]
+            ended = _what_ended(one.item for one in tried)
             for position, one in zip(waiting, tried, strict=True):
-                if isinstance(one.item, GenerationCancelledError):
-                    raise one.item
                 tries[position] += one.tries
                 planned = one.together and whole
                 outcomes[position] = BatchOutcome(one.item, tries[position], planned, started_at, latency_s)
             waiting = [position for position in waiting if _class_of(outcomes[position].item) == "transient"]
+            if ended is not None:
+                break
             if attempt < max_attempts:
                 waiting = [position for position in waiting if spare.take(1)]
-        if requests:
+        if any(outcome.finished and outcome.attempts for outcome in outcomes.values()):
             self._record_worker()
-        for position in set(requests) - set(outcomes):
-            outcomes[position] = BatchOutcome(limits.timeout(), 0, True, datetime.now(UTC), 0.0)
-        return [outcomes[position] for position in range(len(batch))]
+        if ended is not None:
+            for position in waiting:  # it would have been tried again
+                outcomes[position] = BatchOutcome(ended, tries[position], True, datetime.now(UTC), 0.0)
+        for position in set(range(len(batch))) - set(outcomes):
+            why = limits.timeout() if ended is None else ended
+            outcomes[position] = BatchOutcome(why, 0, True, datetime.now(UTC), 0.0)
+        return [outcomes[position] for position in range(len(batch))], ended
 
     def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits, spare: SpareTries) -> list[Tried]:
-        """What became of each request.
+        """What became of each request; an exception that is no error of one request ends the shard.
 
         What does not fit in memory is halved. What is not done in time is run alone: its neighbour may be what hangs.
         """
+        items: list[Item]
         try:
             with limits.forward(len(requests)) as cancelled:
-                items = self._backend.generate_batch(requests, cancelled=cancelled)
-        except GenerationCancelledError as error:
+                items = [*self._backend.generate_batch(requests, cancelled=cancelled)]
+        except RunInterruptedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again once what was finished before is committed
             items = [error] * len(requests)
         late = cancelled() and not limits.cancelled()
         several = len(requests) > 1
         if several and any(_class_of(item) == "resource" for item in items) and spare.take(len(requests)):
             half = len(requests) // 2
-            parts = [*self._forward(requests[:half], limits, spare), *self._forward(requests[half:], limits, spare)]
+            parts = self._forward(requests[:half], limits, spare)
+            if _what_ended(part.item for part in parts) is None:
+                parts += self._forward(requests[half:], limits, spare)
+            else:
+                parts += [Tried(GenerationCancelledError(NOT_BEGUN, begun=False), False, 0) for _ in requests[half:]]
             return [Tried(part.item, False, part.tries + 1) for part in parts]
         found: list[Tried] = []
         for request, item in zip(requests, items, strict=True):
             if not (late and isinstance(item, GenerationCancelledError)):
-                found.append(Tried(item, True, 1))
+                begun = not isinstance(item, GenerationCancelledError) or item.begun
+                found.append(Tried(item, True, int(begun)))
             elif several and not limits.shard_over and spare.take(1):
                 (lone,) = self._forward([request], limits, spare)
                 found.append(Tried(lone.item, False, lone.tries + 1))
@@ -308,26 +393,42 @@ class ShardRunner:
 
 def _summary(shard: int, results: Mapping[int, RowResult], *, committed: bool) -> ShardSummary:
     succeeded = sum(result.succeeded for result in results.values())
+    left = sum(result.status == NOT_RUN for result in results.values())
     tries, cost_usd = add_up(results.values())
-    return ShardSummary(shard, succeeded, len(results) - succeeded, committed, tries, cost_usd)
+    return ShardSummary(shard, succeeded, len(results) - succeeded - left, committed, tries, cost_usd, not_run=left)
 
 
-def _class_of(item: BatchItem) -> ErrorClass | None:
+def _ends_shard(item: Item) -> bool:
+    """Whether it is no result of a request: what ended the backend's work, or what that kept from being done."""
+    return isinstance(item, Exception) and (
+        not isinstance(item, GenerationError) or isinstance(item, GenerationCancelledError)
+    )
+
+
+def _what_ended(items: Iterable[Item]) -> Exception | None:
+    """The cause rather than what it kept from being done."""
+    found = [item for item in items if isinstance(item, Exception) and _ends_shard(item)]
+    return min(found, key=lambda error: isinstance(error, GenerationCancelledError), default=None)
+
+
+def _class_of(item: Item) -> ErrorClass | None:
     return item.error_class if isinstance(item, GenerationError) else None
 
 
-def _usage(item: BatchItem) -> Any:
+def _usage(item: Item) -> Any:
     """What a server says that it counted, if it says so."""
     return item.metadata.get("usage") if isinstance(item, GeneratedAsset) else None
 
 
-def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> None:
+def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> bool:
+    """Wait; whether nobody cancelled meanwhile."""
     # Full jitter: workers that failed together do not come back together.
     until = time.monotonic() + random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (attempt - 2)))
     while time.monotonic() < until:
         if cancelled():
-            raise GenerationCancelledError("cancelled while waiting for another attempt")
+            return False
         time.sleep(min(0.1, max(0.0, until - time.monotonic())))
+    return True
 
 
 def _reproducibility(outcome: BatchOutcome) -> str:

@@ -42,6 +42,7 @@ class SpendingGuard:
         price: Of a request; needed where USD are limited.
         spent: What earlier invocations left in the manifest.
         rows: Requests of each shard that may start.
+        started: When the invocation did, by the monotonic clock; by default now.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class SpendingGuard:
         price: PriceSpec | None = None,
         spent: RowCounts | None = None,
         rows: Mapping[int, int] | None = None,
+        started: float | None = None,
     ) -> None:
         self._budget = execution.budget
         self._max_attempts = execution.max_attempts
         self._request_usd = 0.0 if price is None else price.request_usd
         self._rows = rows or {}
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._tries = 0 if spent is None else spent.attempts
         # Rows of invocations that knew no price yet cost what they would now.
         self._usd = 0.0 if spent is None else (spent.cost_usd or 0.0) + spent.unpriced_attempts * self._request_usd

@@ -99,12 +99,19 @@ class Worker:
         return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard, note_s))
 
     def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult] | None:
-        """Generate some rows of a shard; the results by plan index, None as `run_shard`."""
+        """Generate some rows of a shard; the results by plan index, None as `run_shard`.
+
+        Raises:
+            DependencyError: no request can succeed.
+        """
         if self._may_begin(self._name) is None:
             return None
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
-        return self._loaded.generate_rows(rows, tries=tries, cancelled=self._cancelled)
+        results, ended = self._loaded.generate_rows(rows, tries=tries, cancelled=self._cancelled)
+        if ended is not None:  # a piece is a batch: little of it can be finished
+            raise ended
+        return results
 
     def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
         """Commit a shard that was generated in pieces."""

@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
+
 #: Columns of the manifest that `collect_outcomes` reads.
 OUTCOME_COLUMNS = (
     "request_id",
+    "shard",
     "prompt",
     "status",
     "error_kind",
@@ -45,6 +48,10 @@ class Outcomes:
 
     succeeded: int
     failed: int
+    not_run: int
+    """Rows that something kept from being run: the next run does them."""
+    unfinished_shards: int
+    """Shards with such rows."""
     size_bytes: int
     attempts: int
     """Tries of all rows together."""
@@ -54,18 +61,24 @@ class Outcomes:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return {**asdict(self), "failures": [asdict(group) for group in self.failures]}
+        plain = {**asdict(self), "failures": [asdict(group) for group in self.failures]}
+        del plain["unfinished_shards"]
+        return plain
 
 
 def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
     """Add up manifest rows that have at least the `OUTCOME_COLUMNS`."""
-    succeeded = failed = size_bytes = attempts = 0
+    succeeded = failed = not_run = size_bytes = attempts = 0
+    unfinished: set[int] = set()
     costs: list[float] = []
     groups: dict[tuple[str, str], FailureGroup] = {}
     for table in tables:
-        bad = table.filter(pc.not_equal(table["status"], "ok"))
-        succeeded += table.num_rows - bad.num_rows
+        bad = table.filter(pc.field("status") == FAILED)
+        left = table.filter(pc.field("status") == NOT_RUN)
+        succeeded += pc.sum(pc.equal(table["status"], OK)).as_py() or 0
         failed += bad.num_rows
+        not_run += left.num_rows
+        unfinished.update(left["shard"].to_pylist())
         size_bytes += pc.sum(table["size_bytes"]).as_py() or 0
         attempts += pc.sum(table["attempts"]).as_py() or 0
         if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
@@ -82,4 +95,13 @@ def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
                 error_message=(row["error_message"] or "") if known is None else known.error_message,
             )
     failures = sorted(groups.values(), key=lambda group: (-group.rows, group.error_kind, group.error_class))
-    return Outcomes(succeeded, failed, size_bytes, attempts, math.fsum(costs) if costs else None, tuple(failures))
+    return Outcomes(
+        succeeded=succeeded,
+        failed=failed,
+        not_run=not_run,
+        unfinished_shards=len(unfinished),
+        size_bytes=size_bytes,
+        attempts=attempts,
+        cost_usd=math.fsum(costs) if costs else None,
+        failures=tuple(failures),
+    )

@@ -11,6 +11,7 @@ from abstractvision_batch.report.outcomes import collect_outcomes
 SCHEMA = pa.schema(
     [
         ("request_id", pa.string()),
+        ("shard", pa.int64()),
         ("prompt", pa.string()),
         ("status", pa.string()),
         ("error_kind", pa.string()),
@@ -39,6 +40,15 @@ def test_rows_of_all_tables_are_counted() -> None:
     assert (outcomes.succeeded, outcomes.failed, outcomes.size_bytes) == (2, 1, 20)
 
 
+def test_rows_that_were_not_run_are_neither_failures_nor_successes() -> None:
+    left = {"status": "not_run", "error_message": "the account is empty"}
+
+    outcomes = collect_outcomes([table({**left, "shard": 2}, {**left, "shard": 2}), table({**left, "shard": 5})])
+
+    assert (outcomes.not_run, outcomes.unfinished_shards, outcomes.succeeded, outcomes.failed) == (3, 2, 0, 0)
+    assert outcomes.failures == ()
+
+
 def test_failures_come_by_kind_most_frequent_first_with_the_first_row_as_example() -> None:
     outcomes = collect_outcomes([table(failure("a", "policy"), failure("b", "busy")), table(failure("c", "busy"))])
 
@@ -53,6 +63,7 @@ def test_a_run_without_rows_has_nothing() -> None:
     nothing: dict[str, Any] = {
         "succeeded": 0,
         "failed": 0,
+        "not_run": 0,
         "size_bytes": 0,
         "attempts": 0,
         "cost_usd": None,

@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgramRow, ProgressCallback
+from abstractvision_batch.backends.base_backend import (
+    NOT_BEGUN,
+    BatchItem,
+    Cancelled,
+    ProgramRow,
+    ProgressCallback,
+    keep_finished,
+)
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     HuggingFaceDiffusersBackendConfig,
@@ -92,10 +99,18 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
                 continue
             key = prepared.key if prepared.batchable else f"alone {index}"
             groups.setdefault(key, []).append((index, prepared))
+        ended: DependencyError | None = None
         for group in groups.values():
-            outcomes = self._run_group([prepared for _, prepared in group], cancelled, on_step)
+            try:
+                if ended is None:
+                    outcomes = self._run_group([prepared for _, prepared in group], cancelled, on_step)
+                else:
+                    outcomes = [GenerationCancelledError(NOT_BEGUN, begun=False) for _ in group]
+            except DependencyError as error:
+                ended = error
+                outcomes = [error for _ in group]
             items.update((index, outcome) for (index, _), outcome in zip(group, outcomes, strict=True))
-        return [items[index] for index in range(len(requests))]
+        return keep_finished([items[index] for index in range(len(requests))])
 
     def get_capabilities(self) -> VisionBackendCapabilities | None:
         """Name the tasks that the model's pipelines do, as its card or else its `model_index.json` has them.
@@ -218,6 +233,8 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
                 guidance_scale=request.guidance_scale,
             )
             (item,) = self.generate_batch([front], cancelled=cancelled, on_step=on_step)
+            if isinstance(item, DependencyError):
+                raise item
             if not isinstance(item, GeneratedAsset):
                 assert isinstance(item, GenerationError)  # a list is only for multi_view_image
                 return item
@@ -256,7 +273,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
                 raise GenerationCancelledError("cancelled by the caller")
 
         if cancelled is not None and cancelled():
-            return [GenerationCancelledError("cancelled by the caller") for _ in group]
+            return [GenerationCancelledError("cancelled by the caller", begun=False) for _ in group]
         model = self._loaded(group[0].kind)
         try:
             outcomes = run_forward(model, group, step)

@@ -9,13 +9,24 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.base_backend import (
+    NOT_BEGUN,
+    BatchItem,
+    Cancelled,
+    ProgressCallback,
+    keep_finished,
+)
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationCancelledError, GenerationError
+from abstractvision_batch.errors import (
+    CapabilityNotSupportedError,
+    DependencyError,
+    GenerationCancelledError,
+    GenerationError,
+)
 from abstractvision_batch.types import (
     TASK_OF_REQUEST,
     GeneratedAsset,
@@ -70,7 +81,11 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         cancelled: Cancelled | None = None,
         on_step: ProgressCallback | None = None,
     ) -> list[BatchItem]:
-        """Generate many requests at once, as many in flight as the server bears; a server reports no steps."""
+        """Generate many requests at once, as many in flight as the server bears; a server reports no steps.
+
+        Raises:
+            DependencyError: key, account or model are wrong, and no request has a result.
+        """
         self._require(requests)
         items: list[BatchItem | None] = [None] * len(requests)
         stopped = asyncio.Event()
@@ -86,7 +101,7 @@ class OpenAICompatibleVisionBackend(BatchBackend):
                 lambda session: _generate_all(session, cast("Sequence[HttpRequest]", requests), items, stopped),
                 on_wait=None if cancelled is None else poll,
             )
-        return [GenerationCancelledError("openai: cancelled by the caller") if one is None else one for one in items]
+        return keep_finished([one for one in items if one is not None])
 
     def get_capabilities(self) -> VisionBackendCapabilities:
         """Images always, with masks; videos where they are configured."""
@@ -170,23 +185,46 @@ def _stop(loop_thread: LoopThread, session: Session) -> None:
 async def _generate_all(
     session: Session, requests: Sequence[HttpRequest], items: list[BatchItem | None], stopped: asyncio.Event
 ) -> None:
-    """Fill `items`; what still runs when `stopped` is set, or when an error ends the batch, is cancelled."""
+    """Fill `items`. What still runs when `stopped` is set is cancelled.
+
+    An error that no request would survive ends the batch: what is in flight finishes, what waits for its turn is not
+    begun.
+    """
+    from abstractvision_batch.backends.openai_compatible.retries import Effort
+
+    efforts = [Effort() for _ in requests]
+    fatal = asyncio.Event()
 
     async def generate(index: int) -> None:
         try:
-            items[index] = (await session.generate(requests[index]))[0]
+            items[index] = (await session.generate(requests[index], effort=efforts[index]))[0]
         except GenerationError as error:
             items[index] = error
+        except DependencyError as error:
+            items[index] = error
+            fatal.set()
 
     work = [asyncio.create_task(generate(index)) for index in range(len(requests))]
-    everything = asyncio.gather(*work)
-    stop = asyncio.create_task(stopped.wait())
+    everything = asyncio.gather(*work, return_exceptions=True)
+    stop, end = asyncio.create_task(stopped.wait()), asyncio.create_task(fatal.wait())
     ends: list[asyncio.Future[Any]] = [everything, stop]
     try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if everything.done():
-            everything.result()
+        await asyncio.wait([*ends, end], return_when=asyncio.FIRST_COMPLETED)
+        if fatal.is_set():
+            for task, effort in zip(work, efforts, strict=True):
+                effort.last = True
+                if not effort.sending:
+                    task.cancel()  # does nothing to one that has its result
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*work, stop):
-            task.cancel()
-        await asyncio.gather(everything, *work, stop, return_exceptions=True)
+        for running in (*work, stop, end):
+            running.cancel()
+        ended = await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(everything, stop, end, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):  # a fault of ours
+            raise error
+    why = NOT_BEGUN if fatal.is_set() else "openai: cancelled by the caller"
+    for index, effort in enumerate(efforts):
+        if items[index] is None:
+            items[index] = GenerationCancelledError(why, begun=effort.attempts > 0)

@@ -33,6 +33,10 @@ class Effort:
     """Attempts that the server refused for having too many requests."""
     ambiguous: int = 0
     """Attempts that ended after the request was sent and before a reply: the server may have done the work."""
+    sending: bool = False
+    """An attempt is in flight, or was answered."""
+    last: bool = False
+    """That attempt is the last, whatever comes of it."""
 
 
 async def persist(
@@ -63,6 +67,7 @@ async def persist(
                         if timer.when() is None:
                             timer.reschedule(loop.time() + timeout_s)
                         effort.attempts += 1
+                        effort.sending = True
                         try:
                             value = await send()
                         except BackendBusyError as error:
@@ -74,12 +79,13 @@ async def persist(
                         slot.answered()
                         return value
                 except BackendBusyError as error:
+                    effort.sending = False
                     unanswered = bool(getattr(error, "ambiguous", False))
                     effort.ambiguous += unanswered
                     wait_s = _wait_s(error, effort)
                     over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
                     again = worth_another(error) and (repeat_unanswered or not unanswered)
-                    if effort.attempts - effort.refused > retries or over or not again:
+                    if effort.attempts - effort.refused > retries or over or not again or effort.last:
                         raise _with_effort(error, effort) from error
                 await asyncio.sleep(wait_s)
     except TimeoutError as exc:

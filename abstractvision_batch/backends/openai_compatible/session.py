@@ -66,8 +66,10 @@ class Session:
         self._refusals = 0
         self.limit = AdaptiveLimit(config.max_concurrency, patience=config.retries, exchange=exchange, worker=worker)
 
-    async def generate(self, request: HttpRequest, *, several: bool = False) -> list[GeneratedAsset]:
-        """The images or the video of one request.
+    async def generate(
+        self, request: HttpRequest, *, several: bool = False, effort: Effort | None = None
+    ) -> list[GeneratedAsset]:
+        """The images or the video of one request; what it takes is counted in `effort`.
 
         Raises:
             GenerationError: this request failed.
@@ -75,7 +77,7 @@ class Session:
         """
         # Decoding and encoding images would hold up every other request on the loop.
         call = await asyncio.to_thread(_build_call, request, self._config, several)
-        effort = Effort()
+        effort = Effort() if effort is None else effort
         headers = {"Idempotency-Key": uuid.uuid4().hex} if self._config.idempotency_key else {}
         try:
             items = await persist(

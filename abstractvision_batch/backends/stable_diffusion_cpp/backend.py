@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback
+from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.processor import processor_name
@@ -38,8 +38,6 @@ from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
-    GenerationCancelledError,
-    GenerationError,
     InvalidOutputError,
 )
 from abstractvision_batch.media.images import Rgb, raw_rgb
@@ -94,16 +92,12 @@ class StableDiffusionCppVisionBackend(BatchBackend):
         """
         for request in requests:
             self._require_task(TASK_OF_REQUEST[type(request)])
-        items: list[BatchItem] = []
-        for request in requests:
+
+        def generate(request: VisionRequest) -> GeneratedAsset:
             assert not isinstance(request, MultiAngleRequest)  # refused above
-            try:
-                if cancelled is not None and cancelled():
-                    raise GenerationCancelledError("cancelled by the caller")
-                items.append(self._generate_raw(request, cancelled, on_step))
-            except GenerationError as error:
-                items.append(error)
-        return items
+            return self._generate_raw(request, cancelled, on_step)
+
+        return generate_in_turn(requests, generate, cancelled=cancelled)
 
     def get_capabilities(self) -> VisionBackendCapabilities:
         """Name the tasks that the model does: images with masks, or videos."""
