@@ -29,6 +29,7 @@ from abstractvision_batch.backends.foreign_backend import as_backend
 from abstractvision_batch.errors import (
     BackendNotConfiguredError,
     CapabilityNotSupportedError,
+    DependencyError,
     GenerationError,
     InvalidOutputError,
     PartialBatchError,
@@ -164,14 +165,14 @@ class VisionManager:
         items: list[BatchItem] = backend.generate_batch(requests)
         latency_s = time.monotonic() - start
         outputs: list[Output | None] = []
-        first: GenerationError | None = None
+        first: GenerationError | DependencyError | None = None
         for request, item in zip(requests, items, strict=True):
             try:
-                if isinstance(item, GenerationError):
+                if isinstance(item, GenerationError | DependencyError):
                     raise item
                 assets = item if isinstance(item, list) else [item]
                 outputs += self._keep(backend, request, task, assets, started_at, latency_s)
-            except GenerationError as error:
+            except (GenerationError, DependencyError) as error:
                 first = first or error
                 outputs.append(None)
         if first is not None:

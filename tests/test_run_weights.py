@@ -142,7 +142,7 @@ def test_a_worker_commits_nothing_when_the_run_was_begun_with_others_meanwhile(
     context = build_context(loaded, store, start_run(loaded, store).plan)
     with closing(ShardRunner(context, context.create_backend())) as first:
         rows = first.read_rows(0)
-        results = first.generate_rows(rows.table.to_pylist())
+        results = first.generate_rows(rows.table.to_pylist()).results
         _change_byte(tmp_path / "model" / UNET)
         check_weights(loaded, store)  # of another driver, as nothing is committed yet
         _load(context)

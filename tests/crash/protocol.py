@@ -25,7 +25,9 @@ LAYOUTS = tuple(ARTIFACTS)
 STARTED = ("probe", "put_if_absent run.json", "put_if_absent plan.parquet")
 #: Of the worker; the same worker of an earlier command has written it, which S3 is asked before.
 ENVIRONMENT = "put_if_absent environments/1"
+#: Of the layout `files` also what makes a data set of the folder.
 REPORT = ("put report/contact-sheet.png", "put README.md")
+REPORT_OF_FILES = ("put report/contact-sheet.png", "put metadata.parquet", "put README.md")
 #: What is killed: a run from its first write to its last; a retry of its failed row; a run that redoes a lost shard; a
 #: repair that forgets a shard and removes what belongs to nothing; a repair that merges anew; a run that is extended.
 SCENARIOS = ("run", "retry", "redo", "repair", "merge", "extend")
@@ -57,7 +59,8 @@ def writes(scenario: str, layout: str) -> Iterator[str]:
     """What an undisturbed command writes, in order."""
     first, second, retried, *added = ARTIFACTS[layout]
     index = ("put index.json",) if layout == "webdataset" else ()
-    published = ("delete README.md", *index, "put manifest.parquet", *REPORT)
+    report = REPORT_OF_FILES if layout == "files" else REPORT
+    published = ("delete README.md", *index, "put manifest.parquet", *report)
     if scenario == "run":
         yield from (*STARTED, ENVIRONMENT)
         yield from (*first, "put_if_absent manifest/00000-a0.parquet")
