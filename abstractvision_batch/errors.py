@@ -55,7 +55,7 @@ class SpecError(AbstractVisionError):
     """The job spec or the command line is wrong; nothing was started.
 
     ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation. ``passing`` says that
-    time alone may mend it: what the spec names could not be reached.
+    time alone may fix it: what the spec names could not be reached; then the exit code is 4.
     """
 
     exit_code = 2
@@ -64,6 +64,8 @@ class SpecError(AbstractVisionError):
         super().__init__(message)
         self.problems: tuple[str, ...] = problems or (message,)
         self.passing = passing
+        if passing:
+            self.exit_code = StorageError.exit_code  # nothing is wrong with the spec: the same command may do
 
 
 class CapabilityNotSupportedError(AbstractVisionError):

@@ -39,7 +39,7 @@ STORAGE_TIMEOUT_S = 20.0
 HELPER_TIMEOUT_S = 60.0
 #: Of a log, to tell why a job failed.
 SHOWN_LINES = 5
-_EXIT_CODES = (0, 1, 2, 3, 4, 130)
+_EXIT_CODES = (0, 1, 2, 3, 4, 70, 130)
 _PROGRESS_LINE = re.compile(r"^\w+: [\d,]+/[\d,]+ requests .*$", re.MULTILINE)
 _MISSING_MODULE = re.compile(r"No module named '?(\w+)[\w.']*$")
 _NO_PYTHON = re.compile(r"python: (command )?not found$")

@@ -58,7 +58,8 @@ def check_weights(loaded: LoadedSpec, store: Store) -> None:
 def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
     """Name the field of the spec that asks for what is missing.
 
-    Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry.
+    Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry. One that is
+    down is a storage failure like any other.
     """
     place = f"{loaded.positions.where(field)}: {'.'.join(field)}"
     try:
@@ -67,7 +68,9 @@ def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
         raise type(exc)(f"{place}: {exc}") from exc
     except StorageError as exc:
         passing = exc.__cause__ is not None and classify(exc.__cause__) is Failure.TRANSIENT
-        raise SpecError(f"{place}: {exc} (choose another)", passing=passing) from exc
+        if passing:
+            raise StorageError(f"{place}: {exc} (running the same command again tries again)") from exc
+        raise SpecError(f"{place}: {exc} (choose another)") from exc
 
 
 def workers_are_here(loaded: LoadedSpec) -> bool:

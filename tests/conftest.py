@@ -18,6 +18,8 @@ from tests.jobs import MakeJob
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A store that is down for good is given up sooner than in life.
+os.environ.setdefault("AVBATCH_STORE_PATIENCE_S", "12")
 # Else gcsfs asks the emulator over gRPC what kind of bucket it has, for 60 s an operation.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 

@@ -19,8 +19,10 @@ import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
-from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.cli.app import app
+from abstractvision_batch.errors import AbstractVisionError, SpecError, StorageError
 from abstractvision_batch.readiness import placed
 from abstractvision_batch.run import Run, open_run, run
 from abstractvision_batch.spec.load import spec_from_mapping
@@ -163,15 +165,41 @@ def test_a_bucket_that_does_not_exist_is_one_line_and_is_not_made(
     assert not fsspec.filesystem(kind, **server.options, use_listings_cache=False).exists(bucket)
 
 
-@pytest.mark.parametrize(("cause", "passing"), [(ConnectionError("refused"), True), (PermissionError("no"), False)])
+@pytest.mark.parametrize(("cause", "exit_code"), [(ConnectionError("refused"), 4), (PermissionError("no"), 2)])
 def test_a_store_that_cannot_be_reached_is_told_from_one_that_refuses(
-    cause: OSError, passing: bool, make_job: MakeJob
+    cause: OSError, exit_code: int, make_job: MakeJob
 ) -> None:
-    """A schedule tries the first again and fails for the second."""
-    with pytest.raises(SpecError) as caught, placed(spec_from_mapping(make_job()), "output", "path"):
+    """A scheduler tries the first again and gives up on the second."""
+    with pytest.raises(AbstractVisionError) as caught, placed(spec_from_mapping(make_job()), "output", "path"):
         raise StorageError("s3://bucket: said no") from cause
 
-    assert caught.value.passing is passing
+    assert caught.value.exit_code == exit_code
+    assert "output.path: s3://bucket: said no" in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "audit", "retry", "runs", "diff", "rerun", "verify", "record"])
+def test_a_store_that_is_down_at_the_start_is_4_and_one_line_in_every_verb(
+    verb: str, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AVBATCH_STORE_PATIENCE_S", "0.2")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    url, options = "s3://bucket/run", {"endpoint_url": "http://127.0.0.1:9"}
+    spec = tmp_path / "job.yaml"
+    spec.write_text(yaml.safe_dump(make_job(output={"path": url, "storage_options": options})))
+    place = ["--storage-option", f"endpoint_url={options['endpoint_url']}"]
+    words = {
+        "run": [str(spec), "--quiet"],
+        "diff": [url, url, *place],
+        "rerun": [url, "-o", str(tmp_path / "o"), *place],
+    }
+
+    ended = CliRunner().invoke(app, [verb, *words.get(verb, [url, *place])])
+
+    assert ended.exit_code == 4, ended.output
+    assert len(ended.stderr.splitlines()) == 1
+    assert "s3://bucket/run" in ended.stderr
 
 
 def test_missing_credentials_are_one_line_that_says_where_they_are_looked_for(

@@ -45,6 +45,7 @@ Exit codes:
   2    the spec or the command line is wrong; nothing was started
   3    a dependency, a model or a server is missing
   4    storage or cluster failure, or the run is not complete; running again resumes
+  70   a fault of avbatch: one line, and where the traceback was written; the same command may be repeated
   130  interrupted; running again resumes
 """
 

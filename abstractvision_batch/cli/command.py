@@ -1,6 +1,6 @@
 """How every command ends: errors as one line per problem, interrupts, closed pipes, exit codes.
 
-A mistake of the user prints lines and no traceback; a bug prints a traceback.
+A mistake of the user prints lines and no traceback; a bug prints one line, and its traceback goes to a file.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from abstractvision_batch.cli.fault import FAULT, write_fault
 from abstractvision_batch.cli.output import plural, print_json, print_notes
 from abstractvision_batch.errors import AbstractVisionError
 
 INTERRUPTED = 130
+#: What typer raises for a wrong command line; click, of which it is, is a part of it in newer ones.
+_USAGE: tuple[Any, ...] = typer.BadParameter.__mro__[1:3]
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports any other program
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="The job spec, a YAML file.", show_default=False)]
@@ -56,6 +59,15 @@ class Command(TyperCommand):
         except BrokenPipeError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from error
+        except (*_USAGE, typer.Exit, typer.Abort):
+            raise  # a wrong command line, or the command's own end
+        except Exception as error:
+            # Neither the user's mistake nor the world's: a fault of ours.
+            said = write_fault(error)
+            if ctx.params.get("as_json"):
+                print_json({"ok": False, "error": type(error).__name__, "problems": [said], "exit_code": FAULT})
+            print_notes(said)
+            raise typer.Exit(FAULT) from error
         return result
 
 

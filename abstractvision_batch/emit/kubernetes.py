@@ -124,7 +124,10 @@ def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFile
         Note(
             "A further start resumes; one that would end the same way is not made: rows failed (1), the spec is"
         ): None,
-        Note("wrong (2), something is missing (3). A node that goes away costs none of them."): None,
+        Note(
+            "wrong (2), something is missing (3); after 4 (storage) and 70 (a fault of avbatch) it is. A node that"
+        ): None,
+        Note("goes away costs none of them."): None,
         "backoffLimit": options.retries,
         "podFailurePolicy": {
             "rules": [

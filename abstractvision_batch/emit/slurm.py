@@ -211,7 +211,7 @@ do :; done
 
 restarts=${{SLURM_RESTART_COUNT:-0}}
 if [[ $code =~ ^(130|143)$ && $requeue == yes && $restarts -lt {MAX_REQUEUES} ]] || # the time limit came first
-  [[ $code == 4 && $restarts -lt {MAX_FAILURES} ]]; then # storage or the cluster failed
+  [[ $code =~ ^(4|70)$ && $restarts -lt {MAX_FAILURES} ]]; then # storage, the cluster or avbatch itself failed
   echo "back into the queue, to resume: exit code $code, restarted $restarts times so far"
   scontrol requeue "$SLURM_JOB_ID"
 fi

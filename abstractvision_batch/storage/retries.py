@@ -1,4 +1,4 @@
-"""Try again what failed for a passing reason: exponential backoff with full jitter, bounded in tries and in time.
+"""Try again what failed for a passing reason: exponential backoff with full jitter, bounded in time.
 
 A put may report failure although it succeeded: the answer was lost, not the object. So a put-if-absent that meets an
 object which was not there when it looked compares the bytes, and counts the object as its own if they are equal. Two
@@ -10,15 +10,22 @@ Not covered: giving up in the middle of a try, which the drivers' own timeouts d
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from abstractvision_batch.storage.failures import Failure, classify
 
 T = TypeVar("T")
+
+#: Names the seconds for which a store that is down is tried again; for impatient people and for tests.
+PATIENCE = "AVBATCH_STORE_PATIENCE_S"
+DEFAULT_PATIENCE_S = 120.0
+#: Of a web server, which is asked for one row's input: a row may wait, and ten thousand may not.
+WEB_TRIES = 6
 
 _logger = logging.getLogger(__name__)
 
@@ -27,12 +34,13 @@ _logger = logging.getLogger(__name__)
 class Retries:
     """How often and how long to try. The functions are fields so that a test can do without waiting."""
 
-    tries: int = 6
+    tries: int | None = None
+    """None: as many as `total_s` has room for."""
     first_wait_s: float = 0.5
     """Longest first wait; doubled each time."""
     max_wait_s: float = 20.0
-    total_s: float = 120.0
-    """No try starts later than this after the first."""
+    total_s: float = field(default_factory=lambda: float(os.environ.get(PATIENCE, DEFAULT_PATIENCE_S)))
+    """The last try starts so long after the first, and none later."""
     sleep: Callable[[float], object] = time.sleep
     now: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
@@ -58,9 +66,11 @@ class Retries:
                 tried += 1
                 # Full jitter: writers that were throttled together do not come back together.
                 wait_s = self.random() * min(self.max_wait_s, self.first_wait_s * 2 ** (tried - 1))
-                if classify(exc) is not Failure.TRANSIENT or tried >= self.tries or self.now() + wait_s >= end:
+                left_s = end - self.now()
+                if classify(exc) is not Failure.TRANSIENT or tried == self.tries or left_s <= 0:
                     raise
-                _logger.info("%s: %s; try %d of %d in %.1f s", what, exc, tried + 1, self.tries, wait_s)
+                wait_s = min(wait_s, left_s)
+                _logger.info("%s: %s; try %d in %.1f s, the last in %.0f s", what, exc, tried + 1, wait_s, left_s)
                 self.sleep(wait_s)
 
 

@@ -15,7 +15,7 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.client_options import client_options
 from abstractvision_batch.storage.failures import Failure, classify, explain
 from abstractvision_batch.storage.object_reader import open_object
-from abstractvision_batch.storage.retries import Retries
+from abstractvision_batch.storage.retries import WEB_TRIES, Retries
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
 def read_url(url: str, options: Mapping[str, Any]) -> bytes:
     """The whole file, tried again where that may help; raises what the driver raises."""
-    return Retries().call(lambda: _read(url, options), what=url)
+    return _patience(url).call(lambda: _read(url, options), what=url)
 
 
 def open_url(url: str, options: Mapping[str, Any]) -> BinaryIO:
@@ -66,6 +66,10 @@ def open_url(url: str, options: Mapping[str, Any]) -> BinaryIO:
     return open_object(size_bytes, read_range)
 
 
+def _patience(url: str) -> Retries:
+    return Retries(tries=WEB_TRIES) if url.startswith(WEB) else Retries()
+
+
 def _read(url: str, options: Mapping[str, Any]) -> bytes:
     filesystem, path = open_filesystem(url, options)
     return bytes(filesystem.cat_file(path))
@@ -73,7 +77,7 @@ def _read(url: str, options: Mapping[str, Any]) -> bytes:
 
 def _at_the_edge(url: str, action: Callable[[], T]) -> T:
     try:
-        return Retries().call(action, what=url)
+        return _patience(url).call(action, what=url)
     except Exception as exc:
         match classify(exc):
             case None:

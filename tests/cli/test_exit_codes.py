@@ -167,21 +167,36 @@ def test_a_missing_package_ends_with_3_and_the_command_that_installs_it(write_sp
     assert "Traceback" not in done.stderr
 
 
-def test_a_bug_shows_its_traceback() -> None:
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_fault_of_ours_is_70_and_one_line_that_says_where_its_traceback_is(as_json: bool, tmp_path: Path) -> None:
     code = """
+import sys
 from abstractvision_batch.cli import main
 from abstractvision_batch.cli.app import Command, app
 
 @app.command(cls=Command)
-def broken(): raise ZeroDivisionError("a bug")
+def broken(as_json: bool = False): raise ZeroDivisionError("a bug")
 
-main(["broken"])
+sys.exit(main(["broken", *sys.argv[1:]]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    more = ["--as-json"] if as_json else []
+    done = subprocess.run(
+        [sys.executable, "-c", code, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
 
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    (written,) = tmp_path.glob("avbatch-fault-*.txt")
+    assert done.returncode == 70
+    assert len(done.stderr.splitlines()) == 1
     assert "ZeroDivisionError: a bug" in done.stderr
+    assert str(written) in done.stderr
+    assert "Traceback" in written.read_text()
+    assert written.stat().st_mode & 0o077 == 0
+    if as_json:
+        assert json.loads(done.stdout)["exit_code"] == 70
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_resumes(write_spec: Any) -> None:

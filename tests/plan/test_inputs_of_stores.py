@@ -30,7 +30,7 @@ def door() -> Iterator[tuple[FaultyS3, dict[str, str]]]:
 
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "Retries", lambda: Retries(tries=2, first_wait_s=0.01))
+    monkeypatch.setattr(urls, "Retries", lambda **kinds: Retries(tries=2, first_wait_s=0.01))
 
 
 def _put(url: str, data: bytes) -> None:

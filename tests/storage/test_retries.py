@@ -18,6 +18,7 @@ from s3fs.errors import translate_boto_error
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import Failure, classify
 from abstractvision_batch.storage.objects import ObjectStore
+from abstractvision_batch.storage.retries import DEFAULT_PATIENCE_S
 from tests.storage.faulty_filesystem import FakeTime, Fault, faulty_store
 
 
@@ -136,16 +137,29 @@ def test_a_failure_that_stays_is_one_storage_error_after_one_try(call: str, tmp_
     assert time.waits_s == []
 
 
-def test_a_store_that_never_recovers_is_given_up_after_six_tries_with_growing_waits() -> None:
+def test_a_store_that_never_recovers_is_given_up_after_two_minutes_with_growing_waits() -> None:
     time = FakeTime()
-    store, filesystem = faulty_store(time)
-    filesystem.faults = [Fault("pipe_file", SLOW_DOWN) for _ in range(10)]
+    store, filesystem = faulty_store(time, total_s=DEFAULT_PATIENCE_S)
+    filesystem.faults = [Fault("pipe_file", SLOW_DOWN) for _ in range(20)]
 
     with pytest.raises(StorageError, match="faulty://bucket/run/a"):
         store.put("a", b"1")
 
-    assert filesystem.calls.count("pipe_file") == 6
-    assert time.waits_s == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert filesystem.calls.count("pipe_file") == 12
+    assert time.waits_s == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, 20.0, 20.0, 8.5]
+    assert time.now_s == 120.0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7])
+def test_the_patience_is_the_same_however_the_dice_fall(share: float) -> None:
+    time = FakeTime()
+    store, filesystem = faulty_store(time, total_s=DEFAULT_PATIENCE_S, random=lambda: share)
+    filesystem.faults = [Fault("pipe_file", SLOW_DOWN) for _ in range(5000)]
+
+    with pytest.raises(StorageError):
+        store.put("a", b"1")
+
+    assert 119.9 < time.now_s <= 120.0
 
 
 def test_no_try_starts_after_the_total_time_when_each_try_hangs() -> None:

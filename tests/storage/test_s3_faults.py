@@ -18,7 +18,7 @@ def faulty_s3(s3_server: StoreServer) -> Iterator[tuple[Store, FaultyS3]]:
     """A store of its own, and its server's faults."""
     with running_door() as (door, endpoint):
         options = {"endpoint_url": endpoint}
-        yield open_store(s3_server.new_url(), options, retries=Retries(first_wait_s=0.05)), door
+        yield open_store(s3_server.new_url(), options, retries=Retries(tries=6, first_wait_s=0.05)), door
 
 
 @pytest.mark.parametrize("fault", ["throttle", "hang up"])
