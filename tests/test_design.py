@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,16 @@ def _modules() -> Iterator[Path]:
     yield from sorted(PACKAGE.rglob("*.py"))
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Read once: every rule walks all modules."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def _layer(dotted: str) -> int | None:
@@ -104,25 +108,28 @@ def test_every_module_has_a_layer() -> None:
     assert missing == [], "add the module to a row of LAYERS"
 
 
-@pytest.mark.parametrize("path", list(_modules()), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_own_layer_and_lower_ones(path: Path) -> None:
-    own = path.relative_to(PACKAGE).with_suffix("")
-    if own.parts == ("__init__",):
-        return  # its names are lazy, so it may name every layer
-    row = _layer(own.parts[0])
-    assert row is not None
-    for imported in _imports(path):
-        if imported.startswith(f"{NAME}."):
-            target = _layer(imported.removeprefix(f"{NAME}."))
-            assert target is None or target <= row, f"{own} imports {imported}, which is in a higher layer"
-
-
-@pytest.mark.parametrize("package", sorted(HEAVY))
-def test_a_heavy_package_is_imported_in_its_own_place_only(package: str) -> None:
+def test_a_module_imports_only_from_its_own_layer_and_lower_ones() -> None:
+    upwards = []
     for path in _modules():
-        if any(name.split(".")[0] == package for name in _imports(path)):
-            relative = path.relative_to(PACKAGE).as_posix()
-            assert relative.startswith(HEAVY[package]), f"{relative} imports {package}"
+        own = path.relative_to(PACKAGE).with_suffix("")
+        row = _layer(own.parts[0])
+        if own.parts == ("__init__",) or row is None:
+            continue  # the package's own names are lazy, so it may name every layer
+        for imported in _imports(path):
+            target = _layer(imported.removeprefix(f"{NAME}.")) if imported.startswith(f"{NAME}.") else None
+            if target is not None and target > row:
+                upwards.append(f"{own} imports {imported}, which is in a higher layer")
+    assert upwards == []
+
+
+def test_a_heavy_package_is_imported_in_its_own_place_only() -> None:
+    elsewhere = [
+        f"{relative} imports {package}"
+        for path in _modules()
+        for package in {name.split(".")[0] for name in _imports(path)} & HEAVY.keys()
+        if not (relative := path.relative_to(PACKAGE).as_posix()).startswith(HEAVY[package])
+    ]
+    assert elsewhere == []
 
 
 def test_parquet_is_opened_in_one_place_so_that_no_thread_of_arrow_outlives_a_reader() -> None:
