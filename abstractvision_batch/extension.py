@@ -19,7 +19,7 @@ from abstractvision_batch.execute.run_record import RunRecord, describe_differen
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, card_identity
+from abstractvision_batch.spec.identity import card_identity
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.store import Store
 
@@ -34,6 +34,7 @@ def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: 
         SpecError: it does more than add, or a prompt is wrong.
         StorageError: the run's plan cannot be read.
     """
+    loaded = loaded.under(record.fingerprint_version)
     _require_same_settings(loaded, record)
     existing = ExistingPlan(store.open, record.plan)
     added = build_plan(loaded, folder, existing, format=record.plan.format)
@@ -61,9 +62,6 @@ def _require_same_settings(loaded: LoadedSpec, record: RunRecord) -> None:
 
 
 def _differing_settings(loaded: LoadedSpec, record: RunRecord) -> Iterator[str]:
-    planned_by = record.data["fingerprint_version"]
-    if planned_by != FINGERPRINT_VERSION:
-        yield f"fingerprint version {planned_by} there, {FINGERPRINT_VERSION} in this version of avbatch"
     for name, said in differing_fields(record, loaded.spec).items():
         if not name.startswith(_REQUEST_FIELDS):
             yield said

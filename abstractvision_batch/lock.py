@@ -21,7 +21,6 @@ from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_software, differing_values
 from abstractvision_batch.plan.build import prompts_digest
 from abstractvision_batch.readiness import check_model, find_weights, workers_are_here
-from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
 
 logger = logging.getLogger(__name__)
@@ -57,8 +56,11 @@ def lock(loaded: LoadedSpec, path: str | Path | None = None) -> Path:
     return target
 
 
-def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> None:
+def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> LoadedSpec:
     """Refuse a job that is not what its lock file says.
+
+    Returns:
+        The job, planned by the rules of the version that locked it.
 
     Raises:
         SpecError: there is no lock file, it is damaged, or something differs; one line for each that does.
@@ -73,6 +75,8 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> None:
         raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {loaded.path} writes it anew)") from error
     if not isinstance(locked, dict) or locked.get("format") != FORMAT:
         raise SpecError(f"{target}: no lock file of this version (avbatch lock {loaded.path} writes it anew)")
+    if isinstance(version := locked.get("fingerprint_version"), int):
+        loaded = loaded.under(version)
     now = describe_lock(loaded)
     if now["weights"] is None and not workers_are_here(loaded):
         logger.warning("%s: weights are not compared: the cluster's workers load them, not this process", target)
@@ -83,6 +87,7 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> None:
         hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {loaded.path})"
         problems = (*found[:SHOWN], *more, hint)
         raise SpecError("\n".join(problems), problems=problems)
+    return loaded
 
 
 def describe_lock(loaded: LoadedSpec) -> dict[str, Any]:
@@ -100,8 +105,8 @@ def describe_lock(loaded: LoadedSpec) -> dict[str, Any]:
         "format": FORMAT,
         "name": loaded.spec.name,
         "model": loaded.spec.model,
-        "fingerprint": fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card),
-        "fingerprint_version": FINGERPRINT_VERSION,
+        "fingerprint": loaded.fingerprint(digest),
+        "fingerprint_version": loaded.version,
         "prompts": digest,
         "card": hashlib.sha256(card.encode()).hexdigest(),
         "weights": None if weights is None else weights.to_json(),

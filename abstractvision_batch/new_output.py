@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
-from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.execute.run_record import RunRecord, read_record
 from abstractvision_batch.execute.run_weights import find_conflict
 from abstractvision_batch.plan.build import prompts_digest
 from abstractvision_batch.readiness import find_weights
-from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.start import open_output
 
@@ -25,7 +24,6 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
         SpecError: nothing can be written there.
         StorageError: the outputs cannot be read.
     """
-    own = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded), card=loaded.card)
     weights = find_weights(loaded)
     path = loaded.spec.output.path.rstrip("/")
     for number in count(1):
@@ -33,7 +31,12 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
         candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
         store = open_output(candidate)
         record = read_record(store)
-        same = record is not None and record.fingerprint == own and record.layout == output.layout
+        same = record is not None and record.layout == output.layout and _is_run_of(candidate, record)
         if record is None or (same and (weights is None or find_conflict(store, weights) is None)):
             return candidate
     raise AssertionError("unreachable")
+
+
+def _is_run_of(loaded: LoadedSpec, record: RunRecord) -> bool:
+    loaded = loaded.under(record.fingerprint_version)
+    return record.fingerprint == loaded.fingerprint(prompts_digest(loaded))

@@ -13,7 +13,6 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.run_record import RunRecord, describe_difference
 from abstractvision_batch.run import Run, open_run
 from abstractvision_batch.spec.env import resolve_options
-from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
 from abstractvision_batch.start import load
 
@@ -63,9 +62,10 @@ def load_recorded(
                 scheduled_at=record.scheduled_at,
             )
         )
+    loaded = loaded.under(record.fingerprint_version)
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest
-    if record.fingerprint != fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card):
+    if record.fingerprint != loaded.fingerprint(digest):
         differing = describe_difference(record, loaded.spec, prompts_digest=digest, card=loaded.card)
         raise SpecError(
             f"{record.data['name']}: {verb} gives the run's own pixels, and these fields would change them: "

@@ -161,6 +161,7 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         plan=plan,
         conditional_put=conditional_put,
         scheduled_at=loaded.scheduled_at,
+        version=source.record.fingerprint_version,
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
     return replace(record, generations=({**record.generations[0], "rerun_of": origin},))

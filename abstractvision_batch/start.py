@@ -38,7 +38,6 @@ from abstractvision_batch.readiness import check_model, check_weights, placed
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.env import resolve_options
-from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.in_flight import map_in_flight
@@ -93,8 +92,9 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
     record = read_record(store)
     if record is None:
         return _start_new_run(loaded, store)
+    loaded = loaded.under(record.fingerprint_version)
     digest = prompts_digest(loaded)
-    if record.fingerprint == _fingerprint(loaded, digest):
+    if record.fingerprint == loaded.fingerprint(digest):
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         check_weights(loaded, store)
         _complete_plan(record, store, loaded)
@@ -118,10 +118,11 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
                 card=loaded.card,
                 plan=plan,
                 scheduled_at=loaded.scheduled_at,
+                version=loaded.version,
                 conditional_put=store.probe_conditional_put(),
             )
             record = write_record(store, record)
-        if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):  # another driver was faster
+        if record.fingerprint != loaded.fingerprint(plan.prompts_digest):  # another driver was faster
             _refuse(loaded, store, record, plan.prompts_digest)
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         _put_plan_files(store, record.plans[0], plan, folder)
@@ -139,7 +140,7 @@ def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder
     record = read_record(store)
     if record is None:
         raise StorageError(f"{store.url}: its run.json vanished while the run started (run again)")
-    if record.fingerprint != _fingerprint(loaded, plan.prompts_digest):
+    if record.fingerprint != loaded.fingerprint(plan.prompts_digest):
         _refuse(loaded, store, record, plan.prompts_digest)
     _put_plan_files(store, record.plans[0], plan, folder)
     for file in plan.files:
@@ -163,6 +164,7 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
             card=loaded.card,
             added=added,
             scheduled_at=loaded.scheduled_at,
+            version=loaded.version,
         )
         found = write_record(store, extended)
         if found.fingerprint != extended.fingerprint:
@@ -203,7 +205,7 @@ def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
         base_dir=Path(generation["base_dir"]),
         card=ModelCard.from_json(generation["card"]),
         scheduled_at=recorded_time(generation),
-    )
+    ).under(generation["fingerprint_version"])
 
 
 def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, folder: Path) -> None:
@@ -232,7 +234,7 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
     Raises:
         SpecError: always; the message lists what makes the difference.
     """
-    own = _fingerprint(loaded, digest)
+    own = loaded.fingerprint(digest)
     for generation, later in zip(record.generations, record.generations[1:], strict=False):
         if generation["fingerprint"] == own:
             raise SpecError(
@@ -257,10 +259,6 @@ def _requests_to_add(loaded: LoadedSpec, store: Store, record: RunRecord) -> int
             return plan_extension(loaded, store, record, folder).requests
         except (SpecError, StorageError):
             return None
-
-
-def _fingerprint(loaded: LoadedSpec, digest: str) -> str:
-    return fingerprint(loaded.spec, prompts_digest=digest, card=loaded.card)
 
 
 def _output(loaded: LoadedSpec) -> str:

@@ -86,7 +86,7 @@ def run(
     from abstractvision_batch.run import run as run_job
 
     if locked:
-        require_locked(loaded)
+        loaded = require_locked(loaded)
     if new_run:
         loaded = choose_output(loaded)
     # What a library prints on the way is no result.

@@ -64,6 +64,11 @@ class RunRecord:
         return str(self.generations[-1]["fingerprint"])
 
     @property
+    def fingerprint_version(self) -> int:
+        """Return the version of the fingerprint, by whose rules the run is planned."""
+        return int(self.generations[-1]["fingerprint_version"])
+
+    @property
     def plan(self) -> PlanSummary:
         """The plan's counts and files."""
         return self.plan_of(len(self.generations))
@@ -115,10 +120,11 @@ def build_record(
     plan: PlanSummary,
     conditional_put: bool | None,
     scheduled_at: datetime | None = None,
+    version: int = FINGERPRINT_VERSION,
 ) -> RunRecord:
     """The record of a new run."""
     described = _describe_generation(
-        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at, version=version
     )
     first = {
         "run_id": uuid.uuid4().hex,
@@ -136,10 +142,11 @@ def extend_record(
     card: ModelCard,
     added: PlanSummary,
     scheduled_at: datetime | None = None,
+    version: int = FINGERPRINT_VERSION,
 ) -> RunRecord:
     """The record of a run as it is once it has been extended; `added` is what its plan gains."""
     described = _describe_generation(
-        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at, version=version
     )
     extension = {"run_id": record.generations[0]["run_id"], "extends": record.fingerprint, **described}
     return RunRecord((*record.generations, extension))
@@ -153,6 +160,7 @@ def _describe_generation(
     card: ModelCard,
     plan: PlanSummary,
     scheduled_at: datetime | None,
+    version: int,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -160,8 +168,8 @@ def _describe_generation(
         "scheduled_at": None if scheduled_at is None else scheduled_at.isoformat(),
         "timezone": None if scheduled_at is None else timezone_name(scheduled_at),
         "name": spec.name,
-        "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card),
-        "fingerprint_version": FINGERPRINT_VERSION,
+        "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card, version=version),
+        "fingerprint_version": version,
         "spec_path": spec_path,
         "base_dir": str(base_dir.absolute()),
         "spec": spec.model_dump(mode="json"),

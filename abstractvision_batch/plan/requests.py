@@ -55,6 +55,8 @@ class Expansion:
         self._points = expand_points(loaded.spec)
         self._base = base_params(loaded.spec, loaded.card)
         self._extra = extra_params(loaded.spec, loaded.card)
+        varied = {*loaded.spec.matrix, *loaded.spec.zip}
+        self._seeds_are_listed = loaded.version > 1 and "seed" in varied
 
     @property
     def requests_per_prompt(self) -> int:
@@ -82,7 +84,12 @@ class Expansion:
                     group = groups[shared] = self._make_group(point, values, prompt)
                 own_seed = params[_SEED]
                 for sample in samples:
-                    seed = derive_seed(group.base_seed, prompt.id, sample) if own_seed is None else own_seed + sample
+                    if own_seed is not None:
+                        seed = own_seed + sample
+                    elif self._seeds_are_listed and sample == 0:
+                        seed = group.base_seed
+                    else:
+                        seed = derive_seed(group.base_seed, prompt.id, sample)
                     yield group.key, Request(group, prompt, sample, seed)
 
     def _make_group(self, point: Mapping[str, Any], values: Mapping[str, Any], prompt: Prompt) -> Group:

@@ -27,8 +27,14 @@ from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.type_words import is_model, members, unwrap
 
-FINGERPRINT_VERSION = 1
-"""To be raised when equal specs of two versions of this package would give other pixels or other requests."""
+FINGERPRINT_VERSION = 2
+"""To be raised when equal specs of two versions of this package would give other pixels or other requests.
+
+A run is resumed, extended and verified under the version that it was planned with (`LoadedSpec.under`). Version 2: the
+seeds that `matrix` and `zip` list are used as they are; the cells of tables are typed, spaces around them are not part
+of them, and a separator other than the comma is found; an empty negative prompt of a row says that there is none; an
+inline list of file names is read as files.
+"""
 
 #: Dotted names; a backend's own fields are named `backend.<kind>.<field>`.
 IDENTITY_FIELDS: tuple[str, ...] = (
@@ -209,16 +215,19 @@ RUNTIME_FIELDS: tuple[str, ...] = (
 _CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price"})
 
 
-def fingerprint(spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = None) -> str:
+def fingerprint(
+    spec: JobSpec, *, prompts_digest: str, card: ModelCard | None = None, version: int = FINGERPRINT_VERSION
+) -> str:
     """Hash of everything that changes pixels or requests, 64 hex digits; equal on every machine.
 
     Args:
         spec: a checked spec.
         prompts_digest: digest of the prompt dataset's bytes.
         card: the model's card; leave it out where only specs are compared.
+        version: the fingerprint's version, an earlier one where the fingerprint of an old run is computed again.
     """
     identity = {
-        "fingerprint_version": FINGERPRINT_VERSION,
+        "fingerprint_version": version,
         "spec": spec_identity(spec),
         "prompts": prompts_digest,
         "card": None if card is None else card_identity(card, spec),

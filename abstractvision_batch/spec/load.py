@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from abstractvision_batch.spec.backend_sections import (
 )
 from abstractvision_batch.spec.check import check_spec
 from abstractvision_batch.spec.env import interpolate
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.overrides import apply_overrides
 from abstractvision_batch.spec.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
@@ -63,6 +64,16 @@ class LoadedSpec:
     positions: Positions
     scheduled_at: datetime | None = None
     """The scheduled time that its time fields were replaced for; its timezone is that of the schedule."""
+    version: int = FINGERPRINT_VERSION
+    """The fingerprint's version, which says by which rules it is planned: that of its run, where there is one."""
+
+    def under(self, version: int) -> LoadedSpec:
+        """Return the spec as it is planned by the rules of a version."""
+        return self if version == self.version else replace(self, version=version)
+
+    def fingerprint(self, prompts_digest: str) -> str:
+        """Return the fingerprint of the job with these prompts."""
+        return fingerprint(self.spec, prompts_digest=prompts_digest, card=self.card, version=self.version)
 
     def local_path(self, text: str) -> str:
         """A path of the spec made absolute; a URL, or an absolute path, stays as it is."""

@@ -237,7 +237,11 @@ class JobSpec(StrictModel):
     prompts: PromptsSpec
     params: Params = Params()
     matrix: dict[ParamName, ParamValues] = Field(default_factory=dict)
-    """Lists of parameter values; every combination is generated for every prompt."""
+    """Lists of parameter values; every combination is generated for every prompt.
+
+    Seeds that are listed, here or in `zip`, are used as they are by the first sample of every prompt; those of further
+    samples are derived from them.
+    """
     zip: dict[ParamName, ParamValues] = Field(default_factory=dict)
     """Lists of parameter values of equal length, walked in parallel."""
     samples_per_prompt: Annotated[int, Field(ge=1, le=1_000_000)] = 1

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from abstractvision_batch.plan.build import prompts_digest
-from abstractvision_batch.spec.identity import fingerprint
 from abstractvision_batch.spec.load import load_spec
 from tests.backends.openai_server import OpenAIServer, running_server
 from tests.old_runs.runs import (
@@ -39,6 +38,8 @@ from tests.old_runs.runs import (
     unpack,
 )
 
+#: What each version gave its fingerprints as their version.
+FINGERPRINT_VERSIONS = {"v0_1": 1}
 #: States in which every request of the spec has succeeded.
 WHOLE = ("done", "rerun")
 #: Jobs that differ most; what takes long is done with these by default, and with all in the slow run.
@@ -91,8 +92,8 @@ def test_an_old_spec_is_valid_and_has_the_fingerprint_that_it_had(old: Old, unpa
     loaded = load_spec("job.yaml", scheduled_at=time)
 
     assert (checked["ok"], checked["problems"], checked["requests"]) == (True, [], len(old.expected["rows"]))
-    found = fingerprint(loaded.spec, prompts_digest=prompts_digest(loaded), card=loaded.card)
-    assert found == old.expected["fingerprint"]
+    loaded = loaded.under(FINGERPRINT_VERSIONS[old.version])
+    assert loaded.fingerprint(prompts_digest(loaded)) == old.expected["fingerprint"]
 
 
 @pytest.mark.parametrize(("old", "state"), each())
@@ -257,18 +258,24 @@ def test_an_old_run_is_retried_by_what_it_recorded_alone(old: Old, unpacked: Unp
 
 @pytest.mark.parametrize("old", each_job(only=("locked",)))
 def test_an_old_lock_file_holds_the_job_to_what_it_was(old: Old, unpacked: Unpack, tmp_path: Path) -> None:
-    """Other packages and another card than those of its time are refused by name; what else it says is still so."""
+    """Other packages and another card than those of its time are refused by name; what else it says is still so.
+
+    The job runs by the rules of the version that locked it, also where there is no run yet.
+    """
     run = unpacked(old, "half")
     avbatch("lock", "job.yaml", "-o", "now.json")
     now, lock = json.loads(Path("now.json").read_text()), json.loads(Path("job.lock.json").read_text())
     released = ("software", "card")
+    versioned = (*released, "fingerprint", "fingerprint_version")
 
-    assert {name: now[name] for name in lock if name not in released} == {
-        name: value for name, value in lock.items() if name not in released
+    assert {name: now[name] for name in lock if name not in versioned} == {
+        name: value for name, value in lock.items() if name not in versioned
     }
     Path("job.lock.json").write_text(json.dumps(lock | {name: now[name] for name in released}))
     answer("run", "job.yaml", "--locked")
     assert pixels(run) == old.pixels
+    answer("run", "job.yaml", "--locked", "--set", "output.path=elsewhere")
+    assert answer("record", "elsewhere")["fingerprint_version"] == lock["fingerprint_version"]
     avbatch("run", "job.yaml", "--locked", "--set", "params.seed=8", ends_with=2)
     Path("prompts.txt").write_text("a gnu\n", encoding="utf-8")
     avbatch("run", "job.yaml", "--locked", ends_with=2)

@@ -14,6 +14,7 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.read import iter_rows
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION
 from abstractvision_batch.spec.load import spec_from_mapping
 
 
@@ -43,7 +44,9 @@ class Planner:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return name
 
-    def build(self, source: Any, *, prompts: dict[str, Any] | None = None, **sections: Any) -> BuiltPlan:
+    def build(
+        self, source: Any, *, prompts: dict[str, Any] | None = None, version: int = FINGERPRINT_VERSION, **sections: Any
+    ) -> BuiltPlan:
         spec = {
             "name": "job",
             "model": "avbatch/procedural",
@@ -55,7 +58,7 @@ class Planner:
         self._built += 1
         out = self.folder / f"plan-{self._built}"
         out.mkdir()
-        summary = build_plan(spec_from_mapping(spec, base_dir=self.folder), out)
+        summary = build_plan(spec_from_mapping(spec, base_dir=self.folder).under(version), out)
         return BuiltPlan(
             summary,
             out,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.plan.columns import PLAN_SCHEMA, RESULT_SCHEMA, manifest_schema
+from abstractvision_batch.plan.identity import derive_seed
 from abstractvision_batch.plan.read import count_shard_rows, read_shard
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.cards import load_cards
@@ -51,7 +52,35 @@ def test_points_of_a_matrix_share_seeds_unless_the_seed_is_swept(planner: Planne
 
     assert swept[:4] == swept[4:]
     assert len(set(swept)) == 4
-    assert len(set(seeds)) == 8
+    assert len(set(seeds)) == 6
+
+
+@pytest.mark.parametrize("axis", ["matrix", "zip"])
+def test_seeds_that_are_listed_are_used_and_recorded_as_they_are(planner: Planner, axis: str) -> None:
+    plan = planner.build(["a", "b"], params={"seed": 5}, **{axis: {"seed": [0, 42, 2**62], "steps": [1, 2, 3]}})
+
+    assert {row["seed"] for row in plan.rows} == {0, 42, 2**62}
+    assert all(len({row["seed"] for row in plan.rows if row["prompt"] == prompt}) == 3 for prompt in "ab")
+
+
+def test_further_samples_of_a_listed_seed_have_seeds_derived_from_it(planner: Planner) -> None:
+    one = planner.build(["a"], matrix={"seed": [1, 2]})
+    more = planner.build(["a"], matrix={"seed": [1, 2]}, samples_per_prompt=3)
+
+    assert one.column("seed") == [1, 2]
+    assert more.column("seed") == [
+        1,
+        *(derive_seed(1, "000000", n) for n in (1, 2)),
+        2,
+        *(derive_seed(2, "000000", n) for n in (1, 2)),
+    ]
+    assert set(one.column("request_id")) <= set(more.column("request_id"))
+
+
+def test_a_run_of_fingerprint_version_1_keeps_the_seeds_that_it_derived(planner: Planner) -> None:
+    plan = planner.build(["a"], matrix={"seed": [1, 2]}, version=1)
+
+    assert plan.column("seed") == [derive_seed(seed, "000000", 0) for seed in (1, 2)]
 
 
 def test_defaults_come_from_the_card_and_extra_from_both(planner: Planner) -> None:

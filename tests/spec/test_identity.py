@@ -31,7 +31,8 @@ GOOD: dict[str, Any] = {
     "matrix": {"steps": [10, 20], "seed": [1, 2]},
     "output": {"path": "runs/demo"},
 }
-PINNED = "69da1b30f47e6cd932dc77b33971e4d3c9b75507bfcdf33e37320ae03c381a2c"
+PINNED = "9904211402d12e739e13df2375222008a3f4265f490d6e4a6b4425cefc01d95a"
+PINNED_OF_VERSION_1 = "69da1b30f47e6cd932dc77b33971e4d3c9b75507bfcdf33e37320ae03c381a2c"
 ALL = (*IDENTITY_FIELDS, *RUNTIME_FIELDS)
 
 #: Defaults that fingerprints rest on. A new identity field is added here; a changed default takes a new version.
@@ -257,8 +258,14 @@ def test_the_fingerprint_is_the_same_in_every_process_and_release() -> None:
     assert _fingerprint() == PINNED, "fingerprints of runs on disk would change: raise FINGERPRINT_VERSION"
 
 
+def test_the_fingerprints_of_an_earlier_version_can_be_computed_for_ever() -> None:
+    loaded = spec_from_mapping(GOOD).under(1)
+
+    assert fingerprint(loaded.spec, prompts_digest="0" * 64, version=1) == PINNED_OF_VERSION_1
+
+
 def test_defaults_of_identity_fields_stay_within_a_version() -> None:
-    assert FINGERPRINT_VERSION == 1, "record the defaults of the new version"
+    assert FINGERPRINT_VERSION == 2, "record the defaults of the new version"
     assert defaults_of_identity_fields() == DEFAULTS_OF_VERSION_1, (
         "a new identity field is added to DEFAULTS_OF_VERSION_1; a changed default also takes a new FINGERPRINT_VERSION"
     )
