@@ -57,7 +57,8 @@ def test_points_of_a_matrix_share_seeds_unless_the_seed_is_swept(planner: Planne
 
 @pytest.mark.parametrize("axis", ["matrix", "zip"])
 def test_seeds_that_are_listed_are_used_and_recorded_as_they_are(planner: Planner, axis: str) -> None:
-    plan = planner.build(["a", "b"], params={"seed": 5}, **{axis: {"seed": [0, 42, 2**62], "steps": [1, 2, 3]}})
+    listed: dict[str, Any] = {axis: {"seed": [0, 42, 2**62], "steps": [1, 2, 3]}}
+    plan = planner.build(["a", "b"], params={"seed": 5}, **listed)
 
     assert {row["seed"] for row in plan.rows} == {0, 42, 2**62}
     assert all(len({row["seed"] for row in plan.rows if row["prompt"] == prompt}) == 3 for prompt in "ab")
