@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from abstractvision_batch.backends.weights import Weights
+from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.execute.environment import describe_driver, differing_values
 from abstractvision_batch.execute.environment_files import read_environments
+from abstractvision_batch.execute.requests import INPUT_DIGESTS, InputImages
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.readiness import find_weights
 from abstractvision_batch.run import Run
@@ -21,7 +24,10 @@ _NO_MATTER = ("host", "argv", "git_commit", "git_dirty")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that two runs do not share. `kind` is identity, runtime, card, prompts, weights or environment."""
+    """One thing that two runs do not share.
+
+    `kind` is identity, runtime, card, prompts, input, weights or environment.
+    """
 
     kind: str
     name: str
@@ -59,6 +65,29 @@ def weights_changes(there: Weights | None, here: Weights | None) -> Iterator[Cha
         yield Change(
             "weights", name, None if one is None else one.sha256[:12], None if other is None else other.sha256[:12]
         )
+
+
+def input_changes(rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[Change]:
+    """Input images and masks of rows that are not what they were planned with; each is read once.
+
+    Args:
+        rows: Of a plan or a manifest; those of earlier versions do not say what their images were.
+        options: fsspec options of the images, secrets resolved.
+    """
+    seen: set[str] = set()
+    read = InputImages(options).read
+    for row in rows:
+        for column, digest in INPUT_DIGESTS.items():
+            place, there = row.get(column), row.get(digest)
+            if place is None or there is None or place in seen:
+                continue
+            seen.add(place)
+            try:
+                here = hashlib.sha256(read(place)).hexdigest()[:12]
+            except GenerationError:
+                here = None
+            if here != there[:12]:
+                yield Change("input", place, there[:12], here)
 
 
 def environment_changes(there: Run, here: Run) -> Iterator[Change]:

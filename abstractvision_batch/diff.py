@@ -34,6 +34,8 @@ REQUEST_COLUMNS = (
     "task", "model", "backend", "prompt", "negative_prompt", "seed", "steps", "guidance_scale", "width", "height",
     "num_frames", "fps", "strength", "input_image", "mask_image", "params_json", "batch_size",
 )  # fmt: skip
+#: What its input images are; runs of earlier versions do not say.
+INPUT_COLUMNS = ("input_fit", "input_sha256", "mask_sha256")
 #: What a matrix may vary: a row's point in it.
 POINT_COLUMNS = (
     "negative_prompt", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength", "params_json",
@@ -65,7 +67,8 @@ class Pair:
     @property
     def changed(self) -> list[str]:
         """Columns of the request that differ."""
-        return [name for name in REQUEST_COLUMNS if self.there[name] != self.here[name]]
+        inputs = [name for name in INPUT_COLUMNS if None not in (self.there.get(name), self.here.get(name))]
+        return [name for name in (*REQUEST_COLUMNS, *inputs) if self.there[name] != self.here[name]]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -226,7 +229,8 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 
 def _rows(run: Run) -> Iterator[Row]:
-    for table in iter_rows(run.store, _COLUMNS):
+    known = run.plan.schema.names
+    for table in iter_rows(run.store, [*_COLUMNS, *(name for name in INPUT_COLUMNS if name in known)]):
         yield from table.to_pylist()
 
 

@@ -1,8 +1,9 @@
 """`avbatch lock`: pins what a spec names from outside of itself, and `run --locked` holds a job to it.
 
 A spec names a model, a prompt dataset and, silently, the installed packages; each may change under it. The lock file
-beside the spec has the content of all of them, small and made to be committed: digests of the prompts, of the weights'
-files and of the model's card, the revision of a model of the hub, versions of packages that can change pixels.
+beside the spec has the content of all of them, small and made to be committed: digests of the prompts, of their input
+images, of the weights' files and of the model's card, the revision of a model of the hub, versions of packages that can
+change pixels.
 
 Not covered: the machine that generates (`verify` and `diff` name what differs there).
 """
@@ -19,13 +20,15 @@ from typing import Any
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_software, differing_values
-from abstractvision_batch.plan.build import prompts_digest
+from abstractvision_batch.plan.build import digest_inputs, prompts_digest
 from abstractvision_batch.readiness import check_model, find_weights, workers_are_here
 from abstractvision_batch.spec.load import LoadedSpec
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+#: Input images that are listed by name; where there are more, one digest stands for all.
+LISTED_INPUTS = 1000
 #: Differences that a message names.
 SHOWN = 10
 
@@ -98,6 +101,7 @@ def describe_lock(loaded: LoadedSpec) -> dict[str, Any]:
         DependencyError: the model is not there.
     """
     digest = prompts_digest(loaded)
+    inputs, files = digest_inputs(loaded)
     check_model(loaded)
     weights = find_weights(loaded)
     card = json.dumps(loaded.card.to_json(), sort_keys=True, ensure_ascii=False)
@@ -108,6 +112,7 @@ def describe_lock(loaded: LoadedSpec) -> dict[str, Any]:
         "fingerprint": loaded.fingerprint(digest),
         "fingerprint_version": loaded.version,
         "prompts": digest,
+        "inputs": None if inputs is None else {"digest": inputs, "files": files if len(files) <= LISTED_INPUTS else {}},
         "card": hashlib.sha256(card.encode()).hexdigest(),
         "weights": None if weights is None else weights.to_json(),
         "software": describe_software(),
@@ -120,9 +125,20 @@ def _differences(locked: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         yield f"{name}: {_short(locked.get(name))} locked, {_short(now[name])} now"
     if not plain and locked.get("fingerprint") != now["fingerprint"]:
         yield "the spec: a field that changes pixels is not what it was"
+    if locked.get("inputs") is not None:  # a lock file of an earlier version does not have them
+        yield from _input_differences(locked["inputs"], now["inputs"] or {"digest": None, "files": {}})
     yield from _weights_differences(locked.get("weights"), now["weights"])
     for name, before, after in differing_values(locked.get("software", {}), now["software"]):
         yield f"{name}: {_short(before)} locked, {_short(after)} now"
+
+
+def _input_differences(locked: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    before, after = locked.get("files") or {}, now["files"]
+    names = [name for name in before if name in after and before[name] != after[name]]
+    for name in names:
+        yield f"input image {name}: {_short(before[name])} locked, {_short(after[name])} now"
+    if not names and locked.get("digest") != now["digest"]:
+        yield f"input images: {_short(locked.get('digest'))} locked, {_short(now['digest'])} now"
 
 
 def _weights_differences(locked: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from abstractvision_batch.changes import Change, environment_changes, weights_changes
+from abstractvision_batch.changes import Change, environment_changes, input_changes, weights_changes
 from abstractvision_batch.execute.manifest import list_parts, read_shard_rows
 from abstractvision_batch.execute.progress import ProgressListener
 from abstractvision_batch.execute.row_status import NOT_RUN, OK
@@ -32,6 +32,7 @@ from abstractvision_batch.rerun import execute_plan, redirect
 from abstractvision_batch.row_sample import choose_rows
 from abstractvision_batch.run import Run, finish_run, open_run
 from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.spec.env import resolve_options
 
 DEFAULT_SAMPLE = 8
 
@@ -66,7 +67,7 @@ class VerifyReport:
     verifiable: int
     """Rows of the run that could be chosen."""
     changes: tuple[Change, ...] = ()
-    """What is not as it was when the run was made: software, machine, switches, weights."""
+    """What is not as it was when the run was made: software, machine, switches, weights, input images."""
     interrupted: bool = False
 
     def count(self, verdict: Verdict) -> int:
@@ -143,10 +144,12 @@ def verify(
         if output is not None:
             finish_run(store, record, tracker)  # what is kept is a run like any other
         again = Run(store, record)
+        options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
         rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
         changes = (
             *weights_changes(read_weights(source.store), read_weights(store)),
             *environment_changes(source, again),
+            *input_changes(_rows_without_input(again), options),
         )
     return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
 
@@ -192,6 +195,12 @@ def judge(source: Run, again: Run, there: Mapping[str, Any], here: Mapping[str, 
     elif comparison.verdict == "identical" or (said != "bit-exact" and comparison.verdict == "close"):
         verdict = "match"
     return RowVerdict(there["request_id"], there["prompt"], said, verdict, comparison)
+
+
+def _rows_without_input(run: Run) -> Iterator[dict[str, Any]]:
+    """Rows whose input image was refused: that of any other row is what it was."""
+    for shard, attempts in list_parts(run.store).items():
+        yield from (row for row in _shard_rows(run, shard, attempts) if row["error_kind"] == "input")
 
 
 def _shard_rows(run: Run, shard: int, attempts: Sequence[int]) -> list[dict[str, Any]]:

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
+from abstractvision_batch.cli.record_command import record
+from abstractvision_batch.diff import diff
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.run import run
+from abstractvision_batch.lock import lock, require_locked
+from abstractvision_batch.run import open_run, run
+from abstractvision_batch.spec.load import load_spec
+from abstractvision_batch.verify import verify
 from tests.jobs import MakeJob
 from tests.media.circles import draw_circle, measure_circle
 
@@ -209,6 +215,44 @@ def test_a_picture_that_was_replaced_fails_the_rows_that_are_left(by_content: di
     assert (done["status"], failed["status"], failed["error_kind"]) == ("ok", "failed", "input")
     assert "the input image changed since planning" in failed["error_message"]
     assert result.exit_code == 1
+
+
+def test_verify_names_a_picture_that_was_replaced_and_diff_says_that_it_differs(
+    by_content: dict[str, Any], tmp_path: Path
+) -> None:
+    run(by_content)
+    replace_circle(tmp_path)
+
+    report = verify(tmp_path / "run", sample=None)
+
+    (change,) = [change for change in report.changes if change.kind == "input"]
+    assert (change.name, report.exit_code) == (str(tmp_path / "circle.bmp"), 1)
+    assert {row.verdict for row in report.rows} == {"failed"}
+    run({**by_content, "output": {"path": str(tmp_path / "again")}})
+    compared = diff(tmp_path / "run", tmp_path / "again")
+    assert {name for pair in compared.pairs for name in pair.changed} == {"input_sha256"}
+
+
+def test_a_lock_holds_a_job_to_its_pictures(by_content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(by_content))
+    loaded = load_spec(tmp_path / "job.yaml")
+    lock(loaded)
+    require_locked(loaded)
+    replace_circle(tmp_path)
+
+    with pytest.raises(SpecError, match=r"input image .*circle\.bmp: [0-9a-f]{12} locked, [0-9a-f]{12} now"):
+        require_locked(load_spec(tmp_path / "job.yaml"))
+
+
+def test_record_shows_the_digest_of_the_pictures(
+    by_content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(by_content)
+    record(str(tmp_path / "run"))
+
+    digest = open_run(tmp_path / "run").plan.inputs_digest
+    assert digest is not None
+    assert f"inputs       {digest[:12]}" in capsys.readouterr().out
 
 
 def test_a_request_keeps_its_id_and_its_picture_is_recorded(by_content: dict[str, Any], tmp_path: Path) -> None:

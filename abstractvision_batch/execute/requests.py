@@ -29,6 +29,8 @@ Row = Mapping[str, Any]
 #: The encoded image of a row's column `input_image` or `mask_image`.
 LoadInput = Callable[[Row, str], bytes]
 IMAGE, MASK = "input_image", "mask_image"
+#: Columns that hold the SHA-256 of the files.
+INPUT_DIGESTS = {IMAGE: "input_sha256", MASK: "mask_sha256"}
 
 
 def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
@@ -64,7 +66,6 @@ def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
             raise GenerationError(f"{row['request_id']}: the plan has an unknown task {task!r}")
 
 
-_DIGESTS = {IMAGE: "input_sha256", MASK: "mask_sha256"}
 _NAMES = {IMAGE: "input image", MASK: "mask"}
 
 
@@ -96,7 +97,7 @@ class InputImages:
         url, fit = row[column], row.get("input_fit")
         if fit is None:
             return self.read(url)
-        planned = row[_DIGESTS[column]]
+        planned = row[INPUT_DIGESTS[column]]
         size = (row["width"], row["height"]) if row["width"] and row["height"] else None
         own = (row["input_width"], row["input_height"])
         key = (column, url, planned, size, own, fit)

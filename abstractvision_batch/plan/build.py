@@ -23,6 +23,7 @@ from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, 
 from abstractvision_batch.plan.columns import PLAN_FORMAT, plan_schema
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.images import InputsDigest
+from abstractvision_batch.plan.mapping import IMAGE_TASKS
 from abstractvision_batch.plan.prompts import Prompt
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.plan.rows import PromptReader
@@ -122,6 +123,26 @@ def prompts_digest(loaded: LoadedSpec) -> str:
         return digest_inline(loaded.spec.prompts.source)
     with scratch_folder() as scratch:
         return digest_files(find_files(loaded, scratch))
+
+
+def digest_inputs(loaded: LoadedSpec) -> tuple[str | None, dict[str, str]]:
+    """Digest of all input images and masks, as a plan has it, and that of each by its name.
+
+    Every prompt and every image is read.
+
+    Raises:
+        SpecError: the prompt dataset, or a row of it, is not what the spec and the model need.
+        OptionalDependencyMissingError: a source needs a driver that is not installed.
+        StorageError: a remote source failed.
+    """
+    if loaded.spec.task not in IMAGE_TASKS:
+        return None, {}
+    digest = InputsDigest()
+    files: dict[str, str] = {}
+    with scratch_folder() as scratch:
+        for prompt in map(digest.add, PromptReader(loaded, find_files(loaded, scratch)).prompts()):
+            files |= {image.name: image.sha256 for image in (prompt.image, prompt.mask) if image is not None}
+    return digest.value, files
 
 
 def _batch_size(loaded: LoadedSpec) -> int:

@@ -51,6 +51,11 @@ class InputImage:
         """Width and height."""
         return self.width, self.height
 
+    @property
+    def name(self) -> str:
+        """As the row has it."""
+        return self.identity.rpartition("|")[0]
+
 
 class WithImages(Protocol):
     """A prompt, as far as this module goes."""

@@ -163,7 +163,7 @@ class PromptParser:
         try:
             self._sizes.check(image.size, (params[_WIDTH], params[_HEIGHT]))
         except ValueError as error:
-            raise ValueError(f"{self._image}: {image.identity.rpartition('|')[0]}: {error}") from None
+            raise ValueError(f"{self._image}: {image.name}: {error}") from None
 
     def _image_of(self, row: SourceRow, column: str | None) -> InputImage | None:
         name = row.values.get(column) if column is not None else None
