@@ -45,10 +45,8 @@ def list_schedulers() -> tuple[str, ...]:
     root = _root()
     if root is None:
         return ()
-    # Flax's end in FlaxScheduler or begin so; they belong to another library
-    found = re.compile(r"^class (?!Flax)(\w+Scheduler)\b", re.MULTILINE)
-    files = sorted((root / "schedulers").glob("scheduling_*.py"))
-    return tuple(sorted({name for file in files for name in found.findall(file.read_text(encoding="utf-8"))}))
+    exported = (root / "schedulers" / "__init__.py").read_text(encoding="utf-8")
+    return tuple(sorted(set(re.findall(r'"((?!Flax)\w+Scheduler)"', exported))))
 
 
 def _required(arguments: ast.arguments) -> dict[str, bool]:
