@@ -11,7 +11,7 @@ from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap, needed_from
 from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.readers import PromptFile
-from abstractvision_batch.plan.sizes import SizePlanner, same_shape
+from abstractvision_batch.plan.sizes import OutputSizes, SizePlanner, same_shape
 from abstractvision_batch.plan.template import RowError
 from abstractvision_batch.spec.fields import MAX_SEED
 from abstractvision_batch.spec.load import LoadedSpec
@@ -74,6 +74,7 @@ class PromptParser:
         self._parse_param = OverrideParser(loaded.card, loaded.spec.task).parse
         self._prober = ImageProber(loaded)
         self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 and self._image is not None else None
+        self._output_sizes = OutputSizes(loaded.spec, loaded.card)
         rules = loaded.card.tasks[loaded.spec.task].params
         self._image_required = loaded.spec.task in ("image_to_image", "image_to_video") or (
             "reference_image" in rules and rules["reference_image"].required
@@ -97,6 +98,9 @@ class PromptParser:
                 raise ValueError(f"{self._mask}: the mask is {sizes} (make them one size)")
             if image and self._sizes is not None:
                 self._check_size(image, params)
+            own = (params[_WIDTH], params[_HEIGHT])
+            if mask or own != (None, None):
+                self._output_sizes.check(own, masked=mask is not None)
             return Prompt(id_, text, params, image, mask, self._passed_of(row))
         except (ValueError, RowError) as error:
             self._problems.add(f"{row.place}: {error}")

@@ -16,6 +16,7 @@ from typing import Any
 from abstractvision_batch.plan.expand import expand_points
 from abstractvision_batch.registry.constraints import check_param, default_params
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.spec.check import asked_sizes
 from abstractvision_batch.spec.model import JobSpec
 
 #: A side that is a larger multiple is rounded to the nearest; up to this, rounding up or down is rounding too.
@@ -101,6 +102,35 @@ class SizePlanner:
             abs(side - wanted) < multiple if multiple <= _SMALL_MULTIPLE else abs(side - wanted) <= multiple / 2
             for side, wanted, multiple in zip(size, exact, self._multiples, strict=True)
         )
+
+
+class OutputSizes:
+    """Refuses sizes of single rows that the model would change into others, as its card says."""
+
+    def __init__(self, spec: JobSpec, card: ModelCard) -> None:
+        self._origin = card.origin
+        self._rule = card.output_size(spec.backend.kind, spec.task)
+        self._masked_rule = card.output_size(spec.backend.kind, "inpaint") or self._rule
+        defaults = default_params(card, spec.task)
+        self._defaults = (defaults.get("width"), defaults.get("height"))
+        self._asked = asked_sizes(spec)
+
+    def check(self, own: Size, *, masked: bool) -> None:
+        """Check one row; `own` is what it asks for itself.
+
+        Raises:
+            ValueError: another size would come out.
+        """
+        rule = self._masked_rule if masked else self._rule
+        if rule is None:
+            return
+        for given in self._asked:
+            asked = tuple(mine or other for mine, other in zip(own, given, strict=True))
+            if asked == (None, None):
+                continue
+            width, height = (side or usual for side, usual in zip(asked, self._defaults, strict=True))
+            if width is not None and height is not None and (said := rule.problem(width, height)):
+                raise ValueError(f"width and height: {said[:-1]}; {self._origin})")
 
 
 def same_shape(image: tuple[int, int], mask: tuple[int, int]) -> bool:

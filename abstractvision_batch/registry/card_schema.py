@@ -12,6 +12,7 @@ from typing import Any
 from abstractvision_batch.registry.card_rules import build_rule, rule_problems
 from abstractvision_batch.registry.constraints import closest
 from abstractvision_batch.registry.model_card import ParamRule
+from abstractvision_batch.registry.output_size import output_size_problems
 from abstractvision_batch.types import TASKS
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -34,7 +35,7 @@ RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
 DIFFUSERS_KEYS = (
     "pipelines", "repo_id", "repo_ids", "path", "revision", "subfolder", "variant", "components", "lora", "rename",
-    "dtype", "memory_bytes", "batch_size", "tasks", "price",
+    "dtype", "memory_bytes", "batch_size", "tasks", "price", "output_size",
 )  # fmt: skip
 
 SDCPP_KEYS = (
@@ -169,6 +170,14 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
     for key in ("repo_ids", "rename", "components"):
         if not isinstance(needs.get(key, {}), dict) or not all(isinstance(v, str) for v in needs.get(key, {}).values()):
             yield (*place, key), "is not a mapping of texts"
+    sizes = needs.get("output_size", {})
+    if not isinstance(sizes, dict):
+        yield (*place, "output_size"), "is not a mapping of task to how its size follows"
+        sizes = {}
+    for task, rule in sizes.items():
+        if task not in (*TASKS, "inpaint"):
+            yield (*place, "output_size", task), _unknown("task", str(task), (*TASKS, "inpaint"))
+        yield from (((*place, "output_size", task, *key), what) for key, what in output_size_problems(rule))
     pipelines = needs.get("pipelines", {})
     if not isinstance(pipelines, dict):
         yield (*place, "pipelines"), "is not a mapping of task to pipeline class"

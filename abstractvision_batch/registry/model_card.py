@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from abstractvision_batch.registry.output_size import OutputSize
+
 #: What a parameter's value is: `int` and `number` exclude booleans; `image` is a file reference or encoded bytes.
 PARAM_TYPES = ("int", "number", "bool", "string", "image", "list")
 
@@ -122,6 +124,11 @@ class ModelCard:
         if task not in self.tasks:
             return ()
         return tuple(sorted(kind for kind, needs in self.backends.items() if task in _tasks_of(needs, self.tasks)))
+
+    def output_size(self, kind: str, task: str) -> OutputSize | None:
+        """How the size follows with a backend of `kind`, if not simply from width and height; `inpaint` is a task."""
+        rule = self.backends.get(kind, {}).get("output_size", {}).get(task)
+        return None if rule is None else OutputSize.from_card(rule)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, for `run.json`."""

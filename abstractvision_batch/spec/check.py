@@ -5,6 +5,7 @@ Not covered: what only the prompt dataset can tell (its columns, per-row values,
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from abstractvision_batch.registry.cards import ModelCard
-from abstractvision_batch.registry.constraints import check_param, check_params
+from abstractvision_batch.registry.constraints import check_param, check_params, default_params
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.messages import explain
 from abstractvision_batch.spec.model import JobSpec, Params
@@ -94,8 +95,38 @@ def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str
             for index, value in enumerate(values):
                 if said := check_param(card, spec.task, name, value):
                     yield (where, name, index), said
+    yield from _check_output_sizes(spec, card)
     yield from _check_extra(spec, card)
     yield from _check_required(spec, card, {*given, *spec.params.extra, *spec.matrix, *spec.zip})
+
+
+def _check_output_sizes(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
+    """Refuse sizes that the model would change; rows with sizes of their own are the plan's to check."""
+    rule = card.output_size(spec.backend.kind, spec.task)
+    if rule is None:
+        return
+    defaults = default_params(card, spec.task)
+    for width, height in asked_sizes(spec):
+        if width is None and height is None:
+            continue
+        wide, high = width or defaults.get("width"), height or defaults.get("height")
+        said = None if wide is None or high is None else rule.problem(wide, high)
+        if said is not None:
+            side = "width" if width is not None else "height"
+            place = next((where for where in ("matrix", "zip") if side in getattr(spec, where)), "params")
+            yield (place, side), f"{said[:-1]}; {card.origin})"
+
+
+def asked_sizes(spec: JobSpec) -> list[tuple[int | None, int | None]]:
+    """Return each width and height that a point of the spec asks for, as far as it does."""
+    sides = ("width", "height")
+    matrix, zipped = ({side: lists[side] for side in sides if side in lists} for lists in (spec.matrix, spec.zip))
+    sizes: dict[tuple[int | None, int | None], None] = {}
+    for product in itertools.product(*matrix.values()):
+        for place in list(zip(*zipped.values(), strict=False)) or [()]:
+            point = {**dict(zip(matrix, product, strict=True)), **dict(zip(zipped, place, strict=True))}
+            sizes[point.get("width", spec.params.width), point.get("height", spec.params.height)] = None
+    return list(sizes)
 
 
 def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:

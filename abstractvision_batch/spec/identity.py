@@ -212,7 +212,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
 )
 
 #: What a card says of a backend for people or for scheduling.
-_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price"})
+_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price", "output_size"})
 
 
 def fingerprint(

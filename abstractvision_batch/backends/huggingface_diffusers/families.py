@@ -21,6 +21,8 @@ FRAME_ARGUMENTS = ("num_frames", "video_length", "frames")
 #: Of pipelines that make videos chunk by chunk: how many latent frames a chunk has.
 CHUNK_ARGUMENT = "num_latent_frames_per_chunk"
 _IMAGE_ARGUMENTS = ("image", "control_image", "input_images")
+#: Of these, the ones that take a list of images for each prompt.
+IMAGE_LISTS = ("input_images",)
 _MASK_ARGUMENTS = ("mask_image", "mask")
 _FPS_ARGUMENTS = ("fps", "frame_rate")
 

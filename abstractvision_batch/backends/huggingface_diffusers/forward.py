@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from abstractvision_batch.backends.huggingface_diffusers.families import argument_names
+from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
 from abstractvision_batch.backends.huggingface_diffusers.loading import quiet, short
 from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import Floats, read_output
@@ -149,7 +149,8 @@ def _call(
     if first.negative_prompt is not None:
         arguments[names["negative_prompt"]] = together([request.negative_prompt for request in group])
     if first.image is not None:
-        arguments[names["image"]] = together([request.image for request in group])
+        listed = names["image"] in IMAGE_LISTS
+        arguments[names["image"]] = together([[request.image] if listed else request.image for request in group])
     if first.mask is not None:
         arguments[names["mask"]] = together([request.mask for request in group])
     if "callback_on_step_end" in accepted:

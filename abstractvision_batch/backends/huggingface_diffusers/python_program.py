@@ -14,7 +14,7 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
-from abstractvision_batch.backends.huggingface_diffusers.families import argument_names
+from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
@@ -134,7 +134,8 @@ def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Progra
     if first.image is not None:
         yield f"images = [load_image(path).convert('RGB') for path in {_listed([row.image for row in rows])}]"
         yield f"images = [image.resize({size}, Image.Resampling.LANCZOS) for image in images]"
-        arguments[names["image"]] = f"images{only}"
+        listed = names["image"] in IMAGE_LISTS
+        arguments[names["image"]] = f"[[image] for image in images]{only}" if listed else f"images{only}"
     if first.mask is not None:
         yield f"masks = [load_image(path).convert('L') for path in {_listed([row.mask for row in rows])}]"
         yield f"masks = [mask.resize({size}, Image.Resampling.BILINEAR) for mask in masks]"

@@ -45,7 +45,7 @@ def list_schedulers() -> tuple[str, ...]:
     root = _root()
     if root is None:
         return ()
-    exported = (root / "schedulers" / "__init__.py").read_text(encoding="utf-8")
+    exported = (root / "__init__.py").read_text(encoding="utf-8")
     return tuple(sorted(set(re.findall(r'"((?!Flax)\w+Scheduler)"', exported))))
 
 
