@@ -198,6 +198,28 @@ def test_shards_without_a_part_and_rows_that_were_not_run_are_done_by_one_comman
     assert account.paid == Counter(ANIMALS)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_on_ray_every_picture_that_was_paid_is_kept_too(
+    server: OpenAIServer, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = EmptyAfter(server, 14)
+    account.install(monkeypatch)
+    on_ray = {"executor": "ray", "actors": 2, "cpus_per_actor": 0.5, "shard_size": 16}
+    job = paid_job(server, make_job, execution=on_ray)
+
+    with pytest.raises(DependencyError, match="Insufficient credits"):
+        run(job)
+    kept = statuses(tmp_path / "run")["ok"]
+    account.left = 100
+    finished = run(job)
+
+    assert kept == 14
+    assert (finished.succeeded, finished.generated, finished.exit_code) == (33, 19, 0)
+    assert account.paid == Counter(ANIMALS)
+    assert audit(tmp_path / "run").findings == ()
+
+
 class Faulty(ProceduralVisionBackend):
     """Has a fault of its own at the third batch."""
 
@@ -231,7 +253,7 @@ def test_a_retry_that_ends_early_leaves_other_rows_failed(
     job = make_job(
         backend={"kind": "procedural", "fail_when": "."}, execution={"batch_size": 2, "shard_size": 20}, params={}
     )
-    run({**job, "execution": {**job["execution"], "max_failed": 20}})
+    run({**job, "execution": {**job["execution"], "stop_when_all_fail": False}})
     generate = ProceduralVisionBackend.generate_batch
     asked = Counter[str]()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.execute.row_status import FAILED
 from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.cards import ModelCard
@@ -38,6 +39,12 @@ class RunContext:
     """Environment variables of workers that are secrets. Ray logs those it is told of, so it is not told of these."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
+
+    @property
+    def has_brake(self) -> bool:
+        """Whether the run stops when everything fails; a retry was asked to run what failed."""
+        again = self.retry is not None and self.retry.status == FAILED
+        return self.spec.execution.stop_when_all_fail and not again
 
     @property
     def max_in_flight(self) -> int | None:

@@ -96,7 +96,8 @@ def _run_side_by_side(
         return runner.run_shard(shard, tries=tries, cancelled=cancelled, on_rows=note)
 
     def start() -> None:
-        while waiting and len(running) < at_once and not (interrupts.draining or errors):
+        # One, until its first requests have shown that not everything fails.
+        while waiting and len(running) < (at_once if runner.brake.calm else 1) and not (interrupts.draining or errors):
             grant = guard.grant(waiting[0])
             if grant is None:
                 return  # until a shard gives back what it did not use, or for good

@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import AbstractVisionError, ClusterError
+from abstractvision_batch.execute.brake import Failure
 from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.gpu_memory import smallest_gpu_bytes
@@ -98,7 +99,7 @@ class RayCluster:
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         exchange = None if self._limit is None else way_to(self._limit)
-        told = (self._board, _is_cancelled, _ask_board(self._board), exchange, name)
+        told = (self._board, _is_cancelled, _ask_board(self._board), _tell_brake(self._board), exchange, name)
         handle = ray.remote(Worker).options(**options).remote(self._context, *told)
         return StartedWorker(handle, self.ask_node(handle), self._watch(handle.load.remote()))
 
@@ -213,6 +214,19 @@ def _ask_board(board: Any) -> Callable[[str], float | None]:
         return note_s
 
     return may_begin
+
+
+def _tell_brake(board: Any) -> Callable[[int, Sequence[Failure]], tuple[bool, str | None]]:
+    """How a worker tells the driver's board what became of its first requests."""
+
+    def brake(succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+        try:
+            answer: tuple[bool, str | None] = ray.get(board.brake.remote(succeeded, failures))
+        except RayError:
+            return True, None  # the board went with the driver: this worker follows soon
+        return answer
+
+    return brake
 
 
 def _start_helper(kind: type, *args: Any, max_restarts: int = 0) -> Any:

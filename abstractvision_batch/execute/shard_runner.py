@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,7 @@ from abstractvision_batch.errors import (
     StorageError,
 )
 from abstractvision_batch.execute.artifact_writer import ArtifactWriter
+from abstractvision_batch.execute.brake import BRAKE_ROWS, Brake, Failure
 from abstractvision_batch.execute.canary import Specimen, check_batching
 from abstractvision_batch.execute.context import RunContext, worker_name
 from abstractvision_batch.execute.environment import describe_worker
@@ -100,7 +101,8 @@ class Generated(NamedTuple):
 class ShardRunner:
     """A worker: one backend, one store, shards one after the other."""
 
-    def __init__(self, context: RunContext, backend: VisionBackend) -> None:
+    def __init__(self, context: RunContext, backend: VisionBackend, brake: Brake | None = None) -> None:
+        self.brake = brake or Brake(on=context.has_brake)
         self._context = context
         self._backend = backend
         self._store = context.open_store()
@@ -203,9 +205,8 @@ class ShardRunner:
         generated = failed = 0
         ended: Exception | None = None
         pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
-        for _, group in groupby(rows, key=lambda row: row["batch_id"]):
-            batch = list(group)
-            outcomes, ended = self._generate_batch(batch, limits, spare)
+        for batch, size in self._batches(rows):
+            outcomes, ended = self._generate_batch(batch, limits, spare, size=size)
             self._check_batching(batch, outcomes, limits)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
@@ -218,6 +219,10 @@ class ShardRunner:
                 else:
                     assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
                     pending.append((row, outcome, self._writer.submit(row, assets, pieces or self._store)))
+            if ended is None and not self.brake.released:
+                self._collect(pending, results)
+                pending = []
+                ended = self._try_brake(batch, results)
             finished = [outcome.item for outcome in outcomes if outcome.finished]
             generated += len(finished)
             failed += sum(isinstance(item, GenerationError) for item in finished)
@@ -229,6 +234,27 @@ class ShardRunner:
             left = RowResult(**not_run(ended), attempts=0)
             results |= {row["index"]: left for row in rows if row["index"] not in results}
         return Generated(results, ended)
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], int]]:
+        """Pinned batches with their planned sizes; of requests that share no forward pass, a few to begin with."""
+        for _, group in groupby(rows, key=lambda row: row["batch_id"]):
+            batch = list(group)
+            planned = batch[0]["batch_size"]
+            whole = len(batch) == planned
+            few = not self.brake.released and len(batch) > BRAKE_ROWS and self._backend.batch_tolerance_db() is None
+            for part in [batch[:BRAKE_ROWS], batch[BRAKE_ROWS:]] if few else [batch]:
+                yield part, len(part) if whole else planned
+
+    def _try_brake(self, batch: Sequence[Row], results: Mapping[int, RowResult]) -> RunStoppedError | None:
+        """Tell the brake what became of a batch; the error where the run is to stop."""
+        of_batch = [(row, results[row["index"]]) for row in batch]
+        failures = [
+            Failure(str(result.error_kind), str(result.error_message), row["prompt"] or "")
+            for row, result in of_batch
+            if result.attempts and result.error_class in ("permanent", "resource")
+        ]
+        said = self.brake.note(sum(result.succeeded for _, result in of_batch), failures)
+        return None if said is None else RunStoppedError(said)
 
     def commit(self, rows: ShardRows, results: Mapping[int, RowResult], *, shard: int) -> ShardSummary:
         """Commit a shard that was generated in pieces, by any workers, into the store; rows without result too."""
@@ -284,11 +310,12 @@ class ShardRunner:
             check_batching(self._store, self._backend, specimens, batch_size=len(batch), cancelled=limits.cancelled)
 
     def _generate_batch(
-        self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries
+        self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries, *, size: int
     ) -> tuple[list[BatchOutcome], Exception | None]:
         """One outcome per row, and what ended the shard meanwhile.
 
-        Requests that failed for a passing reason are tried again, up to `max_attempts`.
+        Requests that failed for a passing reason are tried again, up to `max_attempts`. Of a batch of another `size`
+        than planned, images are no longer bit-exact.
         """
         max_attempts = self._context.spec.execution.max_attempts
         outcomes: dict[int, BatchOutcome] = {}
@@ -313,7 +340,7 @@ class ShardRunner:
             started_at, clock = datetime.now(UTC), time.perf_counter()
             tried = self._forward([requests[position] for position in waiting], limits, spare)
             latency_s = time.perf_counter() - clock
-            whole = len(waiting) == batch[0]["batch_size"]
+            whole = len(waiting) == size
             ended = _what_ended(one.item for one in tried)
             for position, one in zip(waiting, tried, strict=True):
                 tries[position] += one.tries

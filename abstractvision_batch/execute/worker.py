@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import ClusterError
+from abstractvision_batch.execute.brake import Brake, Failure
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.results import RowResult
@@ -30,6 +31,7 @@ class Board:
     """
 
     def __init__(self) -> None:
+        self._brake = Brake()
         self._rows: dict[int, tuple[int, int]] = {}
         self._stopped: set[str] = set()
         self._workers: set[str] = set()
@@ -47,10 +49,27 @@ class Board:
         """Take a shard's rows so far."""
         self._rows[shard] = (succeeded, failed)
 
+    def brake(self, succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+        """Take a worker's first requests: whether the run may go for good, and why it stops."""
+        said = self._brake.note(succeeded, failures)
+        return self._brake.released, said
+
     def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
         """The (succeeded, failed) rows of these shards; all others are forgotten."""
         self._rows = {shard: rows for shard, rows in self._rows.items() if shard in shards}
         return self._rows
+
+
+class SharedBrake(Brake):
+    """The brake on the driver's board, for one worker; it is asked until it lets the run go."""
+
+    def __init__(self, ask: Callable[[int, Sequence[Failure]], tuple[bool, str | None]], *, on: bool) -> None:
+        super().__init__(on=on)
+        self._ask = ask
+
+    def note(self, succeeded: int, failures: Sequence[Failure]) -> str | None:
+        self.released, said = self._ask(succeeded, failures)
+        return said
 
 
 class Worker:
@@ -61,6 +80,7 @@ class Worker:
         board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
         may_begin: Asks the board for a worker of this name; None also where the driver is gone.
+        brake: Tells the board what became of a worker's first requests.
         exchange: The way to the limit of requests in flight that all workers share; None if there is none.
         name: This worker's name there.
     """
@@ -71,6 +91,7 @@ class Worker:
         board: Any,
         cancelled: Callable[[], bool],
         may_begin: Callable[[str], float | None],
+        brake: Callable[[int, Sequence[Failure]], tuple[bool, str | None]],
         exchange: Exchange | None = None,
         name: str = "this",
     ) -> None:
@@ -78,6 +99,7 @@ class Worker:
         self._board = board
         self._cancelled = cancelled
         self._may_begin = may_begin
+        self._brake = brake
         self._exchange = exchange
         self._name = name
         self._runner: ShardRunner | None = None
@@ -88,7 +110,7 @@ class Worker:
         backend = self._context.create_backend()
         if self._exchange is not None:
             backend.share_limit(self._exchange, self._name)
-        runner = ShardRunner(self._context, backend)
+        runner = ShardRunner(self._context, backend, SharedBrake(self._brake, on=self._context.has_brake))
         runner.load()
         self._runner = runner
 

@@ -209,6 +209,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.drain_timeout_s",
     "execution.writer_threads",
     "execution.batch_canary",
+    "execution.stop_when_all_fail",
 )
 
 #: What a card says of a backend for people or for scheduling.

@@ -198,6 +198,8 @@ class ExecutionSpec(StrictModel):
     """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
     max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """Failed rows, as a count or as a share of all requests, beyond which the run stops; raised, it goes on."""
+    stop_when_all_fail: bool = True
+    """Stop when the first 16 requests of an invocation all fail in the same permanent way; the others are not run."""
     budget: BudgetSpec = BudgetSpec()
     request_timeout_s: Annotated[Number, Field(gt=0, le=604_800)] | None = None
     """For one request's generation; a batch has the time of all its requests. What hangs is a failed row."""
