@@ -10,7 +10,9 @@ from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.ray_address import find_address
+from abstractvision_batch.execute.run_server import require_read
 from abstractvision_batch.execute.run_weights import WEIGHTS, find_conflict, forget_unused_weights
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.failures import Failure, classify
 from abstractvision_batch.storage.store import Store
@@ -25,6 +27,21 @@ def check_model(loaded: LoadedSpec) -> None:
     if workers_are_here(loaded):
         with placed(loaded, "model"):
             _create_backend(loaded).check_ready()
+
+
+def check_server(loaded: LoadedSpec) -> None:
+    """Check that a new run's server is there, and reads what the job asks for; workers elsewhere find out themselves.
+
+    Raises:
+        DependencyError: it is missing, or refuses the key.
+        SpecError: it ignores something that the job asks for; a line for each field.
+    """
+    if not isinstance(loaded.spec.backend, OpenAIBackendSpec) or not workers_are_here(loaded):
+        return
+    with placed(loaded, "backend", "base_url"), _create_backend(loaded) as backend:
+        settled = backend.settle()
+    if settled is not None:
+        require_read(loaded.spec, settled, where=loaded.positions.where)
 
 
 def find_weights(loaded: LoadedSpec) -> Weights | None:

@@ -14,7 +14,7 @@ from abstractvision_batch.execute.run_record import RunRecord, describe_differen
 from abstractvision_batch.run import Run, open_run
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
-from abstractvision_batch.start import load
+from abstractvision_batch.start import as_begun, load
 
 
 def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
@@ -50,7 +50,7 @@ def load_recorded(
         DependencyError: what its backend or executor imports is not installed.
     """
     if isinstance(run, LoadedSpec):
-        loaded = load(run)
+        loaded = as_begun(load(run), record)
     else:
         data = record.data["spec"]
         loaded = load(

@@ -27,6 +27,7 @@ from abstractvision_batch.execute.run_record import (
     require_same_layout,
     write_record,
 )
+from abstractvision_batch.execute.run_server import SERVER, read_server
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_weights
 from abstractvision_batch.recorded_run import load_recorded
@@ -124,6 +125,8 @@ def execute_plan(
     if record is None:
         check_model(loaded)
         record = write_record(store, _new_record(source, loaded, plan, store.probe_conditional_put()))
+        if (server := read_server(source.store)) is not None:  # so that requests are written as they were
+            store.put_if_absent(SERVER, json.dumps(server, indent=2, sort_keys=True).encode() + b"\n")
     if record.plan.files != plan.files or record.data.get("rerun_of", {}).get("run_id") != source.record.data["run_id"]:
         raise SpecError(
             f"{store.url}: holds another run, {record.data['name']} of {record.data['created_at']} "

@@ -53,7 +53,7 @@ from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.prices import find_price
-from abstractvision_batch.start import load, open_output, start_run
+from abstractvision_batch.start import as_begun, load, open_output, start_run
 from abstractvision_batch.storage.store import Store, open_store
 
 
@@ -166,6 +166,7 @@ def run(
     loaded = load(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
     store = open_output(loaded)
     record = start_run(loaded, store, extend=extend)
+    loaded = as_begun(loaded, record)
     tracker, ending = execute(loaded, store, record.plan, on_progress)
     record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)

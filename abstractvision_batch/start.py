@@ -11,6 +11,7 @@ and files that a crash left out are written by the next invocation, whether it e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,9 +35,10 @@ from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.read import hash_file
 from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.readiness import check_model, check_weights, placed
+from abstractvision_batch.readiness import check_model, check_server, check_weights, placed
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.spec.model import JobSpec
@@ -82,6 +84,16 @@ def open_output(loaded: LoadedSpec) -> Store:
     return store
 
 
+def as_begun(loaded: LoadedSpec, record: RunRecord) -> LoadedSpec:
+    """The spec as its run was begun: one of before there were dialects keeps to its request shape."""
+    backend = loaded.spec.backend
+    begun = record.generations[0]["spec"]["backend"]
+    if not isinstance(backend, OpenAIBackendSpec) or "dialect" in begun or backend.request_shape is not None:
+        return loaded
+    spec = loaded.spec.model_copy(update={"backend": backend.model_copy(update={"request_shape": "auto"})})
+    return replace(loaded, spec=spec)
+
+
 def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunRecord:
     """Plan a new run and write its record and its plan, or find the same run there, or a smaller one to extend.
 
@@ -110,6 +122,7 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
     with scratch_folder() as folder:
         plan = build_plan(loaded, folder)
         check_model(loaded)
+        check_server(loaded)
         with placed(loaded, "output", "path"):
             record = build_record(
                 loaded.spec,

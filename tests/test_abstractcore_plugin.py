@@ -276,7 +276,7 @@ def test_a_server_is_called_with_the_configured_model_or_the_calls_own() -> None
             vision.t2i("a fox", model=model, provider="openai-compatible", **SIZE)
         listed = vision.list_provider_models()
 
-    assert [received.fields["model"] for received in server.received[:3]] == ["a-model", "a-model", "b-model"]
+    assert [received.fields["model"] for received in server.posts[:3]] == ["a-model", "a-model", "b-model"]
     assert [model["id"] for model in listed] == ["a-model", "b-model"]
 
 

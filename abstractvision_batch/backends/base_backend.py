@@ -198,6 +198,27 @@ class VisionBackend(ABC):
             DependencyError: a model, a program or a key is missing.
         """
 
+    def settle(
+        self, known: Mapping[str, Any] | None = None, *, unasked: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Find out what all workers of a run have to agree on, such as what kind of server it is.
+
+        Args:
+            known: What an earlier worker of the run found; it is kept to.
+            unasked: Values that requests have without anybody having asked for them; None where it may be any.
+
+        Returns:
+            Plain JSON values for the run's record; None where there is nothing to agree on.
+
+        Raises:
+            DependencyError: it is missing, or another than `known`.
+        """
+        return None
+
+    def describe_settlement(self) -> tuple[str, bool]:
+        """What was settled, in a line, and whether that is a guess."""
+        return "", False
+
     def share_limit(self, exchange: Exchange, worker: str) -> None:  # noqa: B027 - a hook, not a duty
         """Share the limit of requests in flight at a server with other workers; call it before the first request.
 

@@ -47,6 +47,7 @@ from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns, not_run
 from abstractvision_batch.execute.row_status import NOT_RUN
+from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.run_weights import agree_on_weights
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.spec.prices import cost_usd, find_price
@@ -115,16 +116,24 @@ class ShardRunner:
         self._weights: Weights | None = None
         self._environment: WorkerEnvironment | None = None
         self._canary_checked = False
+        self._server_agreed = False
 
     def load(self) -> None:
         """Load the model, and record what it is and where; the first batch does both where nobody did.
 
         Raises:
-            DependencyError: the model or a package is missing, or the run has other weights.
+            DependencyError: the model, a package or the server is missing, or the run has another.
+            SpecError: the job asks for what its server ignores.
             StorageError: the record cannot be written.
         """
+        self._agree_on_server()
         self._backend.preload(self._context.spec.task)
         self._record_worker()
+
+    def _agree_on_server(self) -> None:
+        if not self._server_agreed:
+            agree_on_server(self._store, self._backend, spec=self._context.spec, card=self._context.card)
+            self._server_agreed = True
 
     def _record_worker(self) -> None:
         """Record the weights and the environment, once the backend has loaded; twice is as good as once."""
@@ -329,6 +338,8 @@ class ShardRunner:
             except StorageError as error:  # the store of the images is down
                 ended = error
                 break
+        if requests and ended is None:
+            self._agree_on_server()
         tries = dict.fromkeys(requests, 0)
         waiting = [] if ended is not None else list(requests)
         for attempt in range(1, max_attempts + 1):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from abstractvision_batch.plan.columns import media_column, reserved_name
 from abstractvision_batch.plan.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
+from abstractvision_batch.spec.dialect_check import dialect_of, unread_columns
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.spec.positions import format_path
 
 #: Parameters that a row may set for itself, in the order of the plan's columns.
 ROW_PARAMS = ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength")
@@ -55,6 +57,10 @@ def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) 
         elif explicit:
             problems.add(f"{place}: the prompts have no column {column!r} ({suggest(column, columns)})")
     _check_needed(loaded, columns, fields, problems)
+    if (dialect := dialect_of(spec)) is not None:
+        for path, said in unread_columns(spec, dialect, fields):
+            place = f"{loaded.positions.where(path)}: {format_path(path)}"
+            problems.add(f"{place}: column {fields[str(path[-1])]!r}: {said}")
     for name in (*spec.matrix, *spec.zip):
         if name in fields:
             axis = "matrix" if name in spec.matrix else "zip"

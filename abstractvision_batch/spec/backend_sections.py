@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from abstractvision_batch.spec.dialects import DIALECTS, DialectName
 from abstractvision_batch.spec.fields import (
     FromEnv,
     Number,
@@ -242,13 +243,18 @@ class OpenAIBackendSpec(StrictModel):
 
     A run with `execution.budget` of requests or USD counts it as a try, and sends it again if the budget allows.
     """
-    request_shape: Literal["auto", "openai", "extended", "sd_server"] = "auto"
-    """`openai` sends official fields only, `extended` seed, steps and the like too, `sd_server` has them in the prompt.
+    dialect: Literal["auto"] | DialectName = "auto"
+    """What the server is, and so what it calls steps, seed and so on, and what it ignores, which is refused.
 
-    `auto`: `openai` for official hosts and OpenAI's models, else `extended`.
+    `auto` goes by what the server says of itself, and is recorded: a run that resumes speaks as it began. `openai`:
+    official fields only; `extended`: seed, steps and the like by the names that they have here.
     """
+    request_shape: Literal["auto", "openai", "extended", "sd_server"] | None = None
+    """What was there before `dialect`, and means what it did; `auto`: `openai` for OpenAI's own, else `extended`."""
     field_names: dict[ExtensionName, Text] = Field(default_factory=dict)
-    """The server's own names of parameters: `{steps: num_inference_steps}`."""
+    """The server's own names of parameters, over those of its dialect: `{steps: num_inference_steps}`."""
+    known_fields: StrTuple = ()
+    """Fields of `params.extra` that this server reads and its dialect does not know; others are refused."""
     size_separator: Literal["x", "*"] = "x"
     """Between width and height in `size`."""
     idempotency_key: bool = True
@@ -266,12 +272,23 @@ class OpenAIBackendSpec(StrictModel):
     poll_interval_s: Annotated[Number, Field(gt=0, le=600)] = 1.0
     """Between looks at a video job, unless the server says otherwise."""
 
+    @model_validator(mode="after")
+    def _is_named_once(self) -> OpenAIBackendSpec:
+        if self.request_shape is not None and self.dialect != "auto":
+            raise ValueError("dialect and request_shape say the same thing twice (leave request_shape out)")
+        return self
+
     def serves(self, task: Task) -> bool:
         """Whether this configuration reaches the task."""
         if task == "multi_view_image":
             return False
         path = self.text_to_video_path if task == "text_to_video" else self.image_to_video_path
-        return task.endswith("image") or self.video_mode == "videos_api" or path is not None
+        if task.endswith("image") or path is not None:
+            return True
+        by_job = self.video_mode == "videos_api"
+        if self.dialect == "auto":
+            return by_job
+        return DIALECTS[self.dialect].endpoint(task, job=by_job) is not None
 
 
 BackendSpec = Annotated[

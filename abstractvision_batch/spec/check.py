@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
+from abstractvision_batch.spec.dialect_check import dialect_of, unread_parameters
 from abstractvision_batch.spec.messages import explain
 from abstractvision_batch.spec.model import JobSpec, Params
 from abstractvision_batch.spec.positions import FieldPath, show
@@ -68,6 +69,7 @@ def check_spec(
         problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
     if not ignore & {("backend", "base_url"), ("task",)}:
         problems += _check_backend(spec, card)
+        problems += _check_dialect(spec, varied)
     spec = spec.model_copy(update=varied)
     kept = tuple((path, said) for path, said in problems if not _is_under(path, ignore))
     return Checked(spec, card, kept)
@@ -133,9 +135,9 @@ def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
     """A server may serve any model, so no card needs to name the openai backend."""
     if isinstance(spec.backend, OpenAIBackendSpec):
         if not spec.backend.serves(spec.task):
-            hint = (
-                "set backend.video_mode: videos_api, or the task's path" if spec.task.endswith("video") else "no server"
-            )
+            hint = "no server"
+            if spec.task.endswith("video"):
+                hint = "set backend.video_mode: videos_api, or the task's path; or a backend.dialect that has videos"
             yield ("backend", "kind"), f"openai as configured does not run {spec.task} ({hint})"
         if spec.backend.api_key is None and "//api.openai.com" in spec.backend.base_url and not spec.backend.headers:
             yield ("backend", "base_url"), "this server needs a key (write api_key: {env: OPENAI_API_KEY})"
@@ -145,6 +147,12 @@ def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
             ("backend", "kind"),
             f"{spec.backend.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
         )
+
+
+def _check_dialect(spec: JobSpec, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
+    dialect = dialect_of(spec)
+    if dialect is not None:
+        yield from unread_parameters(spec.model_copy(update=varied), dialect)
 
 
 def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:

@@ -60,6 +60,7 @@ IDENTITY_FIELDS: tuple[str, ...] = (
     "backend.diffusers.attention_backend",
     "backend.diffusers.auto_retry_fp32",
     "backend.openai.served_model",
+    "backend.openai.dialect",
     "backend.openai.request_shape",
     "backend.openai.field_names",
     "backend.openai.video_mode",
@@ -144,6 +145,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "backend.openai.price.million_text_tokens_usd",
     "backend.openai.price.million_image_tokens_usd",
     "backend.openai.price.million_output_tokens_usd",
+    "backend.openai.known_fields",
     "backend.openai.repeat_unanswered",
     "backend.openai.size_separator",
     "backend.openai.idempotency_key",
@@ -210,6 +212,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
     "execution.writer_threads",
     "execution.batch_canary",
     "execution.stop_when_all_fail",
+    "execution.seed_canary",
 )
 
 #: What a card says of a backend for people or for scheduling.
@@ -247,6 +250,8 @@ def spec_identity(spec: JobSpec) -> dict[str, Any]:
         found.pop("output.jpeg_quality", None)
     if found.get("prompts.fit") == "stretch":
         del found["prompts.fit"]
+    if found.get("backend.openai.request_shape") == "auto":  # once the default
+        del found["backend.openai.request_shape"]
     if found.get("backend.diffusers.device") is not None:
         found["backend.diffusers.device"] = found["backend.diffusers.device"].partition(":")[0]
     return found

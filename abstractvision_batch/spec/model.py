@@ -211,6 +211,8 @@ class ExecutionSpec(StrictModel):
     """Threads of a worker that encode and store while the next batch generates."""
     batch_canary: bool = True
     """At the start, two requests of the first batch are generated alone too: another picture stops the run."""
+    seed_canary: bool = True
+    """The first two requests that differ in their seed alone are compared: equal pixels from a server stop the run."""
 
 
 ParamName = Literal[

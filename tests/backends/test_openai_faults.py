@@ -267,7 +267,7 @@ def test_a_huge_error_body_is_quoted_and_not_read_on(server: OpenAIServer) -> No
 def test_a_server_that_is_not_there_is_busy_and_says_where(server: OpenAIServer) -> None:
     config = OpenAICompatibleBackendConfig("http://127.0.0.1:9/v1", retries=1)
     with OpenAICompatibleVisionBackend(config) as backend:
-        with pytest.raises(BackendBusyError, match=r"127\.0\.0\.1:9/v1/images/generations.*is the server running"):
+        with pytest.raises(BackendBusyError, match=r"127\.0\.0\.1:9/v1/models.*is the server running"):
             backend.generate_image(FOX)
         with pytest.raises(DependencyError, match=r"start it, or mend backend\.base_url"):
             backend.preload()

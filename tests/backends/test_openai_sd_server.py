@@ -72,7 +72,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def backend(sd_server: str) -> Iterator[OpenAICompatibleVisionBackend]:
-    config = OpenAICompatibleBackendConfig(sd_server, request_shape="sd_server", timeout_s=120, retries=0)
+    config = OpenAICompatibleBackendConfig(sd_server, timeout_s=120, retries=0)
     with OpenAICompatibleVisionBackend(config) as backend:
         yield backend
 
@@ -164,7 +164,7 @@ def test_the_catalog_names_the_one_model(backend: OpenAICompatibleVisionBackend)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 101}, "steps: 101 where sd-server runs at most 100"),
+        ({"steps": 101}, "steps: 101 where sd-server takes 1 to 100"),
         ({"extra": {"sampler": "euler"}}, "extra.sampler: unknown to sd-server"),
         ({"extra": {"sample_param": {}}}, r"extra.sample_param: unknown .*did you mean sample_params\?"),
         (
@@ -190,7 +190,7 @@ def test_what_the_server_refuses_is_quoted(backend: OpenAICompatibleVisionBacken
 
 
 def test_videos_are_refused_even_where_their_api_is_configured(sd_server: str) -> None:
-    config = OpenAICompatibleBackendConfig(sd_server, request_shape="sd_server", video_mode="videos_api")
+    config = OpenAICompatibleBackendConfig(sd_server, dialect="sd_server", video_mode="videos_api")
     with OpenAICompatibleVisionBackend(config) as backend, pytest.raises(CapabilityNotSupportedError):
         backend.generate_video(VideoGenerationRequest("a fox"))
 
@@ -202,11 +202,20 @@ def test_a_bad_request_never_costs_its_neighbours(backend: OpenAICompatibleVisio
     assert digest(good) != digest(other)
 
 
+@pytest.mark.parametrize("settings", [{"dialect": "sd_server"}, {"request_shape": "sd_server"}])
+def test_a_named_server_is_told_the_same(
+    backend: OpenAICompatibleVisionBackend, sd_server: str, settings: dict[str, Any]
+) -> None:
+    """The one that was asked what it is, and `request_shape` of older specs, give the same pictures."""
+    with OpenAICompatibleVisionBackend(OpenAICompatibleBackendConfig(sd_server, **settings)) as named:
+        assert digest(named.generate_image(FOX)) == digest(backend.generate_image(FOX))
+
+
 def test_a_whole_job_runs_twice_with_the_same_pixels(sd_server: str, make_job: MakeJob, tmp_path: Path) -> None:
     def make_rows(name: str) -> list[dict[str, Any]]:
         job = make_job(
             model="stabilityai/stable-diffusion-xl-base-1.0",
-            backend={"kind": "openai", "base_url": sd_server, "request_shape": "sd_server"},
+            backend={"kind": "openai", "base_url": sd_server},
             prompts={"source": ["a fox", "a cat", "<sd_cpp_extra_args>"]},
             params={"width": 64, "height": 64, "steps": 2, "seed": 7, "guidance_scale": 1.0},
             samples_per_prompt=2,
@@ -219,6 +228,8 @@ def test_a_whole_job_runs_twice_with_the_same_pixels(sd_server: str, make_job: M
 
     first, again = make_rows("one"), make_rows("two")
 
+    settled = json.loads((tmp_path / "one/server.json").read_text())
+    assert (settled["dialect"], settled["by"]) == ("sd_server", "server")
     done = [row for row in first if row["status"] == "ok"]
     assert len({row["pixel_sha256"] for row in done}) == 4
     assert [row["pixel_sha256"] for row in first] == [row["pixel_sha256"] for row in again]

@@ -19,6 +19,11 @@ from abstractvision_batch.backends.base_backend import (
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
+from abstractvision_batch.backends.openai_compatible.settlement import (
+    Settlement,
+    describe,
+    describe_unknown,
+)
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import (
@@ -27,6 +32,7 @@ from abstractvision_batch.errors import (
     GenerationCancelledError,
     GenerationError,
 )
+from abstractvision_batch.spec.dialects import Dialect
 from abstractvision_batch.types import (
     TASK_OF_REQUEST,
     GeneratedAsset,
@@ -58,6 +64,8 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         self._lock = threading.Lock()
         self._running: tuple[LoopThread, Session] | None = None
         self._shared: tuple[Exchange | None, str] = (None, "this")
+        self._settled: Settlement | None = None
+        self._unasked: Mapping[str, Any] = {}
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     @classmethod
@@ -104,8 +112,10 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         return keep_finished([one for one in items if one is not None])
 
     def get_capabilities(self) -> VisionBackendCapabilities:
-        """Images always, with masks; videos where they are configured."""
-        return VisionBackendCapabilities(supported_tasks=list(self.config.tasks), supports_mask=True)
+        """Images always; masks where the server reads them, as far as is known; videos where it is said how."""
+        dialect = self._dialect
+        mask = dialect is None or dialect.edits.mask is not None
+        return VisionBackendCapabilities(supported_tasks=list(self.config.tasks(dialect)), supports_mask=mask)
 
     def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
         """List the server's models, those that do `task` as far as it says; never changes the configured model."""
@@ -116,10 +126,12 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         from abstractvision_batch.backends.openai_compatible.transport import HTTP_VERSION
 
         parts = urlsplit(self.config.base_url)
+        dialect = self._dialect
         return {
             "device": f"remote:{parts.netloc}",
             "served_model": self.config.model_id,
-            "request_shape": self.config.shape,
+            "dialect": None if dialect is None else dialect.name,
+            "server": {} if self._settled is None else dict(self._settled.says),
             "versions": {"httpx": HTTP_VERSION},
         }
 
@@ -127,13 +139,37 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         """Have `max_concurrency` requests in flight together with the other workers that share this limit."""
         self._shared = (exchange, worker)
 
+    def settle(
+        self, known: Mapping[str, Any] | None = None, *, unasked: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Ask the server what it is, to find out now that it is missing, refuses the key or is not the run's.
+
+        Raises:
+            DependencyError: it cannot be reached, refuses the key, or is another than `known`.
+            StorageError: `known` is damaged, or of a later version.
+        """
+        if unasked is not None and unasked != self._unasked:
+            self.unload()  # its session has the former ones
+            self._unasked = unasked
+        recorded = None if known is None else Settlement.from_json(known)
+        self._settled = self._call(lambda session: session.settle(recorded))
+        return self._settled.to_json()
+
+    def describe_settlement(self) -> tuple[str, bool]:
+        """How the server is spoken to, in a line, and whether that is a guess."""
+        if self._settled is None:
+            return "", False
+        guess = describe_unknown(self._settled, self.config)
+        return guess or describe(self._settled, self.config), guess is not None
+
     def preload(self, task: Task | None = None) -> None:
-        """Ask the server for its models, to find out now that it is missing or refuses the key.
+        """Ask the server what it is, unless that was done.
 
         Raises:
             DependencyError: it cannot be reached, or refuses the key.
         """
-        self._call(lambda session: session.check_server())
+        if self._settled is None:
+            self.settle()
 
     def unload(self) -> None:
         """Close every connection; the next request opens them again."""
@@ -142,12 +178,18 @@ class OpenAICompatibleVisionBackend(BatchBackend):
         if finalizer is not None:
             finalizer()
 
+    @property
+    def _dialect(self) -> Dialect | None:
+        """The server's, as far as it is known."""
+        return self.config.known_dialect if self._settled is None else self._settled.dialect
+
     def _require(self, requests: Sequence[VisionRequest]) -> None:
+        tasks = self.config.tasks(self._dialect)
         for task in {TASK_OF_REQUEST[type(request)] for request in requests}:
-            if task not in self.config.tasks:
+            if task not in tasks:
                 hint = "set text_to_video_path or image_to_video_path, or video_mode: videos_api"
                 raise CapabilityNotSupportedError(
-                    f"openai: {task}: this backend is configured for {', '.join(self.config.tasks)}"
+                    f"openai: {task}: this backend is configured for {', '.join(tasks)}"
                     + (f" ({hint})" if task.endswith("video") else "")
                 )
 
@@ -168,7 +210,9 @@ class OpenAICompatibleVisionBackend(BatchBackend):
                 exchange, worker = self._shared
 
                 async def open_session() -> Session:
-                    return Session(self.config, exchange=exchange, worker=worker)
+                    return Session(
+                        self.config, exchange=exchange, worker=worker, settled=self._settled, unasked=self._unasked
+                    )
 
                 loop_thread = LoopThread("openai-backend")
                 session = loop_thread.call(open_session())

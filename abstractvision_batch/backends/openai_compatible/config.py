@@ -1,24 +1,27 @@
-"""What a user says about a server, how a job's fields become that, and which request shape follows from it."""
+"""What a user says about a server, how a job's fields become that, and which dialect follows from it, if one does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.spec.dialects import (
+    DIALECT_NAMES,
+    DIALECTS,
+    Dialect,
+    is_official_url,
+    known_dialect,
+    openai_family,
+)
 from abstractvision_batch.spec.env import resolve_secret
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.types import Task
 
-#: `openai`: the fields of the official API and no others. `extended`: also seed, steps and so on, as local servers take
-#: them. `sd_server`: as stable-diffusion.cpp's sd-server takes them, inside the prompt.
-Shape = Literal["openai", "extended", "sd_server"]
 Family = Literal["gpt-image", "dall-e"]
-
-_OFFICIAL_HOSTS = ("api.openai.com",)
-_OFFICIAL_SUFFIXES = (".api.openai.com", ".openai.azure.com")
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,16 @@ class OpenAICompatibleBackendConfig:
     videos_path: str = field(default="/videos", kw_only=True)
     poll_interval_s: float = field(default=1.0, kw_only=True)
     """Between looks at a video job, unless the server says otherwise."""
-    request_shape: Literal["auto", "openai", "extended", "sd_server"] = field(default="auto", kw_only=True)
-    """`auto`: `openai` for official hosts and models of OpenAI's families, else `extended`."""
+    dialect: str = field(default="auto", kw_only=True)
+    """A name of `spec.dialects`; `auto` asks the server what it is, unless host or model say that it is OpenAI's."""
+    request_shape: Literal["auto", "openai", "extended", "sd_server"] | None = field(default=None, kw_only=True)
+    """What was there before `dialect`, and means what it did; `auto`: `openai` for OpenAI's own, else `extended`."""
     field_names: Mapping[str, str] = field(default_factory=dict, kw_only=True)
-    """The server's own names of extension fields, for example `{steps: num_inference_steps}`."""
+    """The server's own names of parameters, over those of its dialect, for example `{steps: num_inference_steps}`."""
+    known_fields: tuple[str, ...] = field(default=(), kw_only=True)
+    """Fields of `extra` that the server reads and its dialect does not know."""
+    card_id: str | None = field(default=None, kw_only=True)
+    """The model's own id, where `model_id` is the server's name of it."""
     size_separator: Literal["x", "*"] = field(default="x", kw_only=True)
     headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     """Sent like `api_key`, and as secret."""
@@ -72,6 +81,10 @@ class OpenAICompatibleBackendConfig:
             raise SpecError(f"openai: base_url {self.base_url!r} is no URL of a server (http://host:port/v1)")
         if parts.username or parts.password:
             raise SpecError(f"openai: base_url of {parts.hostname} holds credentials (use api_key or headers)")
+        if self.dialect not in ("auto", *DIALECTS):
+            close = get_close_matches(self.dialect, DIALECTS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: auto, {', '.join(DIALECT_NAMES)}"
+            raise SpecError(f"openai: dialect {self.dialect!r} is unknown ({hint})")
         for name in ("timeout_s", "connect_timeout_s", "max_concurrency", "max_response_bytes"):
             if not getattr(self, name) > 0:
                 raise SpecError(f"openai: {name} is {getattr(self, name)}; it is above 0")
@@ -79,10 +92,7 @@ class OpenAICompatibleBackendConfig:
     @property
     def family(self) -> Family | None:
         """OpenAI's family of the model, whatever host serves it."""
-        name = (self.model_id or "").rpartition("/")[2].lower()
-        if name.startswith(("gpt-image", "chatgpt-image")):
-            return "gpt-image"
-        return "dall-e" if name.startswith("dall-e") else None
+        return openai_family(self.model_id)
 
     @property
     def is_official(self) -> bool:
@@ -90,24 +100,28 @@ class OpenAICompatibleBackendConfig:
         return is_official_url(self.base_url)
 
     @property
-    def shape(self) -> Shape:
-        """The request shape, with `auto` decided."""
-        if self.request_shape != "auto":
-            return self.request_shape
-        return "openai" if self.is_official or self.family else "extended"
+    def known_dialect(self) -> Dialect | None:
+        """The dialect as far as it follows from the configuration; None where the server has to be asked."""
+        return known_dialect(
+            base_url=self.base_url, model=self.model_id, dialect=self.dialect, request_shape=self.request_shape
+        )
+
+    def tasks(self, dialect: Dialect | None) -> list[Task]:
+        """What this configuration reaches of a server; of one that was not asked yet, what may be."""
+        tasks: list[Task] = ["text_to_image", "image_to_image"]
+        by_job = self.video_mode == "videos_api"
+        for task, path in self.video_paths.items():
+            way = by_job if dialect is None else dialect.endpoint(task, job=by_job) is not None
+            if path or way:
+                tasks.append(task)
+        return tasks
 
     @property
-    def tasks(self) -> list[Task]:
-        """What this configuration reaches."""
-        tasks: list[Task] = ["text_to_image", "image_to_image"]
-        if self.shape == "sd_server":  # its videos are behind its own API alone
-            return tasks
-        by_job = self.video_mode == "videos_api"
-        if by_job or self.text_to_video_path:
-            tasks.append("text_to_video")
-        if by_job or self.image_to_video_path:
-            tasks.append("image_to_video")
-        return tasks
+    def video_paths(self) -> dict[Task, str | None]:
+        """The user's own path of each kind of video."""
+        if self.video_mode == "videos_api":
+            return {"text_to_video": None, "image_to_video": None}
+        return {"text_to_video": self.text_to_video_path, "image_to_video": self.image_to_video_path}
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -115,15 +129,11 @@ class OpenAICompatibleBackendConfig:
         return tuple(secret for secret in (self.api_key, *self.headers.values()) if secret)
 
     def url(self, path: str) -> str:
-        """`path` under `base_url`."""
-        return f"{self.base_url.rstrip('/')}/{path.lstrip('/')}"
-
-
-def is_official_url(url: str) -> bool:
-    """Whether a URL's host is OpenAI's own API, or Azure's."""
-    parts = _split(url)
-    host = (parts and parts.hostname) or ""
-    return host in _OFFICIAL_HOSTS or host.endswith(_OFFICIAL_SUFFIXES)
+        """`path` under `base_url`; one that begins with two slashes, under the server's root."""
+        base = self.base_url.rstrip("/")
+        if path.startswith("//"):
+            base = base.removesuffix("/v1")
+        return f"{base}/{path.lstrip('/')}"
 
 
 def config_from_fields(
@@ -139,7 +149,9 @@ def config_from_fields(
     api_key = own.pop("api_key", None)
     own.pop("price", None)  # the job's business, not the server's
     served_model = own.pop("served_model", None) or card_facts.get("served_model") or model
+    own["known_fields"] = tuple(own.get("known_fields", ()))
     return OpenAICompatibleBackendConfig(
+        card_id=model,
         api_key=None if api_key is None else _resolved(api_key, "backend.api_key"),
         model_id=served_model,
         headers=headers,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from abstractvision_batch.backends.openai_compatible.speech import Written
 from abstractvision_batch.types import Task
 
 #: What httpx takes: (field, (file name or None, content, MIME type or None)).
@@ -33,14 +34,12 @@ class Call:
     task: Task
     path: str
     fields: Mapping[str, Any]
+    written: Written
+    """What the request's parameters became."""
     as_form: bool = False
     uploads: tuple[Upload, ...] = ()
-    images: int = 1
-    """How many images are wanted."""
-    seed: int | None = None
-    """As sent; None if the server was not told."""
-    not_sent: tuple[str, ...] = ()
-    """Parameters of the request that this shape has no place for."""
+    is_job: bool = False
+    """Whether the reply announces a job, to be polled and downloaded."""
 
     def parts(self) -> list[Part]:
         """The form, fields first."""

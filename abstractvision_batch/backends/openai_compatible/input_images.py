@@ -56,7 +56,7 @@ def read_images(image: bytes, extra: Mapping[str, Any], *, field: str) -> tuple[
     return first, uploads
 
 
-def read_mask(mask: bytes, image: Image.Image) -> Upload:
+def read_mask(mask: bytes, image: Image.Image, *, field: str = "mask") -> Upload:
     """The mask, white where pixels change, as an upload that says the same by its alpha channel.
 
     Raises:
@@ -67,7 +67,7 @@ def read_mask(mask: bytes, image: Image.Image) -> Upload:
         mine, theirs = (f"{one.width}x{one.height}" for one in (decoded, image))
         raise GenerationError(f"mask: is {mine} where the input image is {theirs} (make them equally large)")
     both = Image.merge("RGBA", (decoded, decoded, decoded, ImageChops.invert(decoded)))
-    return Upload("mask", "mask.png", encode_image(both, "png"), "image/png")
+    return Upload(field, "mask.png", encode_image(both, "png"), "image/png")
 
 
 def _as_bytes(item: Any, name: str) -> bytes:

@@ -24,11 +24,10 @@ PLACES: dict[str, tuple[str, ...]] = {
     "steps": ("sample_params", "sample_steps"),
     "guidance_scale": ("sample_params", "guidance", "txt_cfg"),
 }
-MAX_STEPS = 100
 _OPEN, _CLOSE = "<sd_cpp_extra_args>", "</sd_cpp_extra_args>"
 #: Fields of the call itself; everything else of `extra` is JSON in the prompt.
-_OF_THE_CALL = ("n", "images", "size", "output_format", "output_compression")
-_KNOWN = (
+OF_THE_CALL = ("n", "images", "size", "output_format", "output_compression")
+KNOWN = (
     "auto_resize_ref_image", "cache_mode", "cache_option", "clip_skip", "control_image", "control_strength",
     "embed_image_metadata", "hires", "increase_ref_index", "lora", "sample_params", "scm_mask", "vae_tiling_params",
 )  # fmt: skip
@@ -48,20 +47,18 @@ def prompt_with_arguments(request: VisionRequest, extra: Mapping[str, Any]) -> t
         if (value := getattr(request, name, None)) is not None:
             _place(arguments, path, _checked(name, value))
     for name, value in extra.items():
-        if name in _OF_THE_CALL:
+        if name in OF_THE_CALL:
             continue
-        if name not in _KNOWN:
-            close = get_close_matches(name, _KNOWN, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted((*_KNOWN, *_OF_THE_CALL)))}"
+        if name not in KNOWN:
+            close = get_close_matches(name, KNOWN, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted((*KNOWN, *OF_THE_CALL)))}"
             raise GenerationError(f"openai: extra.{name}: unknown to sd-server ({hint})")
         _merge(arguments, name, value, f"extra.{name}")
     text = f"{prompt}{_OPEN}{json.dumps(arguments)}{_CLOSE}" if arguments else prompt
-    return text, {name: value for name, value in extra.items() if name in _OF_THE_CALL}
+    return text, {name: value for name, value in extra.items() if name in OF_THE_CALL}
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "steps" and value > MAX_STEPS:
-        raise GenerationError(f"openai: steps: {value} where sd-server runs at most {MAX_STEPS}")
     # 0 means without guidance here as in Diffusers; the server reads it as without the prompt
     return 1.0 if name == "guidance_scale" and value == 0 else value
 

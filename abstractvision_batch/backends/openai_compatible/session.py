@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,9 +20,12 @@ from abstractvision_batch.backends.openai_compatible.concurrency import Adaptive
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
 from abstractvision_batch.backends.openai_compatible.failures import KeyRefusedError, Reply, quote_body
 from abstractvision_batch.backends.openai_compatible.form import Call
+from abstractvision_batch.backends.openai_compatible.identify import Identity, identify
 from abstractvision_batch.backends.openai_compatible.image_calls import image_edit_call, image_generation_call
 from abstractvision_batch.backends.openai_compatible.replies import MediaItem, read_media
 from abstractvision_batch.backends.openai_compatible.retries import Effort, persist, repeat
+from abstractvision_batch.backends.openai_compatible.settlement import Settlement, describe_unknown, settle
+from abstractvision_batch.backends.openai_compatible.speech import Speech
 from abstractvision_batch.backends.openai_compatible.transport import Transport
 from abstractvision_batch.backends.openai_compatible.video_calls import video_call
 from abstractvision_batch.backends.openai_compatible.video_jobs import finish_job
@@ -34,7 +38,8 @@ from abstractvision_batch.errors import (
     InvalidOutputError,
 )
 from abstractvision_batch.media.images import decode_image
-from abstractvision_batch.media.probe import sniff_mime_type
+from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.spec.dialects import EXTENSIONS
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -50,6 +55,8 @@ logger = logging.getLogger(__name__)
 #: picture, and after it, when the key may have been revoked.
 REFUSALS_AT_START = 3
 REFUSALS_LATER = 8
+#: Types that cost pixels on the way.
+_LOSSY = ("image/jpeg", "image/gif")
 
 HttpRequest = ImageGenerationRequest | ImageEditRequest | VideoGenerationRequest | ImageToVideoRequest
 
@@ -58,12 +65,24 @@ class Session:
     """A server's connections and how many requests it bears. For one event loop."""
 
     def __init__(
-        self, config: OpenAICompatibleBackendConfig, *, exchange: Exchange | None = None, worker: str = "this"
+        self,
+        config: OpenAICompatibleBackendConfig,
+        *,
+        exchange: Exchange | None = None,
+        worker: str = "this",
+        settled: Settlement | None = None,
+        unasked: Mapping[str, Any] | None = None,
     ) -> None:
         self._config = config
         self._transport = Transport(config)
         self._answered = False
         self._refusals = 0
+        self._settled = settled
+        self._unasked = unasked or {}
+        self._asking = asyncio.Lock()
+        self._guess: str | None = None
+        self._doubted = False
+        """Whether a connection was lost, so that another server may be there now."""
         self.limit = AdaptiveLimit(config.max_concurrency, patience=config.retries, exchange=exchange, worker=worker)
 
     async def generate(
@@ -75,8 +94,10 @@ class Session:
             GenerationError: this request failed.
             DependencyError: no request can succeed: key, account or model.
         """
+        speech = await self._find_speech()
+        self._warn_of_guess(request)
         # Decoding and encoding images would hold up every other request on the loop.
-        call = await asyncio.to_thread(_build_call, request, self._config, several)
+        call = await asyncio.to_thread(_build_call, request, speech, several)
         effort = Effort() if effort is None else effort
         headers = {"Idempotency-Key": uuid.uuid4().hex} if self._config.idempotency_key else {}
         try:
@@ -92,12 +113,13 @@ class Session:
         except KeyRefusedError as error:
             raise await self._judged(error) from error
         self._answered, self._refusals = True, 0
-        if len(items) > call.images:
-            logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), call.images)
+        images = call.written.images
+        if len(items) > images:
+            logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), images)
         metadata = self._metadata(call, effort)
-        if len(items) < call.images:
-            metadata |= {"images_asked": call.images, "images_received": len(items)}
-        return [await asyncio.to_thread(_read_asset, item, call, metadata) for item in items[: call.images]]
+        if len(items) < images:
+            metadata |= {"images_asked": images, "images_received": len(items)}
+        return [await asyncio.to_thread(_read_asset, item, call, metadata) for item in items[:images]]
 
     async def _judged(self, error: KeyRefusedError) -> AbstractVisionError:
         """Return the error for every request where the key is refused, else one for this request alone."""
@@ -128,22 +150,50 @@ class Session:
         )
         return read_catalog(reply, self._config, task=task)
 
-    async def check_server(self) -> None:
-        """Find out that the server is missing, or the key wrong, before the first request. A catalog is no duty.
+    async def settle(self, known: Settlement | None) -> Settlement:
+        """Find out that the server is missing, or the key wrong, before the first request; and what it is.
+
+        Args:
+            known: What an earlier worker of the run found; requests are written so, and the server has to be that.
 
         Raises:
-            DependencyError: it cannot be reached, or refuses the key.
+            DependencyError: it cannot be reached, refuses the key, or is another than `known`.
         """
         try:
+            identity = await self._look(known)
+        except BackendBusyError as error:
+            if not getattr(error, "connected", True):
+                raise DependencyError(f"{error} (start it, or mend backend.base_url)") from error
+            identity = Identity()
+        self._settled = settle(self._config, identity, known)
+        return self._settled
+
+    async def _look(self, known: Settlement | None = None, *, retries: int = 1) -> Identity:
+        """What the server says of itself; `known` is what it was. A catalog is no duty."""
+        reply, models = None, []
+        try:
             async with asyncio.timeout(self._config.timeout_s):
-                reply = await repeat(lambda: self._transport.get(self._config.models_path), retries=1)
+                reply = await repeat(lambda: self._transport.get(self._config.models_path), retries=retries)
             models = read_catalog(reply, self._config, task=None)
         except BackendBusyError as error:
-            if getattr(error, "connected", True):
-                return
-            raise DependencyError(f"{error} (start it, or mend backend.base_url)") from error
+            if not getattr(error, "connected", True):
+                raise
         except (GenerationError, TimeoutError):
-            return
+            pass
+        if reply is not None:
+            self._note_catalog(reply, models)
+        if self._config.is_official:
+            return Identity("openai")
+        dialect = self._config.known_dialect if known is None or known.by == "default" else known.dialect
+        return await identify(
+            self._transport.get,
+            reply,
+            models,
+            model_id=self._config.model_id,
+            expected=None if dialect is None else dialect.name,
+        )
+
+    def _note_catalog(self, reply: Reply, models: list[ProviderModelInfo]) -> None:
         wanted = self._config.model_id
         listed = next((model for model in models if model.id == wanted), None)
         if wanted and models and listed is None:
@@ -151,17 +201,57 @@ class Session:
         if listed is not None and listed.raw.get("shutdown_date"):
             logger.warning("%s: %s shuts down on %s", reply.url, wanted, listed.raw["shutdown_date"])
 
+    async def _find_speech(self) -> Speech:
+        """How requests are written; a server that nobody has asked yet is asked now, if the configuration needs it."""
+        dialect = self._config.known_dialect
+        async with self._asking:
+            if self._settled is not None:
+                dialect = self._settled.dialect
+            elif dialect is None:
+                try:
+                    identity = await self._look(retries=self._config.retries)
+                except DependencyError:  # what the catalog refuses, a request may do
+                    identity = Identity()
+                self._settled = settle(self._config, identity, None)
+                self._guess = describe_unknown(self._settled, self._config)
+                dialect = self._settled.dialect
+        return Speech(self._config, dialect, self._unasked)
+
+    def _warn_of_guess(self, request: HttpRequest) -> None:
+        """Say once that the server is not known, where a request has what it might ignore."""
+        if self._guess is not None and any(getattr(request, name, None) is not None for name in EXTENSIONS):
+            logger.warning("%s", self._guess)
+            self._guess = None
+
+    async def _require_same_server(self) -> None:
+        """Look again after a connection was lost.
+
+        Raises:
+            DependencyError: another server is there.
+        """
+        async with self._asking:
+            if not self._doubted or self._settled is None:
+                return
+            settle(self._config, await self._look(self._settled), self._settled)
+            self._doubted = False
+
     async def close(self) -> None:
         """Close every connection."""
         self.limit.close()
         await self._transport.close()
 
     async def _exchange(self, call: Call, headers: dict[str, str]) -> list[MediaItem]:
-        if call.as_form:
-            reply = await self._transport.post(call.path, parts=call.parts(), headers=headers)
-        else:
-            reply = await self._transport.post(call.path, json=dict(call.fields), headers=headers)
-        if call.task.endswith("video") and self._config.video_mode == "videos_api":
+        if self._doubted:
+            await self._require_same_server()
+        try:
+            if call.as_form:
+                reply = await self._transport.post(call.path, parts=call.parts(), headers=headers)
+            else:
+                reply = await self._transport.post(call.path, json=dict(call.fields), headers=headers)
+        except BackendBusyError as error:
+            self._doubted |= not getattr(error, "connected", True) or getattr(error, "ambiguous", False)
+            raise
+        if call.is_job:
             items = await finish_job(reply, self._transport, self._config)
         else:
             items = await asyncio.to_thread(
@@ -187,32 +277,33 @@ class Session:
         return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})
 
     def _metadata(self, call: Call, effort: Effort) -> dict[str, Any]:
+        seed = call.written.seed
         metadata: dict[str, Any] = {
             "model": self._config.model_id,
-            "seed": call.seed,
+            "seed": seed,
             "attempts": effort.attempts,
             "refused": effort.refused,
             "ambiguous_retries": effort.ambiguous,
-            "reproducibility": "unseeded" if call.seed is None else "seeded-remote",
+            "reproducibility": "unseeded" if seed is None else "seeded-remote",
         }
-        if call.not_sent:
-            metadata["not_sent"] = list(call.not_sent)
+        if call.written.not_sent:
+            metadata["not_sent"] = list(call.written.not_sent)
         return metadata
 
 
-def _build_call(request: HttpRequest, config: OpenAICompatibleBackendConfig, several: bool) -> Call:
+def _build_call(request: HttpRequest, speech: Speech, several: bool) -> Call:
     match request:
         case ImageGenerationRequest():
-            call = image_generation_call(request, config, several=several)
+            call = image_generation_call(request, speech, several=several)
         case ImageEditRequest():
-            call = image_edit_call(request, config, several=several)
+            call = image_edit_call(request, speech, several=several)
         case VideoGenerationRequest() | ImageToVideoRequest():
-            call = video_call(request, config)
+            call = video_call(request, speech)
     return call
 
 
 def _read_asset(item: MediaItem, call: Call, metadata: dict[str, Any]) -> GeneratedAsset:
-    """The asset, by its content.
+    """The asset, by its content; a size or a type that was not asked for is noted as `transport`.
 
     Raises:
         InvalidOutputError: the bytes are no readable image, or no video where one was asked for.
@@ -224,7 +315,24 @@ def _read_asset(item: MediaItem, call: Call, metadata: dict[str, Any]) -> Genera
         raise InvalidOutputError(f"openai: {call.path}: the reply holds {known} where {kind} was asked for")
     if kind == "image":
         try:
-            decode_image(item.data, name=f"openai: {call.path}: the reply's image")
+            size = decode_image(item.data, name=f"openai: {call.path}: the reply's image").size
         except GenerationError as exc:
             raise InvalidOutputError(str(exc)) from exc
-    return GeneratedAsset(kind, item.data, mime_type, {"source": item.source, **item.metadata, **metadata})
+    else:
+        info = probe(item.data, mime_type)
+        size = (info.width, info.height)
+    noted = _note_transport(call, mime_type, size)
+    return GeneratedAsset(kind, item.data, mime_type, {"source": item.source, **item.metadata, **metadata, **noted})
+
+
+def _note_transport(call: Call, mime_type: str, size: tuple[int, int]) -> dict[str, Any]:
+    """What of a reply is not as asked for, or cost pixels on its way, each with what was asked for."""
+    found: dict[str, Any] = {}
+    asked = call.written
+    if asked.size is not None and asked.size != size:
+        found["size"] = {"asked": "{}x{}".format(*asked.size), "received": "{}x{}".format(*size)}
+    if asked.mime_type is not None and asked.mime_type != mime_type:
+        found["type"] = {"asked": asked.mime_type, "received": mime_type}
+    elif asked.mime_type is None and mime_type in _LOSSY:
+        found["type"] = {"asked": None, "received": mime_type}
+    return {"transport": found} if found else {}

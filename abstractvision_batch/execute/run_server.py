@@ -1,0 +1,83 @@
+"""The server of a run: what kind it is, which its first worker finds out and every other keeps to.
+
+`server.json`, put-if-absent, has the dialect that requests are written in and what the server said of itself. Not
+covered: weights on this machine (`run_weights`), what a worker runs on (`environment_files`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
+from abstractvision_batch.spec.dialect_check import unasked_params, unread_parameters
+from abstractvision_batch.spec.dialects import DIALECTS
+from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.spec.positions import FieldPath, format_path
+from abstractvision_batch.storage.store import Store
+
+SERVER = "server.json"
+
+logger = logging.getLogger(__name__)
+
+
+def read_server(store: Store) -> dict[str, Any] | None:
+    """What the run settled about its server; None where nobody asked it yet, or there is none.
+
+    Raises:
+        StorageError: the record cannot be read.
+    """
+    if not store.exists(SERVER):
+        return None
+    try:
+        found = json.loads(store.read(SERVER))
+    except ValueError as exc:
+        raise StorageError(f"{store.url_of(SERVER)}: damaged: {exc} (delete it, if no shard is done)") from exc
+    if not isinstance(found, dict):
+        raise StorageError(f"{store.url_of(SERVER)}: damaged: no object (delete it, if no shard is done)")
+    return found
+
+
+def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card: ModelCard) -> None:
+    """Have the run's server be what the backend finds, unless that is known: then require the same.
+
+    Raises:
+        DependencyError: the server is missing, or another than the run's.
+        SpecError: the job asks for what this kind of server ignores.
+        StorageError: the record cannot be read or written.
+    """
+    known = read_server(store)
+    unasked = unasked_params(spec, card)
+    found = backend.settle(known, unasked=unasked)
+    if found is None:
+        return
+    if known is None:
+        require_read(spec, found)
+        data = json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+        if not store.put_if_absent(SERVER, data):
+            backend.settle(read_server(store), unasked=unasked)
+            return
+    said, guessed = backend.describe_settlement()
+    logger.log(logging.WARNING if guessed else logging.INFO, "%s", said)
+
+
+def require_read(
+    spec: JobSpec, settled: dict[str, Any], *, where: Callable[[FieldPath], str] = lambda path: "the spec"
+) -> None:
+    """Refuse a job that asks for what its server ignores, once it is known what that is.
+
+    Raises:
+        SpecError: with a line for each such field.
+    """
+    backend = spec.backend
+    if not isinstance(backend, OpenAIBackendSpec) or backend.request_shape is not None or settled["by"] == "default":
+        return
+    problems = unread_parameters(spec, DIALECTS[settled["dialect"]])
+    lines = tuple(f"{where(path)}: {format_path(path)}: {said}" for path, said in problems)
+    if lines:
+        raise SpecError("\n".join(lines), problems=lines)
