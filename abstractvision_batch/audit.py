@@ -3,15 +3,15 @@
     plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → Merkle root
 
 Whole means: every planned request has exactly one newest row; every file that a row names is there with its size and
-sha256, and every environment; there is no other file; `manifest.parquet` is the parts. The root is over request id and
-sha256 of each request in the order of the plan, so two runs with one root have the same files.
+sha256, and every environment; there is no other file of ours; `manifest.parquet` is the parts. The root is over request
+id and sha256 of each request in the order of the plan, so two runs with one root have the same files.
 
 A run of which something ended a shard early is whole, and not complete: the rows that were not run are said, the
 manifest is not merged yet, and running the spec again does those rows.
 
 Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
-belongs to nothing, if that is older than a grace, since a retry may be going on; and it merges again. Artifacts of a
-shard that is not done yet are left alone: they are written again, or become orphans when it is done.
+belongs to nothing, if it is ours by its name and older than a grace, since a retry may be going on; and it merges again.
+Artifacts of a shard that is not done yet are left alone: they are written again, or become orphans when it is done.
 
 Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report.
 """
@@ -41,13 +41,14 @@ from abstractvision_batch.execute.manifest import (
     part_name,
 )
 from abstractvision_batch.execute.merkle import MerkleTree
-from abstractvision_batch.execute.run_record import EXTENSION_NAME, EXTENSIONS
+from abstractvision_batch.execute.run_record import EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.plan.read import hash_file, read_ids
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, merge, open_run
 from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.names import is_temporary
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
 
@@ -257,19 +258,17 @@ def _check_environments(store: Store, named: Iterable[str]) -> Iterator[Finding]
 
 
 def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
-    """What lies outside `artifacts/` and belongs to nothing: temporary files and foreign parts."""
-    plan_folders = {file.name.rpartition("/")[0] for file in plan.files}
-    for folder in sorted({"", PARTS, ENVIRONMENTS, EXTENSIONS, "report", *plan_folders}):
+    """What lies outside `artifacts/`, is ours by its name and belongs to nothing: temporary files and far parts.
+
+    Other files (`.gitattributes`, notes) are their owner's.
+    """
+    for folder in ("", PARTS, ENVIRONMENTS, EXTENSIONS, "plan", "report"):
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
-            if file.name.startswith("."):  # what a write or a probe of the store has in hand
+            if is_temporary(file.name):
                 yield orphan(name, "a temporary file that a crash left", file.modified_at)
-            elif folder == PARTS:
-                match = PART_NAME.match(file.name)
-                if match is None or int(match[1]) >= plan.shards:
-                    yield orphan(name, "no part of a shard of this plan", file.modified_at)
-            elif folder == EXTENSIONS and EXTENSION_NAME.match(file.name) is None:
-                yield orphan(name, "no extension of this run", file.modified_at)
+            elif folder == PARTS and (match := PART_NAME.match(file.name)) and int(match[1]) >= plan.shards:
+                yield orphan(name, "no part of a shard of this plan", file.modified_at)
 
 
 def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]:

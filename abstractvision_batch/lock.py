@@ -23,6 +23,7 @@ from abstractvision_batch.execute.environment import describe_software, differin
 from abstractvision_batch.plan.build import digest_inputs, prompts_digest
 from abstractvision_batch.readiness import check_model, find_weights, workers_are_here
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.json_file import read_local_json
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> Loaded
     """
     target = _target(loaded, path)
     try:
-        locked = json.loads(target.read_text(encoding="utf-8"))
+        locked = read_local_json(target)
     except OSError as error:
         raise SpecError(f"{target}: {error.strerror or error} (avbatch lock {loaded.path} writes it)") from error
     except ValueError as error:
@@ -84,7 +85,10 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> Loaded
     if now["weights"] is None and not workers_are_here(loaded):
         logger.warning("%s: weights are not compared: the cluster's workers load them, not this process", target)
         now["weights"] = locked.get("weights")
-    found = [f"{target}: {said}" for said in _differences(locked, now)]
+    try:
+        found = [f"{target}: {said}" for said in _differences(locked, now)]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SpecError(f"{target}: damaged: {error} (avbatch lock {loaded.path} writes it anew)") from error
     if found:
         more = [f"{target}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {loaded.path})"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from abstractvision_batch.execute.row_files import FILE_COLUMNS
+from abstractvision_batch.errors import StorageError
+from abstractvision_batch.execute.row_files import FILE_COLUMNS, row_views
 from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, worst
 from abstractvision_batch.run import Run
 
@@ -21,16 +21,20 @@ def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: 
         StorageError: an artifact cannot be read.
         OptionalDependencyMissingError: the pixels differ, and the extra `compare` is not installed.
     """
-    views = list(zip(_views(row_there), _views(row_here), strict=False))
-    if len(_views(row_there)) != len(_views(row_here)):
-        return Comparison("different", note=f"{len(_views(row_there))} views and {len(_views(row_here))}")
+    views_there, views_here = _views(there, row_there), _views(here, row_here)
+    views = list(zip(views_there, views_here, strict=False))
+    if len(views_there) != len(views_here):
+        return Comparison("different", note=f"{len(views_there)} views and {len(views_here)}")
     return worst(
         IDENTICAL
-        if one["pixel_sha256"] == other["pixel_sha256"]
+        if one.get("pixel_sha256") == other.get("pixel_sha256")
         else compare_artifacts(there.read_artifact(one), here.read_artifact(other), row_there["content_type"])
         for one, other in views
     )
 
 
-def _views(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return json.loads(row["metadata_json"] or "{}").get("views") or [row]
+def _views(run: Run, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    try:
+        return row_views(row)
+    except ValueError as exc:
+        raise StorageError(f"{run.path}: {row['request_id']}: its metadata_json is damaged: {exc}") from exc

@@ -9,6 +9,7 @@ Not covered: whether the pixels are the same (`diff`; `verify` does both for a s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -28,6 +29,7 @@ from abstractvision_batch.execute.run_record import (
     write_record,
 )
 from abstractvision_batch.execute.run_server import SERVER, read_server
+from abstractvision_batch.plan.read import require_plan_file
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_weights
 from abstractvision_batch.recorded_run import load_recorded
@@ -46,6 +48,8 @@ from abstractvision_batch.start import open_output
 from abstractvision_batch.storage.store import Store
 
 logger = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 8 << 20
 
 
 def rerun(
@@ -98,11 +102,20 @@ def redirect(source: Run, output: str | Path) -> list[str]:
 
 
 def copy_plan(source: Run, folder: Path) -> None:
-    """Copy the files of a run's plan into a local folder."""
+    """Copy the files of a run's plan into a local folder.
+
+    Raises:
+        StorageError: one cannot be read, or is not the plan that the run recorded.
+    """
     for file in source.plan.files:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.store.read(file.name))
+        digest = hashlib.sha256()
+        with source.store.open(file.name) as stream, path.open("xb") as copy:
+            while (block := stream.read(_BLOCK_BYTES)) and copy.tell() <= file.size_bytes:
+                digest.update(block)
+                copy.write(block)
+        require_plan_file(file, digest.hexdigest())
 
 
 def execute_plan(

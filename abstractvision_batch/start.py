@@ -139,7 +139,7 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
             _refuse(loaded, store, record, plan.prompts_digest)
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         _put_plan_files(store, record.plans[0], plan, folder)
-        if not record.generations[0]["conditional_put"]:
+        if not record.generations[0].get("conditional_put"):
             record = _require_own_run(loaded, store, plan, folder)
     return record
 

@@ -39,7 +39,7 @@ import yaml
 from abstractvision_batch.audit import audit
 from abstractvision_batch.execute.manifest import list_parts, part_name
 from abstractvision_batch.run import Run, open_run
-from abstractvision_batch.storage.local import TEMPORARY_PREFIX
+from abstractvision_batch.storage.names import TEMPORARY_PREFIX
 from tests.journal import Begun, read_journal
 from tests.ray_nodes import running_cluster, worker_pids
 

@@ -142,9 +142,9 @@ def test_what_belongs_to_nothing_is_found_and_removed_once_it_is_old_enough(
         ".tmp-1",
         ".probe-1",
         "artifacts/00001/.tmp-2",
-        "artifacts/00001/zzz.png",
-        "artifacts/00009/far.png",
-        "artifacts/loose.png",
+        f"artifacts/00001/{'c' * 26}-{'d' * 12}.png",
+        f"artifacts/00009/{'c' * 26}-v2-{'d' * 12}.webp",
+        f"artifacts/00009-{'d' * 12}.tar",
         "manifest/.tmp-3",
         "manifest/00009-a0.parquet",
     )
@@ -159,6 +159,38 @@ def test_what_belongs_to_nothing_is_found_and_removed_once_it_is_old_enough(
     assert (too_young.removed, too_young.exit_code) == ((), 1)
     assert (sorted(removed.removed), removed.exit_code) == (sorted(names), 0)
     assert audit(folder) == whole
+
+
+def test_files_of_others_are_left_alone_and_do_not_make_a_run_less_than_whole(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    names = (
+        ".gitattributes",
+        ".DS_Store",
+        ".cache/huggingface/download/x.metadata",
+        "notes.md",
+        "manifest/.DS_Store",
+        "manifest/index.parquet",
+        "extensions/notes.json",
+        "artifacts/.DS_Store",
+        "artifacts/loose.png",
+        "artifacts/README.md",
+        "artifacts/mine/a.png",
+        "artifacts/00001/.DS_Store",
+        "artifacts/00001/favourite.png",
+        "artifacts/00009/Thumbs.db",
+        "environments/.gitkeep",
+        "report/.DS_Store",
+    )
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(b"mine")
+
+    report = audit(folder, repair=True, grace_s=-1)
+
+    assert (report.findings, report.removed, report.exit_code) == ((), (), 0)
+    assert all((folder / name).read_bytes() == b"mine" for name in names)
 
 
 def test_files_of_a_shard_that_is_not_done_are_left_alone(job: dict[str, Any], tmp_path: Path) -> None:
@@ -277,7 +309,8 @@ def test_a_run_in_any_store_is_audited_and_repaired_the_same(
     assert (whole.findings, whole.files) == ((), 6)
     store = open_store(url, options)
     store.delete(f"artifacts/00001/{store.list('artifacts/00001')[0]}")
-    for name in (".probe-left", "artifacts/00002/zzz.png"):
+    far = f"artifacts/00002/{'c' * 26}-{'d' * 12}.png"
+    for name in (".probe-left", far):
         store.put(name, b"left over")
 
     too_young = audit(url, options, repair=True, fast=True)
@@ -286,7 +319,7 @@ def test_a_run_in_any_store_is_audited_and_repaired_the_same(
 
     assert sorted(_kinds(too_young)) == ["missing_file", "orphan", "orphan"]
     assert (too_young.removed, too_young.forgotten) == ((), (1,))
-    assert sorted(report.removed) == [".probe-left", "artifacts/00002/zzz.png"]
+    assert sorted(report.removed) == [".probe-left", far]
     assert audit(url, options) == whole
 
 

@@ -303,7 +303,7 @@ def test_containers_and_pieces_that_no_row_names_are_orphans_of_their_shard_once
     folder = tmp_path / layout
     run(job_in(layout))
     whole = audit(folder)
-    names = [f"artifacts/00001-0123456789ab.{CONTAINERS[layout]}", "artifacts/00001/abc-0123456789ab.png"]
+    names = [f"artifacts/00001-0123456789ab.{CONTAINERS[layout]}", f"artifacts/00001/{'a' * 26}-0123456789ab.png"]
     of_no_shard = [f"artifacts/00003-0123456789ab.{CONTAINERS[layout]}", "artifacts/.tmp-1"]
     for name in (*names, *of_no_shard):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ import yaml
 
 from abstractvision_batch.audit import audit
 from abstractvision_batch.run import open_run, run
-from abstractvision_batch.storage.local import TEMPORARY_PREFIX
+from abstractvision_batch.storage.names import TEMPORARY_PREFIX
 from tests.jobs import MakeJob
 from tests.journal import read_journal, wait_for
 from tests.ray_nodes import add_node, drain_node, raylet_pid, running_cluster, worker_pids

@@ -67,14 +67,15 @@ class Weights:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Weights:
-        """What `to_json` wrote."""
-        parts = (
-            WeightsPart(
-                part["name"], part["source"], part["revision"], tuple(WeightsFile(**file) for file in part["files"])
-            )
-            for part in data["parts"]
-        )
-        return cls(tuple(parts))
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        try:
+            return cls(tuple(map(_part_from_json, data["parts"])))
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"not a list of weights' files ({exc!r})") from exc
 
 
 def hash_part(name: str, source: str, folder: Path, files: Sequence[Path]) -> WeightsPart:
@@ -111,3 +112,23 @@ def hub_revision(folder: Path) -> str | None:
 def _part_to_json(part: WeightsPart) -> dict[str, Any]:
     files = [{"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in part.files]
     return {"name": part.name, "source": part.source, "revision": part.revision, "files": files}
+
+
+def _part_from_json(part: Mapping[str, Any]) -> WeightsPart:
+    files = tuple(
+        WeightsFile(_text(file["name"]), _number(file["size_bytes"]), _text(file["sha256"])) for file in part["files"]
+    )
+    revision = part["revision"]
+    return WeightsPart(_text(part["name"]), _text(part["source"]), None if revision is None else _text(revision), files)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a number")
+    return value

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 
+from abstractvision_batch.plan.identity import REQUEST_ID_DIGITS
+
 ARTIFACTS = "artifacts"
 #: Hex digits of the content's SHA-256 in a name.
 SHA_DIGITS = 12
-_CONTAINER_NAME = re.compile(rf"^(\d{{5,}})-([0-9a-f]{{{SHA_DIGITS}}})\.[a-z]+$")
+_CONTAINER_NAME = re.compile(rf"([0-9]{{5,9}})-[0-9a-f]{{{SHA_DIGITS}}}\.[a-z]+")
+_FILE_NAME = re.compile(rf"[0-9a-f]{{{REQUEST_ID_DIGITS}}}(-v[0-9]{{1,4}})?-[0-9a-f]{{{SHA_DIGITS}}}\.[a-z0-9]{{1,8}}")
+_FOLDER_NAME = re.compile(r"[0-9]{5,9}")
 
 
 def artifact_folder(shard: int) -> str:
@@ -32,8 +36,18 @@ def container_name(shard: int, sha256: str, extension: str) -> str:
 
 def shard_of_container(file_name: str) -> int | None:
     """The shard of a file directly in `artifacts/`; None if it is no container."""
-    match = _CONTAINER_NAME.match(file_name)
+    match = _CONTAINER_NAME.fullmatch(file_name)
     return int(match[1]) if match else None
+
+
+def is_shard_folder(folder_name: str) -> bool:
+    """Whether a folder in `artifacts/` has the name of a shard's."""
+    return _FOLDER_NAME.fullmatch(folder_name) is not None
+
+
+def is_artifact(file_name: str) -> bool:
+    """Whether a file in a shard's folder has a name that we give: others are not ours to judge or to remove."""
+    return _FILE_NAME.fullmatch(file_name) is not None
 
 
 def sha_of_container(name: str) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
 ENVIRONMENTS = "environments"
 _ID_DIGITS = 12
+_NAME = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +60,12 @@ def read_environments(store: Store) -> dict[str, dict[str, Any]]:
     Raises:
         StorageError: one cannot be read.
     """
-    return {
-        name.removesuffix(".json"): _read(store, f"{ENVIRONMENTS}/{name}")
-        for name in store.list(ENVIRONMENTS)
-        if name.endswith(".json")
-    }
+    names = (name for name in store.list(ENVIRONMENTS) if _NAME.fullmatch(name))
+    return {name.removesuffix(".json"): _read(store, f"{ENVIRONMENTS}/{name}") for name in names}
 
 
 def _read(store: Store, name: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(store.read(name))
-    except ValueError as exc:
-        raise StorageError(f"{store.url_of(name)}: damaged, not JSON ({exc})") from exc
+    found = read_json(store, name, hint="the file is damaged: what its rows were made on is lost")
+    if not isinstance(found, dict) or not isinstance(found.get("backend"), dict):
+        raise StorageError(f"{store.url_of(name)}: damaged: not what a worker says of itself")
     return found

@@ -6,12 +6,13 @@ one ranged read, whatever the container's format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.json_file import parse_json
+from abstractvision_batch.storage.names import check_name
 from abstractvision_batch.storage.store import Store
 
 #: What of a row says which files it has.
@@ -55,11 +56,24 @@ def row_files(row: Mapping[str, Any]) -> list[RowFile]:
     if row["status"] != "ok":
         return []
     try:
-        metadata = row["metadata_json"]
-        entries = json.loads(metadata).get("views") or [row] if metadata else [row]
-        return [_row_file(row, entry) for entry in entries]
+        return [_row_file(row, entry) for entry in row_views(row)]
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise StorageError("succeeded, but does not say which file it has") from exc
+
+
+def row_views(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What says where the files of a row are: its views, or itself.
+
+    Raises:
+        ValueError: its metadata are not JSON of ours.
+    """
+    metadata = parse_json(row["metadata_json"]) if row["metadata_json"] else {}
+    views = metadata.get("views") if isinstance(metadata, dict) else None
+    if not views:
+        return [row]
+    if not isinstance(views, list) or not all(isinstance(view, dict) for view in views):
+        raise ValueError("views are not a list of files")
+    return views
 
 
 def read_artifact(store: Store, row: Mapping[str, Any]) -> bytes:
@@ -68,9 +82,13 @@ def read_artifact(store: Store, row: Mapping[str, Any]) -> bytes:
     Raises:
         StorageError: they are not there.
     """
-    name, offset = row["file_name"], row.get("offset_bytes")
+    name, offset = row.get("file_name"), row.get("offset_bytes")
+    if not isinstance(name, str):
+        raise StorageError(f"{store.url}: a row that succeeded names no file (avbatch audit)")
     if offset is None:
         return store.read(name)
+    if not (isinstance(offset, int) and isinstance(row.get("size_bytes"), int)):
+        raise StorageError(f"{store.url_of(name)}: a row does not say which part of it is its own (avbatch audit)")
     data = store.read_range(name, offset, row["size_bytes"])
     if len(data) != row["size_bytes"]:
         raise StorageError(f"{store.url_of(name)}: ends before byte {offset + row['size_bytes']:,} (avbatch audit)")
@@ -79,12 +97,16 @@ def read_artifact(store: Store, row: Mapping[str, Any]) -> bytes:
 
 def _row_file(row: Mapping[str, Any], entry: Mapping[str, Any]) -> RowFile:
     offset = entry.get("offset_bytes")
-    return RowFile(
+    file = RowFile(
         request_id=row["request_id"],
-        name=str(entry["file_name"]),
+        name=check_name(entry["file_name"]),
         size_bytes=int(entry["size_bytes"]),
         sha256=str(entry["sha256"]),
         offset_bytes=None if offset is None else int(offset),
-        member=entry.get("member"),
+        member=None if entry.get("member") is None else check_name(entry["member"]),
         container_bytes=None if offset is None else int(row["container_bytes"]),
     )
+    end = file.size_bytes + (file.offset_bytes or 0)
+    if min(file.size_bytes, file.offset_bytes or 0) < 0 or (file.container_bytes or end) < end:
+        raise ValueError("not a part of its file")
+    return file

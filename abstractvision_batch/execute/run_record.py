@@ -13,26 +13,36 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydantic import ValidationError
+
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.environment import describe_driver
+from abstractvision_batch.execute.record_schema import (
+    MAX_REQUESTS,
+    MAX_SHARDS,
+    describe_violation,
+    find_violation,
+    newer_version,
+)
 from abstractvision_batch.plan.expand import base_params, extra_params
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.scheduled_time import timezone_name
+from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
 RECORD = "run.json"
 EXTENSIONS = "extensions"
-EXTENSION_NAME = re.compile(r"^(\d+)\.json$")
+EXTENSION_NAME = re.compile(r"^([0-9]{5,9})\.json$")
 FORMAT = 2
 
 
@@ -88,7 +98,7 @@ class RunRecord:
     @property
     def spec(self) -> JobSpec:
         """The resolved job spec."""
-        return JobSpec.model_validate(self.generations[-1]["spec"])
+        return JobSpec.model_validate(self.generations[-1]["spec"])  # checked when it was read
 
     @property
     def scheduled_at(self) -> datetime | None:
@@ -98,7 +108,7 @@ class RunRecord:
     @property
     def layout(self) -> str:
         """How its files lie in the store: the spec's `output.layout`."""
-        return str(self.generations[-1]["spec"]["output"]["layout"])
+        return str(self.generations[-1]["spec"]["output"].get("layout", "files"))
 
     @property
     def base_dir(self) -> Path:
@@ -207,27 +217,52 @@ def read_record(store: Store) -> RunRecord | None:
         if number not in numbers:
             raise StorageError(f"{store.url_of(name)}: is not there, and there are later ones (restore it)")
         extension, before = _read_generation(store, name), generations[-1]
-        if (extension["run_id"], extension["extends"]) != (before["run_id"], before["fingerprint"]):
+        if (extension["run_id"], extension.get("extends")) != (before["run_id"], before["fingerprint"]):
             raise StorageError(
                 f"{store.url_of(name)}: extends another run than the {RECORD} there (remove one of both)"
             )
         generations.append(extension)
+    _require_one_plan(store, generations)
     return RunRecord(tuple(generations))
+
+
+def _require_one_plan(store: Store, generations: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse plans whose shards do not follow each other, or whose files share a name."""
+    shards, requests, names = 0, 0, set[str]()
+    for number, generation in enumerate(generations):
+        plan = PlanSummary.from_json(generation["plan"])
+        own = {file.name for file in plan.files}
+        shards, requests = shards + plan.shards, requests + plan.requests
+        fits = not plan.files or plan.files[0].first_shard == shards - plan.shards
+        if not fits or names & own or shards > MAX_SHARDS or requests > MAX_REQUESTS:
+            where = store.url_of(extension_name(number) if number else RECORD)
+            raise StorageError(f"{where}: damaged: its plan does not follow the one before it (restore it)")
+        names |= own
 
 
 def _read_generation(store: Store, name: str) -> dict[str, Any]:
     where = store.url_of(name)
-    try:
-        data = json.loads(store.read(name))
-    except ValueError as exc:
-        raise StorageError(f"{where}: not JSON ({exc}); choose another output or remove it") from exc
+    data = read_json(store, name, hint="choose another output or remove it")
     if not isinstance(data, dict) or "fingerprint" not in data or "plan" not in data:
         raise StorageError(f"{where}: not a run of avbatch; choose another output or remove it")
-    if data.get("format") != FORMAT:
-        raise StorageError(
-            f"{where}: format {data.get('format')}, this version reads {FORMAT} (use the version it names)"
-        )
+    found = data.get("format")
+    if found != FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        said = f"written by a newer avbatch, in format {found}" if newer else f"format {str(found)[:40]}"
+        raise StorageError(f"{where}: {said}, and this version reads {FORMAT} (use the version it names)")
+    if violation := find_violation(data) or _find_spec_violation(data):
+        raise StorageError(f"{where}: damaged: {violation} (restore it, or choose another output)")
     return data
+
+
+def _find_spec_violation(data: Mapping[str, Any]) -> str | None:
+    try:
+        spec = JobSpec.model_validate(data["spec"])
+    except ValidationError as exc:
+        return f"spec.{describe_violation(exc)}{newer_version(data)}"
+    if spec.model != data["card"]["id"] or spec.task not in data["card"]["tasks"]:
+        return f"card: not that of {spec.task} with {spec.model}"
+    return None
 
 
 def extension_name(number: int) -> str:
@@ -243,7 +278,7 @@ def write_record(store: Store, record: RunRecord) -> RunRecord:
     number = len(record.generations) - 1
     name = extension_name(number) if number else RECORD
     data = json.dumps(record.generations[-1], indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-    if store.put_if_absent(name, data) and record.generations[0]["conditional_put"]:
+    if store.put_if_absent(name, data) and record.generations[0].get("conditional_put"):
         return record
     found = read_record(store)
     if found is None:

@@ -13,6 +13,7 @@ import json
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, StorageError
 from abstractvision_batch.execute.manifest import list_parts
+from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
 WEIGHTS = "weights.json"
@@ -30,8 +31,8 @@ def read_weights(store: Store) -> Weights | None:
     if not store.exists(WEIGHTS):
         return None
     try:
-        return Weights.from_json(json.loads(store.read(WEIGHTS)))
-    except (ValueError, KeyError, TypeError) as exc:
+        return Weights.from_json(read_json(store, WEIGHTS, hint="delete it, if no shard is done"))
+    except ValueError as exc:
         raise StorageError(f"{store.url_of(WEIGHTS)}: damaged: {exc} (delete it, if no shard is done)") from exc
 
 

@@ -12,12 +12,19 @@ from datetime import datetime
 from typing import Any
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.execute.artifact_names import ARTIFACTS, artifact_folder, shard_of_container
+from abstractvision_batch.execute.artifact_names import (
+    ARTIFACTS,
+    artifact_folder,
+    is_artifact,
+    is_shard_folder,
+    shard_of_container,
+)
 from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
 from abstractvision_batch.execute.row_files import FILE_COLUMNS, RowFile, row_files
 from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
 from abstractvision_batch.storage.failures import is_lost
+from abstractvision_batch.storage.names import is_temporary
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.storage.stored_file import StoredFile
 
@@ -44,8 +51,7 @@ class Artifacts:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._files = store.scan(ARTIFACTS)
-        files = {file.name for file in self._files}
-        self._folders = {f"{ARTIFACTS}/{name}" for name in store.list(ARTIFACTS) if name not in files}
+        self._folders = {f"{ARTIFACTS}/{name}" for name in store.list(ARTIFACTS) if is_shard_folder(name)}
         self._containers: dict[int, list[StoredFile]] = {}
         for file in self._files:
             if (shard := shard_of_container(file.name)) is not None:
@@ -57,13 +63,13 @@ class Artifacts:
         return found | self._in_folder(artifact_folder(shard))
 
     def of_no_shard(self, shards: int) -> Iterator[tuple[str, StoredFile]]:
-        """What belongs to none of a plan's shards, with its name in the store."""
+        """What is ours by its name and belongs to none of a plan's shards, with its name in the store."""
         for file in self._files:
             shard = shard_of_container(file.name)
-            if shard is None or shard >= shards:
+            if is_temporary(file.name) or (shard is not None and shard >= shards):
                 yield f"{ARTIFACTS}/{file.name}", file
-        for folder in sorted(self._folders - {artifact_folder(shard) for shard in range(shards)}):
-            yield from self._in_folder(folder).items()
+        for folder in sorted(folder for folder in self._folders if int(folder.rpartition("/")[2]) >= shards):
+            yield from ((name, file) for name, file in self._in_folder(folder).items() if is_ours(file.name))
 
     def _in_folder(self, folder: str) -> dict[str, StoredFile]:
         found = self.store.scan(folder) if folder in self._folders else []
@@ -130,6 +136,11 @@ def audit_shard(
     return ShardAudit(findings, statuses[OK], statuses[FAILED], statuses[NOT_RUN], tuple(files), environments)
 
 
+def is_ours(file_name: str) -> bool:
+    """Whether a file in `artifacts/` has a name that we give; `.DS_Store` and a user's notes have not."""
+    return is_artifact(file_name) or shard_of_container(file_name) is not None or is_temporary(file_name)
+
+
 def orphan(name: str, message: str, modified_at: datetime | None, shard: int | None = None) -> Finding:
     """A file that belongs to nothing."""
     return Finding("orphan", name, message, shard, modified_at)
@@ -175,7 +186,7 @@ def _check_files(
                 said = f"its content is not what was written: another sha256 ({_of_requests(damaged or named[name])})"
                 yield Finding("wrong_hash", name, said, shard)
     for name, stored in there.items():
-        if name not in named:
+        if name not in named and is_ours(stored.name):
             yield orphan(name, "no row names it", stored.modified_at, shard)
 
 

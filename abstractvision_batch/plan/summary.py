@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -54,10 +54,13 @@ class PlanSummary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlanSummary:
-        """The summary that `to_json` wrote."""
-        files = tuple(PlanFile(**file) for file in data["files"])
+        """The summary that `to_json` wrote; what a later version added to it is left out."""
+        own = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        files = tuple(
+            PlanFile(**{field.name: file[field.name] for field in fields(PlanFile)}) for file in data["files"]
+        )
         columns = tuple((name, type_) for name, type_ in data["columns"])
-        return cls(**{**data, "prompts_files": tuple(data["prompts_files"]), "files": files, "columns": columns})
+        return cls(**{**own, "prompts_files": tuple(data["prompts_files"]), "files": files, "columns": columns})
 
     @property
     def schema(self) -> pa.Schema:

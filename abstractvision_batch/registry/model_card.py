@@ -64,9 +64,10 @@ class ParamRule:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ParamRule:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; what a later version added is left out."""
         enum = data.get("enum")
-        return cls(**{**data, "enum": None if enum is None else tuple(enum)})
+        own = {name: data[name] for name in (field.name for field in fields(cls)) if name in data}
+        return cls(**{**own, "enum": None if enum is None else tuple(enum)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelCard:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; what a later version added is left out."""
         tasks = {
             name: TaskCard(
                 task=name,
@@ -161,8 +162,9 @@ class ModelCard:
             for name, task in data["tasks"].items()
         }
         backends = {kind: dict(needs) for kind, needs in data["backends"].items()}
+        own = {name: data[name] for name in (field.name for field in fields(cls)) if name in data}
         lists = {"sources": tuple(data["sources"]), "vocabulary": tuple(data.get("vocabulary", ()))}
-        return cls(**{**data, **lists, "tasks": tasks, "backends": backends})
+        return cls(**{**own, **lists, "tasks": tasks, "backends": backends})
 
 
 def _tasks_of(needs: Mapping[str, Any], tasks: Mapping[str, TaskCard]) -> set[str]:

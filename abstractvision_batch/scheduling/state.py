@@ -23,10 +23,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.scheduling.cron import Cron
 from abstractvision_batch.scheduling.tick_process import forget
 from abstractvision_batch.spec.scheduled_time import parse_time, tick_key
+from abstractvision_batch.storage.json_file import read_local_json
 from abstractvision_batch.storage.local import LocalStore
 
 FORMAT = 1
@@ -65,6 +68,9 @@ class Tick:
         """As JSON types, without what is not known."""
         plain = {name: value for name, value in asdict(self).items() if value is not None and name != "at"}
         return {"tick": self.key, "scheduled_at": self.at.isoformat(), **plain}
+
+
+_TICK = TypeAdapter(Tick)
 
 
 @dataclass(slots=True)
@@ -158,7 +164,7 @@ def open_state(path: Path, spec: Path, cron: Cron, now: datetime) -> Iterator[Sc
 
 def _read_state(path: Path, spec: Path, cron: Cron) -> ScheduleState | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_local_json(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -180,13 +186,20 @@ def _read_state(path: Path, spec: Path, cron: Cron) -> ScheduleState | None:
             cron=cron,
             seen_until=datetime.fromisoformat(data["seen_until"]),
             ticks={tick.key: tick for tick in ticks},
-            skipped=list(data["skipped"]),
-            older=dict(data["older"]),
+            skipped=[
+                {"first": str(one["first"]), "last": str(one["last"]), "ticks": int(one["ticks"])}
+                for one in data["skipped"]
+            ],
+            older={name: int(data["older"][name]) for name in ("done", "failed", "skipped")},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
         raise SpecError(f"{path}: is damaged: {error!r} (restore it, or choose another --state)") from error
+
+
+def _read_skipped(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"first": str(data["first"]), "last": str(data["last"]), "ticks": int(data["ticks"])}
 
 
 def _read_tick(data: Mapping[str, Any], cron: Cron) -> Tick:
     plain = {name: value for name, value in data.items() if name not in ("tick", "scheduled_at")}
-    return Tick(at=parse_time(data["tick"], cron.timezone), **plain)
+    return _TICK.validate_python({"at": parse_time(data["tick"], cron.timezone), **plain})

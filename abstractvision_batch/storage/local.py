@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.storage.names import check_name, is_plain
+from abstractvision_batch.storage.names import TEMPORARY_PREFIX, check_name, is_plain
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
-#: Readers of datasets skip names that start with a dot, and so does `list`.
-TEMPORARY_PREFIX = ".tmp-"
 #: What `link` fails with on file systems that have none.
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 

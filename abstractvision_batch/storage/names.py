@@ -10,6 +10,9 @@ import re
 
 from abstractvision_batch.errors import StorageError
 
+#: What a write, or a probe of the store, has in hand. Readers of datasets skip names that start with a dot.
+TEMPORARY_PREFIX = ".tmp-"
+PROBE_PREFIX = ".probe-"
 #: Longer ones are of no file system and of no object store.
 MAX_NAME_LENGTH = 1024
 #: Control characters and the separator of Windows.
@@ -27,6 +30,11 @@ def check_name(name: object) -> str:
     shown = repr(name)
     shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
     raise StorageError(f"{shown}: not a name inside a run (relative, with / and without .., . and \\)")
+
+
+def is_temporary(segment: str) -> bool:
+    """Whether a file is what a crash left of a write or of a probe."""
+    return segment.startswith((TEMPORARY_PREFIX, PROBE_PREFIX))
 
 
 def is_plain(segment: str) -> bool:

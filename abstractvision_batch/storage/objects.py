@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import Failure, classify, explain
-from abstractvision_batch.storage.names import check_name, is_plain
+from abstractvision_batch.storage.names import PROBE_PREFIX, check_name, is_plain
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.retries import Retries, put_if_absent
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
@@ -25,7 +25,6 @@ from abstractvision_batch.storage.stored_file import StoredFile, as_time
 MODIFIED_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created")
 #: Bytes of a large object that are compared at a time.
 COMPARED_BYTES = 8 << 20
-PROBE_PREFIX = ".probe-"
 
 T = TypeVar("T")
 
@@ -109,6 +108,8 @@ class ObjectStore:
 
     def read_range(self, name: str, offset_bytes: int, size_bytes: int) -> bytes:
         end = offset_bytes + size_bytes
+        if not 0 <= offset_bytes <= end:
+            raise StorageError(f"{self.url_of(name)}: {size_bytes} bytes from {offset_bytes} on are no part of a file")
         return self._call(name, lambda: bytes(self._fs.cat_file(self._path(name), start=offset_bytes, end=end)))
 
     def open(self, name: str) -> BinaryIO:

@@ -23,7 +23,10 @@ from tests.crash.runs import (
 )
 
 #: Damage of a run that a repair is to mend.
-FOREIGN = {"artifacts/foreign.png": b"of nothing", "manifest/.tmp-left": b"half a pa"}
+FOREIGN = {
+    f"artifacts/00009/{'0' * 26}-{'f' * 12}.png": b"of nothing",
+    "manifest/.tmp-left": b"half a pa",
+}
 #: Prompts by which a run is extended.
 ADDED = ("a bee", "a cow")
 #: Attempt whose part says that a shard is done, and rows that a scenario generates of each shard that is not.

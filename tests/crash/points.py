@@ -30,7 +30,7 @@ from typing import Any
 from s3fs import S3FileSystem
 
 from abstractvision_batch.storage.local import LocalStore
-from abstractvision_batch.storage.objects import PROBE_PREFIX
+from abstractvision_batch.storage.names import PROBE_PREFIX
 
 #: What writes in `LocalStore`, by the word that the points have for it.
 LOCAL_WRITES = {

@@ -73,7 +73,11 @@ def writes(scenario: str, layout: str) -> Iterator[str]:
         yield from ("delete manifest.parquet", ENVIRONMENT)
         yield from (*second, "put_if_absent manifest/00001-a0.parquet", *published)
     elif scenario == "repair":
-        yield from ("delete manifest/.tmp-left", "delete artifacts/foreign.png", "delete manifest.parquet")
+        yield from (
+            "delete manifest/.tmp-left",
+            "delete artifacts/00009/1",
+            "delete manifest.parquet",
+        )
         yield from ("delete manifest/00000-a1.parquet", "delete manifest/00000-a0.parquet")
     elif scenario == "merge":
         yield from published
