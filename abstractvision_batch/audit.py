@@ -10,7 +10,7 @@ A run of which something ended a shard early is whole, and not complete: the row
 manifest is not merged yet, and running the spec again does those rows.
 
 Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
-belongs to nothing, if it is ours by its name and older than a grace, since a retry may be going on; and it merges again.
+belongs to nothing, if it is ours by its name and older than a grace, since a retry may go on; and it merges again.
 Artifacts of a shard that is not done yet are left alone: they are written again, or become orphans when it is done.
 
 Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report.

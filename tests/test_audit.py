@@ -215,7 +215,7 @@ def test_files_of_a_shard_that_is_not_done_are_left_alone(job: dict[str, Any], t
             lambda table: table.set_column(
                 table.schema.get_field_index("file_name"), "file_name", pa.array([None, "x.png"])
             ),
-            ["missing_file", "missing_file", "orphan", "orphan"],
+            ["damaged_row", "missing_file", "orphan", "orphan"],
         ),
     ],
     ids=["a row less", "a row twice", "a foreign row", "no file named"],
