@@ -333,7 +333,7 @@ def test_the_command_prints_findings_and_the_root_and_exits_with_1(job: dict[str
     whole = CliRunner().invoke(app, ["audit", folder])
     root = audit(folder).merkle_root
     for number in range(25):
-        (tmp_path / f"run/artifacts/00001/{number}.png").write_bytes(b"")
+        (tmp_path / f"run/artifacts/00001/{number:026x}-{'d' * 12}.png").write_bytes(b"")
 
     found = CliRunner().invoke(app, ["audit", folder])
     as_json = CliRunner().invoke(app, ["audit", folder, "--fast", "--json"])
