@@ -19,6 +19,7 @@ from abstractvision_batch.spec.dialect_check import unasked_params, unread_param
 from abstractvision_batch.spec.dialects import DIALECTS
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.spec.positions import FieldPath, format_path
+from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
 SERVER = "server.json"
@@ -34,10 +35,7 @@ def read_server(store: Store) -> dict[str, Any] | None:
     """
     if not store.exists(SERVER):
         return None
-    try:
-        found = json.loads(store.read(SERVER))
-    except ValueError as exc:
-        raise StorageError(f"{store.url_of(SERVER)}: damaged: {exc} (delete it, if no shard is done)") from exc
+    found = read_json(store, SERVER, hint="delete it, if no shard is done")
     if not isinstance(found, dict):
         raise StorageError(f"{store.url_of(SERVER)}: damaged: no object (delete it, if no shard is done)")
     return found
