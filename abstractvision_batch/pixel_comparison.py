@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from abstractvision_batch.errors import StorageError
+from abstractvision_batch.errors import GenerationError, StorageError
 from abstractvision_batch.execute.row_files import FILE_COLUMNS, row_views
-from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, worst
+from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, is_decodable, worst
 from abstractvision_batch.run import Run
 
 #: What of a row says which pixels it has and where they are.
@@ -28,9 +28,25 @@ def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: 
     return worst(
         IDENTICAL
         if one.get("pixel_sha256") == other.get("pixel_sha256")
-        else compare_artifacts(there.read_artifact(one), here.read_artifact(other), row_there["content_type"])
+        else _compare_files(there, one, here, other, row_there["content_type"], str(row_here["request_id"]))
         for one, other in views
     )
+
+
+def _compare_files(
+    there: Run, one: Mapping[str, Any], here: Run, other: Mapping[str, Any], content_type: str, request_id: str
+) -> Comparison:
+    """Compare two files; one that cannot be decoded is a difference, which names it and its row."""
+    data = (there.read_artifact(one), here.read_artifact(other))
+    try:
+        return compare_artifacts(*data, content_type)
+    except GenerationError:
+        for run, row, content in ((there, one, data[0]), (here, other, data[1])):
+            if not is_decodable(content, content_type):
+                where = run.store.url_of(row["file_name"])
+                note = f"{where}: {len(content):,} bytes that are no readable {content_type} (request {request_id})"
+                return Comparison("different", note=note)
+        raise
 
 
 def _views(run: Run, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ and files that a crash left out are written by the next invocation, whether it e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -44,6 +45,8 @@ from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapp
 from abstractvision_batch.spec.model import JobSpec
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
+
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -94,6 +97,28 @@ def as_begun(loaded: LoadedSpec, record: RunRecord) -> LoadedSpec:
     return replace(loaded, spec=spec)
 
 
+def check_time_limits(loaded: LoadedSpec) -> None:
+    """Refuse time limits of requests and shards where nothing could end what hangs: in this process.
+
+    Raises:
+        SpecError: there are such.
+    """
+    if problems := _idle_time_limits(loaded):
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+
+
+def _idle_time_limits(loaded: LoadedSpec) -> list[str]:
+    execution = loaded.spec.execution
+    given = [name for name in ("request_timeout_s", "shard_timeout_s") if getattr(execution, name) is not None]
+    if execution.executor != "inline":
+        return []
+    return [
+        f"{loaded.positions.where(('execution', name))}: execution.{name}: nothing can end what hangs in this process "
+        "(execution.executor: ray has workers that can be ended; or leave it out)"
+        for name in given
+    ]
+
+
 def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunRecord:
     """Plan a new run and write its record and its plan, or find the same run there, or a smaller one to extend.
 
@@ -104,6 +129,8 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
     record = read_record(store)
     if record is None:
         return _start_new_run(loaded, store)
+    for problem in _idle_time_limits(loaded):
+        logger.warning("%s", problem)  # a run that was begun with it goes on
     loaded = loaded.under(record.fingerprint_version)
     digest = prompts_digest(loaded)
     if record.fingerprint == loaded.fingerprint(digest):
@@ -119,6 +146,7 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
 
 
 def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
+    check_time_limits(loaded)
     with scratch_folder() as folder:
         plan = build_plan(loaded, folder)
         check_model(loaded)

@@ -63,8 +63,16 @@ def _rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _begun(job: dict[str, Any]) -> dict[str, Any]:
+    """The job, begun without its time limits: with them, nobody can begin a run that is not on Ray."""
+    limits = dict.fromkeys(("request_timeout_s", "shard_timeout_s"))
+    loaded = load({**job, "execution": {**job["execution"], **limits}})
+    start_run(loaded, open_output(loaded))
+    return job
+
+
 def _run_shard(job: dict[str, Any], backend: ProceduralVisionBackend) -> list[dict[str, Any]]:
-    loaded = load(job)
+    loaded = load(_begun(job))
     store = open_output(loaded)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), backend)
     runner.run_shard(0)
@@ -100,13 +108,12 @@ def test_a_request_that_hung_once_is_tried_again(make_job: MakeJob) -> None:
 
 
 def test_when_a_shard_has_had_its_time_the_rest_of_it_fails_and_the_run_goes_on(make_job: MakeJob) -> None:
-    result = run(
-        make_job(
-            backend={"kind": "procedural", "delay_s": 0.8},
-            prompts={"source": ["a fox", "a cat"]},
-            execution={**SMALL, "shard_timeout_s": 1.2},
-        )
+    job = make_job(
+        backend={"kind": "procedural", "delay_s": 0.8},
+        prompts={"source": ["a fox", "a cat"]},
+        execution={**SMALL, "shard_timeout_s": 1.2},
     )
+    result = run(_begun(job))
 
     rows = _rows(result.path)
     assert (result.requests, result.exit_code) == (8, 1)
@@ -120,7 +127,7 @@ def test_when_a_shard_has_had_its_time_the_rest_of_it_fails_and_the_run_goes_on(
 def test_limits_that_nothing_reaches_change_nothing(make_job: MakeJob, tmp_path: Path) -> None:
     plain = run(make_job())
     limits = {"request_timeout_s": 100, "shard_timeout_s": 100.5, "max_failed": 0}
-    limited = run(make_job(output={"path": str(tmp_path / "limited")}, execution={**SMALL, **limits}))
+    limited = run(_begun(make_job(output={"path": str(tmp_path / "limited")}, execution={**SMALL, **limits})))
 
     columns = ["request_id", "status", "pixel_sha256", "reproducibility", "attempts"]
     tables = [pa.Table.from_pylist(_rows(result.path)).select(columns) for result in (plain, limited)]
@@ -224,3 +231,29 @@ def test_on_ray_a_run_of_which_too_much_fails_stops(make_job: MakeJob, tmp_path:
     assert 4 <= stopped.failed < 20
     assert resumed.succeeded == 20 - stopped.failed
     assert audit(tmp_path / "run").findings == ()
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_time_limits_are_refused_where_nothing_could_end_what_hangs(
+    verb: str, make_job: MakeJob, tmp_path: Path
+) -> None:
+    limits = {"request_timeout_s": 2, "shard_timeout_s": 4}
+    spec = tmp_path / "job.yaml"
+    spec.write_text(yaml.safe_dump(make_job(execution={**SMALL, **limits})))
+
+    ended = CliRunner().invoke(app, [verb, str(spec)])
+
+    assert ended.exit_code == 2
+    assert "execution.request_timeout_s: nothing can end what hangs in this process" in ended.stderr
+    assert "execution.shard_timeout_s: nothing can end what hangs in this process" in ended.stderr
+    assert ended.stderr.count("execution.executor: ray") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_begun_with_time_limits_goes_on_with_a_warning(
+    make_job: MakeJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(_begun(make_job(execution={**SMALL, "request_timeout_s": 100})))
+
+    assert (result.exit_code, result.succeeded) == (0, 20)
+    assert "execution.request_timeout_s: nothing can end what hangs" in caplog.text

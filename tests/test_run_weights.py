@@ -175,6 +175,8 @@ def test_of_workers_that_race_the_first_decides(job: dict[str, Any], tmp_path: P
 
 
 def test_a_retry_with_other_weights_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load(job)
+    start_run(loaded, open_output(loaded))
     run({**job, "execution": {**job["execution"], "shard_timeout_s": 1e-6, "max_attempts": 1}})
     _change_byte(tmp_path / "model" / UNET)
 

@@ -36,8 +36,10 @@ def validate(
     All problems are reported at once, each with its place in the file.
     """
     from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.start import check_time_limits
 
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+    check_time_limits(loaded)
     with scratch_folder() as folder:
         plan_summary = build_plan(loaded, folder)
     missing = _missing_dependencies(loaded)

@@ -55,7 +55,14 @@ def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
         ray.shutdown()
 
 
+def _outlive_the_head() -> None:
+    """Let `RayCluster.nodes` find that the head is gone: Ray itself would end this process with 1 after a minute."""
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
+    ray._raylet.Config.initialize("")  # Ray has read it when it was imported
+
+
 def _start_ray(options: Mapping[str, Any]) -> None:
+    _outlive_the_head()
     for patience in (True, False):
         try:
             ray.init(include_dashboard=False, **options)
@@ -73,9 +80,7 @@ def _join_ray(address: str, options: Mapping[str, Any]) -> None:
     if ":" in address:  # `auto` is a cluster of this machine, whose token Ray finds
         _require_listener(address)
         _agree_on_token(address)
-    # Else Ray ends this process with 1 when the head is gone for a minute; `RayCluster.nodes` finds out by itself.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
-    ray._raylet.Config.initialize("")  # Ray has read it when it was imported
+    _outlive_the_head()
     try:
         ray.init(address=address, **options)
     except (RayError, ConnectionError, RuntimeError, ValueError) as exc:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from abstractvision_batch.errors import OptionalDependencyMissingError
+from abstractvision_batch.errors import GenerationError, OptionalDependencyMissingError
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
 from abstractvision_batch.media.video import decode_video
 
@@ -82,6 +82,19 @@ def compare_artifacts(there: bytes, here: bytes, content_type: str) -> Compariso
     if content_type.startswith("video/"):
         return _compare_frames(decode_video(there), decode_video(here))
     return compare_pixels(to_rgb_array(decode_image(there)), to_rgb_array(decode_image(here)))
+
+
+def is_decodable(data: bytes, content_type: str) -> bool:
+    """Whether an encoded image, or the whole of a video, can be decoded."""
+    try:
+        if content_type.startswith("video/"):
+            for _ in decode_video(data):
+                pass
+        else:
+            decode_image(data)
+    except GenerationError:
+        return False
+    return True
 
 
 def compare_pixels(there: Rgb, here: Rgb) -> Comparison:

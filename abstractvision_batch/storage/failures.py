@@ -35,10 +35,8 @@ class Failure(enum.Enum):
     OTHER = "other"
 
 
-#: Top-level packages whose exceptions are a driver's.
-DRIVER_PACKAGES = {
-    "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3",
-}  # fmt: skip
+#: Top-level packages whose exceptions are no driver's. fsspec has drivers by the dozen, each with its own client below.
+NO_DRIVERS = {"abstractvision_batch", "builtins"}
 #: gcsfs raises ValueError for a 400; fsspec's generic file systems raise NotImplementedError for what they lack.
 DRIVER_BUILTINS = (OSError, EOFError, ValueError, NotImplementedError)
 #: Codes of S3 and Azure, from the body of the answer.
@@ -157,7 +155,7 @@ def explain(error: BaseException, *, writing: bool) -> str:
 
 def _of_a_driver(error: BaseException) -> bool:
     packages = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
-    return isinstance(error, DRIVER_BUILTINS) or bool(packages & DRIVER_PACKAGES)
+    return isinstance(error, DRIVER_BUILTINS) or bool(packages - NO_DRIVERS)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -24,8 +24,11 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.names import TEMPORARY_PREFIX, check_name, is_plain
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
-#: What `link` fails with on file systems that have none.
-NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+#: What `link` fails with on file systems that have none: some FUSE, 9p and network mounts say one of the last four.
+NO_HARD_LINKS = (
+    *(errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EXDEV, errno.EMLINK),
+    errno.EINVAL,
+)
 
 
 class LocalStore:
@@ -71,7 +74,8 @@ class LocalStore:
         return True
 
     def check_writable(self) -> None:
-        nearest = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        with _storage_errors(self.root):  # a name may be too long
+            nearest = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
         if not nearest.is_dir():
             raise StorageError(f"{nearest}: is a file, not a folder")
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -156,7 +160,9 @@ class LocalStore:
         path = self.root
         for segment in check_name(name).split("/") if name else ():
             path /= segment
-            if path.is_symlink():
+            with _storage_errors(path):  # a name may be too long
+                is_link = path.is_symlink()
+            if is_link:
                 self._require_inside(path)
         return path
 

@@ -108,6 +108,10 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         StorageError: the protocol is unknown or its options are wrong.
     """
     protocol = url.split("://", 1)[0] if "://" in url else "file"
+    if "::" in url.split("://", 1)[0]:
+        raise StorageError(f"{url}: a chain of file systems cannot hold a run (name the store itself)")
+    if "://" in url and not url.split("://", 1)[1].strip("/"):
+        raise StorageError(f"{url}: names no folder (as {protocol}://name)")
     module, extra = DRIVERS.get(protocol, ("", ""))
     if module and importlib.util.find_spec(module) is None:
         raise OptionalDependencyMissingError(
@@ -117,7 +121,7 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         filesystem, root = open_filesystem(url, options or {})
     except Exception as exc:
         # Drivers connect lazily, but look for credentials and check their options here.
-        if not isinstance(exc, ImportError | TypeError) and classify(exc) is None:
+        if not isinstance(exc, ImportError | TypeError) and classify(exc) is None and protocol in DRIVERS:
             raise
         raise StorageError(f"{url}: cannot be opened: {explain(exc, writing=False)}") from exc
     if isinstance(filesystem, LocalFileSystem):

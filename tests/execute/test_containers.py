@@ -107,5 +107,7 @@ def test_a_temporary_folder_that_cannot_be_written_is_one_line_that_names_it(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
 
-    with pytest.raises(StorageError, match=r"gone: No such file or directory \(TMPDIR names another folder\)"):
+    with pytest.raises(
+        StorageError, match=r"gone: No such file or directory \(make room, or let TMPDIR name another folder\)"
+    ):
         Spool()

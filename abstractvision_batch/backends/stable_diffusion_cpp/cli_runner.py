@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.runner import (
 )
 from abstractvision_batch.errors import DependencyError, GenerationError, InvalidOutputError
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
+from abstractvision_batch.scratch import scratch_folder
 
 _IMAGE_FLAGS = {"init": ("--init-img", "-i"), "mask": ("--mask",), "reference": ("--ref-image", "-r")}
 _UNLOADABLE = re.compile(r"new_sd_ctx_t failed|new_sd_ctx failed|failed to load model")
@@ -48,8 +48,8 @@ class CommandLineRunner:
 
     def generate(self, generation: Generation, watch: Watch) -> list[Rgb]:
         """Run the program once and read what it wrote."""
-        with tempfile.TemporaryDirectory(prefix="avbatch-sdcpp-") as folder:
-            command = self._command(generation, Path(folder))
+        with scratch_folder() as folder:
+            command = self._command(generation, folder)
             child = start_program(command, cwd=self._config.cwd)
             with watch.over(child):
                 wait_until(lambda: False, child, watch)
@@ -59,7 +59,7 @@ class CommandLineRunner:
                 watch.finish(child)
                 require_loras_applied(generation, child)
             child.kill()
-            return read_frames(Path(folder) / "out")
+            return read_frames(folder / "out")
 
     def describe(self) -> dict[str, Any]:
         """The program."""

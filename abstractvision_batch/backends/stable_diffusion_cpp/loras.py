@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.model_files import EXTENSIONS, inspect_file
 from abstractvision_batch.errors import DependencyError, GenerationError
+from abstractvision_batch.scratch import scratch_folder
 
 _TAG = re.compile(r"<lora:([^:>]+):([^>]+)>")
 _EXTRA_KEYS = ("loras", "loras_json")
@@ -39,8 +39,9 @@ class LoraFolder:
 
     def __init__(self, lora_dir: str | None) -> None:
         self._lora_dir = Path(lora_dir) if lora_dir is not None else None
-        self.path = tempfile.mkdtemp(prefix="avbatch-loras-")
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        opened = ExitStack()
+        self.path = str(opened.enter_context(scratch_folder()))
+        self._remove = weakref.finalize(self, opened.close)
 
     def close(self) -> None:
         """Remove the links. May be called more than once."""

@@ -25,10 +25,10 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.artifact_names import ARTIFACTS, container_name, member_name
 from abstractvision_batch.execute.encoding import FILE_EXTENSIONS
 from abstractvision_batch.execute.layouts.layout import Pieces
-from abstractvision_batch.execute.layouts.spool import Spool, local_disk
+from abstractvision_batch.execute.layouts.spool import Spool
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_files import RowFile, row_files
-from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.scratch import scratch_folder, temporary_disk
 from abstractvision_batch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ContainerLayout:
         with scratch_folder() as folder:
             path = folder / f"container{self._extension}"
             members = self._write(path, pieces, rows, results, files)
-            with local_disk(), path.open("rb") as stream:
+            with temporary_disk(), path.open("rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
                 size_bytes = path.stat().st_size
             name = container_name(shard, sha256, self._extension)
@@ -125,7 +125,7 @@ class ContainerLayout:
     ) -> dict[int, list[tuple[str, int]]]:
         """Name and offset of the members of each row that has any."""
         names: list[tuple[int, str]] = []
-        with local_disk(), closing(self._open_container(path, rows.schema)) as container:
+        with temporary_disk(), closing(self._open_container(path, rows.schema)) as container:
             for row in rows.to_pylist():
                 index = row["index"]
                 if index not in files:

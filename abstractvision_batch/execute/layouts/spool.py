@@ -6,20 +6,19 @@ that ends.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.scratch import temporary_disk
 
 
 class Spool:
     """Pieces of a shard on the local disk; `with` removes them."""
 
     def __init__(self) -> None:
-        with local_disk():
+        with temporary_disk():
             self._file = tempfile.TemporaryFile(prefix="avbatch-")  # noqa: SIM115  closed by __exit__
         self._places: dict[str, tuple[int, int]] = {}
         self._end = 0
@@ -29,10 +28,11 @@ class Spool:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what it could not write is not needed any more; the first failure was said
+            self._file.close()
 
     def put(self, name: str, data: bytes) -> None:
-        with self._lock, local_disk():
+        with self._lock, temporary_disk():
             self._file.seek(self._end)
             self._file.write(data)
             self._file.flush()
@@ -43,16 +43,6 @@ class Spool:
         if name not in self._places:
             raise StorageError(f"{name}: is not in the spool of its shard")
         offset, size = self._places[name]
-        with self._lock, local_disk():
+        with self._lock, temporary_disk():
             self._file.seek(offset)
             return self._file.read(size)
-
-
-@contextmanager
-def local_disk() -> Iterator[None]:
-    """Turn errors of the temporary folder's disk into ours."""
-    try:
-        yield
-    except OSError as exc:
-        place = tempfile.gettempdir()
-        raise StorageError(f"{place}: {os.strerror(exc.errno or 0)} (TMPDIR names another folder)") from exc
