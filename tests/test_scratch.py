@@ -31,7 +31,8 @@ def start(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
         [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
     assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
+    with process.stdout:
+        return process, Path(process.stdout.readline().strip())
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
