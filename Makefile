@@ -34,11 +34,11 @@ setup-sdcpp: .venv/.setup-sdcpp
 
 .venv/.setup: pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -e ".[ray,diffusers]"
+	$(PIP) -e ".[ray,diffusers-core]"
 	touch $@
 
 .venv/.setup-dev: .venv/.setup Makefile scripts/install_test_tools.sh
-	$(PIP) -e ".[cluster,diffusers,openai,s3,gcs,azure,repl,dev]"
+	$(PIP) -e ".[cluster,diffusers-core,openai,s3,gcs,azure,repl,dev]"
 	scripts/install_test_tools.sh
 	touch $@
 

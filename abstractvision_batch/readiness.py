@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from abstractvision_batch.backends.base_backend import VisionBackend
-from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.backends.table import create_backend, load_backend_class
 from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.ray_address import find_address
@@ -23,8 +23,10 @@ def check_model(loaded: LoadedSpec) -> None:
 
     Raises:
         DependencyError: it is not; the message has the command that mends it.
+        SpecError: it takes no such parameters.
     """
     if workers_are_here(loaded):
+        check_parameters(loaded)
         with placed(loaded, "model"):
             _create_backend(loaded).check_ready()
 
@@ -42,6 +44,21 @@ def check_server(loaded: LoadedSpec) -> None:
         settled = backend.settle()
     if settled is not None:
         require_read(loaded.spec, settled, where=loaded.positions.where)
+
+
+def check_parameters(loaded: LoadedSpec) -> None:
+    """Check the names of the backend's own parameters against what is installed here, loading nothing.
+
+    Raises:
+        SpecError: some are wrong; one line for each.
+        DependencyError: the backend is not installed here.
+    """
+    if load_backend_class(loaded.spec.backend.kind).find_problems is VisionBackend.find_problems:
+        return  # a server's key, which making the backend needs, may be elsewhere
+    found = _create_backend(loaded).find_problems(loaded.spec.task, loaded.spec.params.extra)
+    if found:
+        lines = [f"{loaded.positions.where(path)}: {'.'.join(path)}: {said}" for path, said in found]
+        raise SpecError("\n".join(lines), problems=tuple(lines))
 
 
 def find_weights(loaded: LoadedSpec) -> Weights | None:

@@ -219,6 +219,14 @@ class VisionBackend(ABC):
         """What was settled, in a line, and whether that is a guess."""
         return "", False
 
+    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+        """Say what is wrong with the backend's own fields and with `extra`, loading nothing.
+
+        Returns:
+            The path of the spec's field, and the message, for each; none where only the loaded model can tell.
+        """
+        return []
+
     def share_limit(self, exchange: Exchange, worker: str) -> None:  # noqa: B027 - a hook, not a duty
         """Share the limit of requests in flight at a server with other workers; call it before the first request.
 

@@ -36,6 +36,7 @@ def validate(
     All problems are reported at once, each with its place in the file.
     """
     from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.readiness import check_parameters
     from abstractvision_batch.start import check_time_limits
 
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
@@ -43,6 +44,9 @@ def validate(
     with scratch_folder() as folder:
         plan_summary = build_plan(loaded, folder)
     missing = _missing_dependencies(loaded)
+    if not missing:
+        check_parameters(loaded)
+    missing += _missing_packages(loaded)
     if as_json:
         print_json({"ok": True, "problems": [], "missing": missing, **_describe_plan(loaded, plan_summary)})
         return
@@ -154,6 +158,14 @@ def _missing_dependencies(loaded: LoadedSpec) -> list[str]:
         except OptionalDependencyMissingError as error:
             missing.append(str(error))
     return missing
+
+
+def _missing_packages(loaded: LoadedSpec) -> list[str]:
+    """What the model needs besides its backend."""
+    from importlib.util import find_spec
+
+    packages = loaded.card.backends.get(loaded.spec.backend.kind, {}).get("packages", ())
+    return [f"{loaded.card.id} needs {name} (pip install {name})" for name in packages if find_spec(name) is None]
 
 
 def _read_first_rows(folder: Path, summary: PlanSummary, rows: int) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
 #: Extra → the modules that it installs.
 EXTRAS = {
     "diffusers": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "peft", "av"),
+    "diffusers-core": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "peft", "av"),
     "ray": ("ray",),
     "cluster": ("ray", "aiohttp", "aiohttp_cors", "opencensus"),
     "sdcpp": ("stable_diffusion_cpp",),
@@ -57,6 +58,7 @@ print(json.dumps({
     "mps": bool(torch.backends.mps.is_available()),
 }))
 """
+_DESCRIBE_TORCHVISION = "import json, torchvision; print(json.dumps({'version': torchvision.__version__}))"
 _DESCRIBE_RAY = "import json, ray; print(json.dumps({'version': ray.__version__}))"
 
 
@@ -76,6 +78,7 @@ def examine_machine() -> list[Check]:
     """Every check, in the order to show them."""
     with ThreadPoolExecutor(2) as pool:
         torch = pool.submit(_import_apart, "torch", _DESCRIBE_TORCH)
+        torchvision = pool.submit(_import_apart, "torchvision", _DESCRIBE_TORCHVISION)
         ray = pool.submit(_import_apart, "ray", _DESCRIBE_RAY)
         return [
             *_check_host(),
@@ -84,6 +87,7 @@ def examine_machine() -> list[Check]:
             _check_embedded_model(),
             *(_check_extra(extra, modules) for extra, modules in EXTRAS.items()),
             *_check_devices(torch.result()),
+            _check_torchvision(torchvision.result()),
             _check_ray(ray.result()),
         ]
 
@@ -174,6 +178,24 @@ def _check_devices(torch: dict[str, Any]) -> Iterator[Check]:
         f"torch {torch['version']}, {torch['threads']} threads",
         details={"threads": torch["threads"]},
     )
+
+
+def _check_torchvision(torchvision: dict[str, Any]) -> Check:
+    """Some models need it; where it is and does not go with torch, no model of Diffusers works."""
+    if "error" not in torchvision:
+        return Check("torchvision", True, f"{torchvision['version']} can be imported", details=torchvision)
+    if importlib.util.find_spec("torchvision") is not None:
+        mend = "pip uninstall torchvision, or install builds of torch and torchvision that belong together"
+        return Check("torchvision", False, f"{torchvision['error']}; no model of Diffusers works", mend)
+    needing = sorted(
+        card.id
+        for card in load_cards().values()
+        if "torchvision" in card.backends.get("diffusers", {}).get("packages", ())
+    )
+    mend = "pip install torchvision"
+    if importlib.util.find_spec("torch") is not None and "+cpu" in importlib.metadata.version("torch"):
+        mend += " from where this torch came from: the usual one is for CUDA, and breaks a torch for CPUs"
+    return Check("torchvision", False, f"not installed, and needed by {', '.join(needing)}", mend)
 
 
 def _check_ray(ray: dict[str, Any]) -> Check:

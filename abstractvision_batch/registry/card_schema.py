@@ -35,7 +35,7 @@ RULE_KEYS = tuple(ParamRule.__dataclass_fields__)
 REQUIRES_KEYS = ("base_model_id", "backend")
 DIFFUSERS_KEYS = (
     "pipelines", "repo_id", "repo_ids", "path", "revision", "subfolder", "variant", "components", "lora", "rename",
-    "dtype", "memory_bytes", "batch_size", "tasks", "price", "output_size",
+    "dtype", "memory_bytes", "batch_size", "tasks", "price", "output_size", "packages",
 )  # fmt: skip
 
 SDCPP_KEYS = (
@@ -170,6 +170,8 @@ def _backend_problems(kind: Any, needs: Any, place: Place) -> Iterator[Problem]:
     for key in ("repo_ids", "rename", "components"):
         if not isinstance(needs.get(key, {}), dict) or not all(isinstance(v, str) for v in needs.get(key, {}).values()):
             yield (*place, key), "is not a mapping of texts"
+    if not _is_text_list(needs.get("packages") or []):
+        yield (*place, "packages"), "is not a list of texts"
     sizes = needs.get("output_size", {})
     if not isinstance(sizes, dict):
         yield (*place, "output_size"), "is not a mapping of task to how its size follows"

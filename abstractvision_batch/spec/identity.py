@@ -216,7 +216,7 @@ RUNTIME_FIELDS: tuple[str, ...] = (
 )
 
 #: What a card says of a backend for people or for scheduling.
-_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price", "output_size"})
+_CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price", "output_size", "packages"})
 
 
 def fingerprint(

@@ -186,6 +186,12 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         for lora in (*self.config.loras, *([LoraAdapter(turning)] if turning else [])):
             find_lora(lora, self.config)
 
+    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+        """By the source of the installed Diffusers."""
+        from abstractvision_batch.backends.huggingface_diffusers.spec_check import find_problems
+
+        return list(find_problems(self.config, task, extra))
+
     def preload(self, task: Task | None = None) -> None:
         """Load the model's weights; where each task has its own, those of `task`, and without it none."""
         if task is None and self.config.repo_ids:

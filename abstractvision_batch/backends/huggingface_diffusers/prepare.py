@@ -48,8 +48,10 @@ _SPATIAL_FACTORS = (
 )  # fmt: skip
 _TEMPORAL_FACTORS = ("vae_scale_factor_temporal", "vae_temporal_scale_factor", "vae_temporal_compression_ratio")
 _LORA_KEYS = ("loras", "loras_json")
+#: Keys of `extra` that this backend reads itself.
+BACKEND_EXTRA = (*_LORA_KEYS, "rapid_aio_repo")
 #: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
-_NOT_EXTRA = frozenset(
+NOT_EXTRA = frozenset(
     {"self", "args", "kwargs", "strength", "num_images_per_prompt", "num_videos_per_prompt"}
     | {"generator", "output_type", "return_dict", "callback", "callback_steps", "callback_on_step_end"}
     | {"callback_on_step_end_tensor_inputs"}
@@ -123,7 +125,7 @@ def prepare_request(
     shared, notes = sampling_arguments(request, accepted, name, config.rename)
     own_loras = request_loras(extra)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
-    _check_extra(extra, set(accepted) - _NOT_EXTRA - set(shared) - set(names.values()), name)
+    check_extra(extra, set(accepted) - NOT_EXTRA - set(shared) - set(names.values()), name)
     shared |= extra
 
     image, mask, size = _images(request, size_multiple(pipeline), notes)
@@ -145,7 +147,7 @@ def prepare_request(
     negative = request.negative_prompt
     if negative is None and "true_cfg_scale" in shared:
         negative = " "  # without one these pipelines leave guidance out
-    _check_required(accepted, {*names.values(), *shared, *_NOT_EXTRA}, name)
+    _check_required(accepted, {*names.values(), *shared, *NOT_EXTRA}, name)
     seed = secrets.randbelow(2**63) if request.seed is None else request.seed
     return PreparedRequest(
         kind=kind_of(request),
@@ -328,7 +330,12 @@ def _checked_seed(seed: int) -> int:
     return seed
 
 
-def _check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
+def check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
+    """Refuse keys that a pipeline does not take, and numbers that are none.
+
+    Raises:
+        GenerationError: with the key that is meant, or those there are.
+    """
     allowed = sorted(takes)
     for key, value in extra.items():
         if key not in allowed:
