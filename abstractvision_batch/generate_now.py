@@ -112,7 +112,11 @@ def generate_now(
         if name not in known and (ours := foreign_name_of(name, sorted(known))) is not None:
             raise SpecError(f"{name}: is no parameter of {task} (write {ours})")
     if target.card is not None and task in target.card.tasks:
+        sides = {"width", "height"}
+        one_side = "image" in params and len(sides & {name for name in values if values[name] is not None}) == 1
         for name, default in default_params(target.card, task).items():
+            if one_side and name in sides:  # it follows from the picture
+                continue
             if name not in extra and values.get(name) is None:
                 (values if name in known else extra)[name] = default
     values["extra"] = extra

@@ -61,4 +61,5 @@ def _program_row(row: Row, wanted: Row) -> ProgramRow:
         content_type=wanted["content_type"],
         pixel_sha256=row["pixel_sha256"],
         metadata={**shared, "seed": row["seed"], **own},
+        fit=row.get("input_fit") or "stretch",
     )

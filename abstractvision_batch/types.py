@@ -17,6 +17,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 #: How an input picture comes to a size of another aspect than its own.
 Fit = Literal["error", "crop", "pad", "stretch"]
+FITS: tuple[Fit, ...] = get_args(Fit)
 
 #: Uncompressed RGB pixels (binary PPM, P6). `generate_batch` may answer with it, so that whoever stores the asset
 #: encodes it away from the GPU; the single-asset methods never do.

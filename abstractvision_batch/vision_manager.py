@@ -6,7 +6,8 @@
 Every method takes the fields of its request as keywords, `extra` for what only the backend knows, and
 `progress_callback`. Everything wrong with a call is one error, raised before the backend sees it. With `model_id`, the
 call is checked against the model's card; of the card's values only a `const` and the default of a required parameter
-are filled in: other defaults are the backend's own.
+are filled in: other defaults are the backend's own. An input picture is brought to the size that is asked for as `fit`
+says; where only one of width and height is, the other follows from the picture.
 
 Without a store a method returns a `GeneratedAsset`, with one the reference to the stored artifact. Either way
 `metadata["generation"]` says what made it. `generate_image_batch` and its like ask for one prompt under several seeds,
@@ -36,8 +37,10 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.redaction import without_secrets
-from abstractvision_batch.registry.request_check import build_request
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.request_check import InvalidRequestError, build_request
 from abstractvision_batch.types import (
+    Fit,
     GeneratedAsset,
     ImageEditRequest,
     ImageGenerationRequest,
@@ -49,6 +52,8 @@ from abstractvision_batch.types import (
     VisionRequest,
 )
 
+#: What a side is rounded to where no card says it: what a VAE scales by at least.
+_SIDE_MULTIPLE = 8
 #: An asset where there is no store, a reference where there is one.
 Output = GeneratedAsset | dict[str, Any]
 
@@ -63,12 +68,15 @@ class VisionManager:
         store: where media go; None returns them.
         model_id: the model whose card calls are checked against; None checks no card.
         registry: the cards; the packaged ones unless given.
+        fit: how an input picture comes to a size of another aspect: `crop`, `pad`, or `stretch` as in the older
+            library; `error` refuses it.
     """
 
     backend: VisionBackend | None = None
     store: MediaStore | None = None
     model_id: str | None = None
     registry: VisionModelCapabilitiesRegistry | None = None
+    fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
         self._card_registry()
@@ -152,7 +160,7 @@ class VisionManager:
         backend = self._backend()
         (request,) = self._requests(backend, task, [values])
         started_at, start = datetime.now(UTC), time.monotonic()
-        assets = _call(backend, request, progress_callback)
+        assets = _call(backend, self._fitted(task, request), progress_callback)
         return self._keep(backend, request, task, assets, started_at, time.monotonic() - start)
 
     def _generate_batch(
@@ -162,7 +170,7 @@ class VisionManager:
         each = [{**values, "seed": seed} for seed in _seeds(task, count, seeds, values.get("seed"))]
         requests = self._requests(backend, task, each)
         started_at, start = datetime.now(UTC), time.monotonic()
-        items: list[BatchItem] = backend.generate_batch(requests)
+        items: list[BatchItem] = backend.generate_batch([self._fitted(task, request) for request in requests])
         latency_s = time.monotonic() - start
         outputs: list[Output | None] = []
         first: GenerationError | DependencyError | None = None
@@ -196,6 +204,12 @@ class VisionManager:
                 f"{type(backend).__name__}: cannot do {task} (its tasks: {can})", task=task
             )
         return [build_request(task, values, card=card, capabilities=capabilities) for values in several]
+
+    def _fitted(self, task: Task, request: VisionRequest) -> VisionRequest:
+        """Return what the backend is given: pictures at the size that is asked for."""
+        registry = self._card_registry() if self.model_id else None
+        card = registry.card(self.model_id) if registry is not None and self.model_id else None
+        return _fit_inputs(request, self.fit, task, card)
 
     def _keep(
         self,
@@ -241,6 +255,44 @@ class VisionManager:
             metadata=asset.metadata,
             tags={"kind": "generated_media", "modality": asset.media_type, "task": task},
         )
+
+
+def _fit_inputs(request: VisionRequest, fit: Fit, task: Task, card: ModelCard | None) -> VisionRequest:
+    """Return the request with its picture and mask at the size that is asked for, as a job has them.
+
+    Raises:
+        InvalidRequestError: the picture has another aspect than the size, and `fit` is `error`.
+        InputImageError: the picture or the mask is of no use.
+    """
+    name = "reference_image" if isinstance(request, MultiAngleRequest) else "image"
+    data: bytes | None = getattr(request, name, None)
+    sides = [side for side in (request.width, request.height) if side is not None]
+    if not data or not sides or (fit == "stretch" and len(sides) == 2):  # which backends do themselves
+        return request
+    # These import Pillow and the job spec.
+    from abstractvision_batch.media.inputs import prepare_mask, prepare_picture, read_picture
+    from abstractvision_batch.plan.sizes import complete_size, same_aspect
+
+    rules = card.tasks[task].params if card is not None else {}
+    multiples = tuple(
+        (rules[side].multiple_of or 1) if side in rules else _SIDE_MULTIPLE for side in ("width", "height")
+    )
+    picture = read_picture(data, name=name).size
+    if request.width is None or request.height is None:
+        size = complete_size(picture, request.width, request.height, multiples)
+    else:
+        size = (request.width, request.height)
+        if fit == "error" and not same_aspect(picture, size, multiples):
+            here, there = (f"{width}x{height}" for width, height in (picture, size))
+            line = (
+                f"{task}: {name}: {here} has another aspect than {there} (choose a fit of crop, pad or stretch, or "
+                "give one of width and height: the other follows from the picture)"
+            )
+            raise InvalidRequestError(line, problems=(line,))
+    changes: dict[str, Any] = {name: prepare_picture(data, size, fit, name=name), "width": size[0], "height": size[1]}
+    if isinstance(request, ImageEditRequest) and request.mask is not None:
+        changes["mask"] = prepare_mask(request.mask, size, fit)
+    return replace(request, **changes)
 
 
 def _call(

@@ -55,9 +55,14 @@ def test_a_picture_from_text_comes_out_the_same_to_the_bit(make_job: MakeJob, tm
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_a_picture_painted_into_a_mask_comes_out_the_same_to_the_bit(make_job: MakeJob, tmp_path: Path) -> None:
-    Image.new("RGB", (80, 72), "navy").save(tmp_path / "image.png")
-    Image.new("L", (80, 72), 255).save(tmp_path / "mask.png")
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_painted_into_a_mask_comes_out_the_same_to_the_bit(
+    make_job: MakeJob, tmp_path: Path, fit: str
+) -> None:
+    Image.new("RGBA", (80, 72), (0, 0, 128, 100)).save(tmp_path / "image.png")
+    mask = Image.new("RGBA", (80, 72), (0, 0, 0, 0))
+    mask.paste((9, 9, 9, 255), (0, 0, 40, 30))
+    mask.save(tmp_path / "mask.png")
     prompts: list[dict[str, Any]] = [
         {"prompt": f"a small {colour} square", "image": str(tmp_path / "image.png"), "mask": str(tmp_path / "mask.png")}
         for colour in ("red", "green")
@@ -66,7 +71,7 @@ def test_a_picture_painted_into_a_mask_comes_out_the_same_to_the_bit(make_job: M
         make_job(
             **SPEC,
             task="image_to_image",
-            prompts={"source": prompts, "fields": {"image": "image", "mask": "mask"}},
+            prompts={"source": prompts, "fit": fit, "fields": {"image": "image", "mask": "mask"}},
             params={"steps": 4, "seed": 5, "strength": 0.8, "width": 64, "height": 64},
             samples_per_prompt=1,
         )

@@ -23,6 +23,7 @@ from abstractvision_batch.errors import (
     GenerationError,
 )
 from abstractvision_batch.types import (
+    Fit,
     GeneratedAsset,
     ImageEditRequest,
     ImageGenerationRequest,
@@ -63,6 +64,8 @@ class ProgramRow:
     pixel_sha256: str | None
     metadata: Mapping[str, Any]
     """As the backend wrote it."""
+    fit: Fit = "stretch"
+    """How its images came to their size."""
 
 
 class VisionBackend(ABC):

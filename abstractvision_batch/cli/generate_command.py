@@ -33,7 +33,12 @@ def generate(
     ] = None,
     backend: Annotated[str | None, typer.Option(metavar="KIND", help="By default what runs the model.")] = None,
     image: Annotated[str | None, typer.Option(metavar="FILE", help="The input image.")] = None,
-    mask: Annotated[str | None, typer.Option(metavar="FILE", help="Which pixels change: its white ones.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Which pixels change: its white or transparent ones.")
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="How an image comes to a size of another aspect: error, crop, pad, stretch.")
+    ] = "error",
     negative_prompt: Annotated[str | None, typer.Option(help="What the image should not show.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
@@ -87,9 +92,10 @@ def generate(
     from abstractvision_batch.cli.request_words import parse_assignments
     from abstractvision_batch.generate_now import generate_now, open_manager
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-    from abstractvision_batch.types import TASKS
+    from abstractvision_batch.types import FITS, TASKS
 
     check_choice("--task", task, TASKS)
+    check_choice("--fit", fit, FITS)
     if output is not None and store is not None:
         raise SpecError("--store: an output goes to a file or to a store (leave out one of --output and --store)")
     cards = VisionModelCapabilitiesRegistry(paths=[Path(path) for path in registry or ()])
@@ -126,6 +132,7 @@ def generate(
             f'"{target.card.example_prompt}" (choose another model with --model; `avbatch models` lists them)'
         )
     manager = open_manager(target, cards, into)
+    manager.fit = next(one for one in FITS if one == fit)
     assert manager.backend is not None
     what = next((one for one in TASKS if one == task), None) or infer_task(target, params, manager.backend)
     if output is not None:

@@ -77,7 +77,7 @@ class SizePlanner:
             return None, None
         if width is None or height is None:
             return self._complete(image, width, height)
-        if self._spec.prompts.fit == "error" and not self._same_aspect(image, (width, height)):
+        if self._spec.prompts.fit == "error" and not same_aspect(image, (width, height), self._multiples):
             raise ValueError(
                 f"{image[0]}x{image[1]} has another aspect than {width}x{height}{by_card} (write prompts.fit: crop, "
                 "pad or stretch, or give one of width and height: the other follows from the picture)"
@@ -85,23 +85,34 @@ class SizePlanner:
         return width, height
 
     def _complete(self, image: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int]:
-        if width is not None:
-            name, side, multiple = "height", image[1] * width / image[0], self._multiples[1]
-        else:
-            assert height is not None
-            name, side, multiple = "width", image[0] * height / image[1], self._multiples[0]
-        rounded = max(1, math.floor(side / multiple + 0.5)) * multiple
-        if said := check_param(self._card, self._spec.task, name, rounded):
-            raise ValueError(f"{image[0]}x{image[1]} makes {name} {rounded} where the other side is given: {said}")
-        return (width, rounded) if width is not None else (rounded, height or rounded)
+        size = complete_size(image, width, height, self._multiples)
+        name, side = ("height", size[1]) if width is not None else ("width", size[0])
+        if said := check_param(self._card, self._spec.task, name, side):
+            raise ValueError(f"{image[0]}x{image[1]} makes {name} {side} where the other side is given: {said}")
+        return size
 
-    def _same_aspect(self, image: tuple[int, int], size: tuple[int, int]) -> bool:
-        """Whether one side is what rounding the exact one to a multiple gives."""
-        exact = (image[0] * size[1] / image[1], image[1] * size[0] / image[0])
-        return any(
-            abs(side - wanted) < multiple if multiple <= _SMALL_MULTIPLE else abs(side - wanted) <= multiple / 2
-            for side, wanted, multiple in zip(size, exact, self._multiples, strict=True)
-        )
+
+def complete_size(
+    image: tuple[int, int], width: int | None, height: int | None, multiples: tuple[int, ...]
+) -> tuple[int, int]:
+    """The size of which one side is given: the other has the picture's aspect, rounded to its multiple."""
+    if width is not None:
+        return width, _rounded(image[1] * width / image[0], multiples[1])
+    assert height is not None
+    return _rounded(image[0] * height / image[1], multiples[0]), height
+
+
+def same_aspect(image: tuple[int, int], size: tuple[int, int], multiples: tuple[int, ...]) -> bool:
+    """Whether one side is what rounding the exact one to its multiple gives."""
+    exact = (image[0] * size[1] / image[1], image[1] * size[0] / image[0])
+    return any(
+        abs(side - wanted) < multiple if multiple <= _SMALL_MULTIPLE else abs(side - wanted) <= multiple / 2
+        for side, wanted, multiple in zip(size, exact, multiples, strict=True)
+    )
+
+
+def _rounded(side: float, multiple: int) -> int:
+    return max(1, math.floor(side / multiple + 0.5)) * multiple
 
 
 class OutputSizes:

@@ -44,7 +44,7 @@ def sdcpp_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> str:
-    Image.linear_gradient("L").resize((40, 20)).convert("RGB").save(tmp_path / "photo.png")
+    Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(tmp_path / "photo.png")
     return "photo.png"
 
 
@@ -323,3 +323,19 @@ def test_a_file_need_not_say_what_made_it(tmp_path: Path) -> None:
     generate("a fox", *PROCEDURAL, "-o", "fox.png", "--no-embed-metadata")
 
     assert read_parameters((tmp_path / "fox.png").read_bytes()) == {}
+
+
+def test_a_picture_of_another_aspect_is_refused_unless_a_fit_is_chosen(photo: str) -> None:
+    size = ("--backend", "procedural", "--width", "32", "--height", "32")
+
+    refused = generate("a fox", *size, "--image", photo, code=2)
+    answer = generate_json("a fox", *size, "--image", photo, "--fit", "crop")
+
+    assert "image_to_image: image: 40x30 has another aspect than 32x32" in refused.output
+    assert (answer["outputs"][0]["width"], answer["outputs"][0]["height"]) == (32, 32)
+
+
+def test_one_side_computes_the_other_from_the_picture(photo: str) -> None:
+    (output,) = generate_json("a fox", "--backend", "procedural", "--width", "32", "--image", photo)["outputs"]
+
+    assert (output["width"], output["height"]) == (32, 24)

@@ -56,7 +56,7 @@ def write_program(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Prog
         "import numpy as np",
         "import torch",
         f"from diffusers.utils import {'export_to_video, ' if video else ''}load_image",
-        "from PIL import Image",
+        "from PIL import Image, ImageOps",
         "",
         f"torch.set_num_threads({config.threads})  # the number changes pixels by a level",
         *_load_lines(config, row),
@@ -132,13 +132,15 @@ def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Progra
         yield f"negative_prompts = {_listed(negatives)}"
         arguments[names["negative_prompt"]] = f"negative_prompts{only}"
     if first.image is not None:
-        yield f"images = [load_image(path).convert('RGB') for path in {_listed([row.image for row in rows])}]"
-        yield f"images = [image.resize({size}, Image.Resampling.LANCZOS) for image in images]"
+        yield from _ON_WHITE
+        yield f"images = [load_image(path, on_white) for path in {_listed([row.image for row in rows])}]"
+        yield f"images = [{_fitted('image', first.fit, size, 'LANCZOS', 'white')} for image in images]"
         listed = names["image"] in IMAGE_LISTS
         arguments[names["image"]] = f"[[image] for image in images]{only}" if listed else f"images{only}"
     if first.mask is not None:
-        yield f"masks = [load_image(path).convert('L') for path in {_listed([row.mask for row in rows])}]"
-        yield f"masks = [mask.resize({size}, Image.Resampling.BILINEAR) for mask in masks]"
+        yield from _CHANGES
+        yield f"masks = [load_image(path, changes) for path in {_listed([row.mask for row in rows])}]"
+        yield f"masks = [{_fitted('mask', first.fit, size, 'BILINEAR', 'black')} for mask in masks]"
         arguments[names["mask"]] = f"masks{only}"
     arguments["generator"] = f"[torch.Generator('cpu').manual_seed(seed) for seed in seeds]{only}"
     arguments["output_type"] = "'np'"
@@ -146,6 +148,27 @@ def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Progra
     for key, value in arguments.items():
         yield f"    {key}={value},"
     yield ")"
+
+
+_ON_WHITE = (
+    "def on_white(image):",
+    "    image = image.convert('RGBA')",
+    "    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')",
+)
+_CHANGES = (
+    "def changes(mask):  # its transparent pixels, or else its white ones",
+    "    alpha = mask.convert('RGBA').getchannel('A')",
+    "    return ImageOps.invert(alpha) if alpha.getextrema()[0] < 255 else mask.convert('L')",
+)
+
+
+def _fitted(name: str, fit: str, size: str, resampling: str, colour: str) -> str:
+    """The expression that brings an image to its size."""
+    if fit == "crop":
+        return f"ImageOps.fit({name}, {size}, Image.Resampling.{resampling})"
+    if fit == "pad":
+        return f"ImageOps.pad({name}, {size}, Image.Resampling.{resampling}, color={colour!r})"
+    return f"{name}.resize({size}, Image.Resampling.{resampling})"
 
 
 def _shared_arguments(
