@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
-from abstractvision_batch.backends.openai_compatible.image_calls import image_edit_call
+from abstractvision_batch.backends.openai_compatible.input_images import read_images, read_mask
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
@@ -59,8 +58,8 @@ def given_to_sdcpp(request: ImageEditRequest) -> bytes:
 
 
 def sent_to_a_server(request: ImageEditRequest) -> bytes:
-    config = OpenAICompatibleBackendConfig(base_url="http://127.0.0.1:1/v1", model_id="x")
-    uploads = image_edit_call(request, config).uploads
+    image, uploads = read_images(request.image, {}, field="image")
+    uploads += [] if request.mask is None else [read_mask(request.mask, image, field="mask")]
     return b"".join(Image.open(io.BytesIO(one.content)).convert("RGBA").tobytes() for one in uploads)
 
 
