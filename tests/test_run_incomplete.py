@@ -39,6 +39,16 @@ def avbatch_run(job: dict[str, Any], tmp_path: Path, *more: str) -> Any:
     return CliRunner().invoke(app, ["run", str(spec), *more])
 
 
+class Listing(list[Any]):
+    """Entries of a folder, as `os.scandir` gives them."""
+
+    def __enter__(self) -> Any:
+        return iter(self)
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to close."""
+
+
 def lose_a_part(path: Path) -> None:
     (path / "manifest" / "00000-a0.parquet").unlink()
 
@@ -96,8 +106,9 @@ def test_a_listing_that_is_late_ends_with_4_in_words_and_in_json(
     list_now = os.scandir
 
     def list_late(path: Any = ".") -> Any:
-        late = [entry for entry in list_now(path) if not entry.name.startswith("00004-a")]
-        return late if str(path).endswith("/run/manifest") else list_now(path)
+        if not str(path).endswith("/run/manifest"):
+            return list_now(path)
+        return Listing(entry for entry in list_now(path) if not entry.name.startswith("00004-a"))
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", list_late)
