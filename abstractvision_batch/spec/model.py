@@ -202,7 +202,7 @@ class ExecutionSpec(StrictModel):
     """Stop when the first 16 requests of an invocation all fail in the same permanent way; the others are not run."""
     budget: BudgetSpec = BudgetSpec()
     request_timeout_s: Annotated[Number, Field(gt=0, le=604_800)] | None = None
-    """For one request's generation; a batch has the time of all its requests. On Ray alone, where what hangs can be ended."""
+    """For one request; a batch has the time of all of its. On Ray alone, where what hangs can be ended."""
     shard_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
     """For one shard's generation; requests that are not done by then are failed rows."""
     drain_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
