@@ -28,12 +28,15 @@
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
 
 Each takes one message and, by keyword, attributes: an exception with two positional arguments does not survive the
-pickling between Ray processes. A message reads ``where: what happened (what would do)``.
+pickling between Ray processes. A message reads ``where: what happened (what would do)``; it is redacted here, once for
+all, because drivers and servers quote URLs and keys.
 """
 
 from __future__ import annotations
 
 from typing import Literal
+
+from abstractvision_batch.redaction import redact
 
 ErrorClass = Literal["transient", "permanent", "resource", "policy"]
 
@@ -44,7 +47,7 @@ class AbstractVisionError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, **attributes: object) -> None:
-        super().__init__(message)
+        super().__init__(redact(str(message)))
         self.__dict__.update(attributes)
 
     def __str__(self) -> str:
@@ -62,7 +65,7 @@ class SpecError(AbstractVisionError):
 
     def __init__(self, message: str, *, problems: tuple[str, ...] = (), passing: bool = False) -> None:
         super().__init__(message)
-        self.problems: tuple[str, ...] = problems or (message,)
+        self.problems: tuple[str, ...] = tuple(map(redact, problems)) or (str(self),)
         self.passing = passing
         if passing:
             self.exit_code = StorageError.exit_code  # nothing is wrong with the spec: the same command may do

@@ -24,11 +24,12 @@ from abstractvision_batch.lock import lock_path
 from abstractvision_batch.plan.images import locate_image
 from abstractvision_batch.plan.rows import PromptReader
 from abstractvision_batch.plan.sources import find_files, is_remote
+from abstractvision_batch.redaction import gives_access
 from abstractvision_batch.registry.cards import CARD_SUFFIXES
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
-from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec
-from abstractvision_batch.spec.restated import restate, restate_variables
+from abstractvision_batch.spec.load import SDCPP_PATHS, LoadedSpec, read_values
+from abstractvision_batch.spec.restated import restate, restate_variables, secret_variables
 
 #: Of every file in the zip: the same files give the same bytes, which Ray does not take twice.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -72,7 +73,7 @@ def pack_job(
     Raises:
         SpecError: a prompt is wrong, a path can mean nothing on a cluster, or it would be too large.
     """
-    problems = list(_unusable_paths(loaded))
+    problems = [*_unusable_paths(loaded), *_packaged_secrets(loaded, overrides)]
     if problems:
         raise SpecError("\n".join(problems), problems=tuple(problems))
     spec = _plain(loaded.path)
@@ -94,7 +95,7 @@ def pack_job(
         registry=tuple(path.relative_to(root).as_posix() for path in given_cards),
         files={kind: len(files) for kind, files in kinds.items() if files},
         size_bytes=size_bytes,
-        notes=(*inputs.notes, *_model_notes(loaded)),
+        notes=(*inputs.notes, *_model_notes(loaded), *_variable_notes(loaded, overrides)),
     )
 
 
@@ -125,6 +126,12 @@ def list_inputs(loaded: LoadedSpec) -> Inputs:
         for folder, name in reader.image_names():
             if is_remote(name):
                 remote = True
+                if gives_access(name):
+                    place = loaded.positions.where(("prompts", "source"))
+                    raise SpecError(
+                        f"{place}: prompts.source: signed URLs of input images would be packaged with the prompts "
+                        "(put the prompts on storage, and name them by URL)"
+                    )
             elif Path(name).expanduser().is_absolute():
                 elsewhere.append(name)
             else:
@@ -155,6 +162,22 @@ def _unusable_paths(loaded: LoadedSpec) -> Iterator[str]:
                 f"{place}: {field}: {path} is on this machine, and models are not packaged (write an absolute path "
                 "that every node has)"
             )
+
+
+def _packaged_secrets(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
+    """What is written in the spec's file or in an override and gives access: both would be in the package."""
+    source = read_values(loaded.path, overrides).data.get("prompts", {}).get("source")
+    if isinstance(source, str) and gives_access(source):
+        place = loaded.positions.where(("prompts", "source"))
+        yield (
+            f"{place}: prompts.source: the URL gives access, and would be in what is made of the job "
+            "(put it into a variable: source: ${NAME})"
+        )
+
+
+def _variable_notes(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
+    for name in secret_variables(loaded.path, overrides):
+        yield f"{name}: holds a secret, so it is not packaged: it must be set there"
 
 
 def _model_notes(loaded: LoadedSpec) -> Iterator[str]:

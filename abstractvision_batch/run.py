@@ -46,6 +46,7 @@ from abstractvision_batch.execute.shard_rows import Retry
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import count_shard_rows
+from abstractvision_batch.plan.signed_images import find_signed_images
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
@@ -259,6 +260,7 @@ def build_context(
             loaded.spec.output.storage_options, "output.storage_options", given=storage_options
         ),
         prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
+        signed_images=find_signed_images(loaded) if plan.signed_images else {},
         environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
         retry=retry,
     )

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from abstractvision_batch.storage.regular import open_regular
+
 #: Smaller files are hashed in less time than it takes to look their hash up.
 KEPT_FROM_BYTES = 32 << 20
 #: A file changed later than this, in seconds, may change again within one tick of its clock: its hash is not kept.
@@ -73,7 +75,7 @@ def _is_settled(path: Path) -> bool:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

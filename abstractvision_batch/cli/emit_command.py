@@ -265,20 +265,23 @@ def _emission(
     registry: list[str] | None,
 ) -> Emission:
     """The job, loaded and checked, for the scheduled time that is given or the schedule's latest tick."""
-    from abstractvision_batch.emit.emission import Emission, require_variables
+    from abstractvision_batch.emit.emission import Emission, require_harmless, require_variables
     from abstractvision_batch.emit.needs import find_secrets
     from abstractvision_batch.emit.ticks import read_ticks
+    from abstractvision_batch.redaction import redact
+    from abstractvision_batch.spec.restated import secret_variables
 
     require_variables("--secret", secrets or ())
+    require_harmless(overrides or ())
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     return Emission(
         loaded,
         overrides=tuple(overrides or ()),
         registry=tuple(registry or ()),
         ticks=None if cron is None else read_ticks(cron, timezone),
-        secrets=tuple(sorted({*find_secrets(loaded.spec), *(secrets or ())})),
+        secrets=tuple(sorted({*find_secrets(loaded.spec), *secret_variables(spec, overrides or ()), *(secrets or ())})),
         name=name,
-        made_by=shlex.join(["avbatch", *sys.argv[1:]]),
+        made_by=redact(shlex.join(["avbatch", *sys.argv[1:]])),
     )
 
 

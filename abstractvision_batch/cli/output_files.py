@@ -20,6 +20,7 @@ from abstractvision_batch.media.metadata.embed import embed_generation
 from abstractvision_batch.media.metadata.generation import describe_generation
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.storage.asset_store import AssetStore, FsspecAssetStore, LocalAssetStore
+from abstractvision_batch.storage.regular import read_regular
 from abstractvision_batch.types import GeneratedAsset, Task
 from abstractvision_batch.vision_manager import Output
 
@@ -203,7 +204,7 @@ def read_input(path: str, name: str) -> bytes:
         SpecError: it cannot be read.
     """
     try:
-        return Path(path).expanduser().read_bytes()
+        return read_regular(Path(path).expanduser())
     except OSError as error:
         raise SpecError(f"{name}: {path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in the path

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.redaction import find_key, gives_access
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.restated import restate_variables
 
@@ -124,6 +125,21 @@ def require_variables(option: str, names: Sequence[str]) -> None:
     for name in names:
         if not _VARIABLE.fullmatch(name):
             raise SpecError(f"{option}: {name[:80]!r} is no variable's name (letters, digits and underscores)")
+
+
+def require_harmless(overrides: Sequence[str]) -> None:
+    """Refuse an override with a secret, which would stand in what is made.
+
+    Raises:
+        SpecError: the first one that has one.
+    """
+    for override in overrides:
+        field, _, value = override.partition("=")
+        if gives_access(value.strip("'\" ")) or find_key(value) is not None:
+            raise SpecError(
+                f"--set {field}: its value holds a secret, and would be in what is made of the job "
+                f"(put it into a variable: {field}=${{NAME}})"
+            )
 
 
 def shell_words(words: Sequence[str]) -> str:

@@ -35,6 +35,8 @@ class RunContext:
     plan: PlanSummary
     store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    signed_images: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Whole URLs of input images by those of the plan, which lack what gives access."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment variables of workers that are secrets. Ray logs those it is told of, so it is not told of these."""
     retry: Retry | None = None

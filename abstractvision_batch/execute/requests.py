@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,6 +32,9 @@ LoadInput = Callable[[Row, str], bytes]
 IMAGE, MASK = "input_image", "mask_image"
 #: Columns that hold the SHA-256 of the files.
 INPUT_DIGESTS = {IMAGE: "input_sha256", MASK: "mask_sha256"}
+#: What `lasting_url` puts in place of parameters that nobody knows.
+_CUT = re.compile(r"#[0-9a-f]{12}$")
+_GIVE_THE_SPEC = "name the spec in place of the run: signatures stand in its prompts alone"
 
 
 def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
@@ -80,8 +84,9 @@ def _angles(value: Any) -> tuple[str, ...]:
 class InputImages:
     """Reads and prepares input images, and keeps the last few of both, which neighbouring requests share."""
 
-    def __init__(self, options: Mapping[str, Any], *, keep: int = 16) -> None:
+    def __init__(self, options: Mapping[str, Any], signed: Mapping[str, str] | None = None, *, keep: int = 16) -> None:
         self._options = options
+        self._signed = signed
         self._keep = keep
         self._cache: dict[tuple[object, ...], bytes] = {}
         self._lock = threading.Lock()  # of the cache: shards may run side by side
@@ -122,8 +127,11 @@ class InputImages:
         """The file as it is."""
         if (found := self._find((url,))) is not None:
             return found
+        unsigned = self._signed is not None and url.startswith(WEB) and url not in self._signed
+        if unsigned and _CUT.search(url):
+            raise InputImageError(f"{url}: the rest of this URL is not kept ({_GIVE_THE_SPEC})")
         try:
-            data = read_url(url, self._options)
+            data = read_url((self._signed or {}).get(url, url), self._options)
         except Exception as exc:
             match classify(exc):
                 case None:
@@ -132,7 +140,8 @@ class InputImages:
                     raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
                 case Failure.TRANSIENT:  # the store is down, not the row wrong
                     raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
-            raise InputImageError(f"{url}: the input image cannot be read: {explain(exc, writing=False)}") from exc
+            said = explain(exc, writing=False) + (f" ({_GIVE_THE_SPEC}, if it was signed)" if unsigned else "")
+            raise InputImageError(f"{url}: the input image cannot be read: {said}") from exc
         self._keep_last((url,), data)
         return data
 

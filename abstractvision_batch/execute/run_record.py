@@ -33,6 +33,7 @@ from abstractvision_batch.execute.record_schema import (
 )
 from abstractvision_batch.plan.expand import base_params, extra_params
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.redaction import with_kept_urls
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.spec.identity import FINGERPRINT_VERSION, fingerprint, spec_identity
 from abstractvision_batch.spec.model import JobSpec
@@ -182,12 +183,19 @@ def _describe_generation(
         "fingerprint_version": version,
         "spec_path": spec_path,
         "base_dir": str(base_dir.absolute()),
-        "spec": spec.model_dump(mode="json"),
+        "spec": _recorded(spec),
         "card": card.to_json(),
         "params": {**base_params(spec, card), "extra": extra_params(spec, card)},
         "plan": plan.to_json(),
         "environment": describe_driver(),
     }
+
+
+def _recorded(spec: JobSpec) -> dict[str, Any]:
+    """The spec as it is kept: its prompts may be at a URL that gives access, which is used and not kept."""
+    data = spec.model_dump(mode="json")
+    data["prompts"]["source"] = with_kept_urls(data["prompts"]["source"])
+    return data
 
 
 def recorded_time(generation: Mapping[str, Any]) -> datetime | None:

@@ -107,7 +107,8 @@ class ShardRunner:
         self._context = context
         self._backend = backend
         self._store = context.open_store()
-        self._load_input = InputImages(context.prompt_options).prepare
+        signed = context.signed_images if context.plan.signed_images else None
+        self._load_input = InputImages(context.prompt_options, signed).prepare
         self._layout = LAYOUTS[context.spec.output.layout]
         spec = context.spec
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)

@@ -27,6 +27,7 @@ from abstractvision_batch.integrations.configured_backend import (
 from abstractvision_batch.integrations.residency import PROVIDERS, LoadedModel, note_loaded, task_named
 from abstractvision_batch.integrations.settings import Settings
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+from abstractvision_batch.storage.regular import read_regular
 from abstractvision_batch.types import (
     TASK_OF_REQUEST,
     TASKS,
@@ -361,7 +362,7 @@ def _image_bytes(name: str, image: object, store: Any) -> bytes:
         return RuntimeArtifactStoreAdapter(store).load_bytes(get_artifact_id(image))
     if isinstance(image, str | Path):
         try:
-            return Path(image).expanduser().read_bytes()
+            return read_regular(Path(image).expanduser())
         except (OSError, ValueError) as exc:
             raise GenerationError(f"{name}: {str(image)[:200]}: cannot be read ({exc})") from exc
     raise GenerationError(f"{name}: {type(image).__name__} is neither bytes, a reference to an artifact nor a path")

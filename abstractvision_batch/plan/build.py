@@ -108,6 +108,7 @@ def build_plan(
         columns=tuple((field.name, str(field.type)) for field in reader.passed_schema),
         format=format,
         inputs_digest=inputs.value if format > 1 else None,
+        signed_images=reader.signed_images,
     )
 
 

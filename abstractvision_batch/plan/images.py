@@ -22,8 +22,10 @@ from PIL import Image
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.media.inputs import upright_size
 from abstractvision_batch.plan.sources import is_remote
+from abstractvision_batch.redaction import lasting_url
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.regular import read_regular
 from abstractvision_batch.storage.urls import open_url
 
 _REMEMBERED_IMAGES = 65_536
@@ -79,6 +81,8 @@ class ImageProber:
         self._loaded = loaded
         self._measured = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._measure_now)
         self._failed: dict[tuple[str, str], ValueError | StorageError] = {}
+        self.signed = False
+        """Whether a URL gave access and is named without what did."""
 
     def probe(self, folder: str, name: str) -> InputImage:
         """The image `name`, relative to `folder`.
@@ -102,7 +106,9 @@ class ImageProber:
     def _measure_now(self, folder: str, name: str) -> InputImage:
         url = locate_image(folder, name)
         try:
-            return self._measure(url, name, self._read(url))
+            image = self._measure(url, name, self._read(url))
+            self.signed |= is_remote(url) and image.url != url
+            return image
         except FileNotFoundError:
             raise ValueError(f"{name}: no such file (looked for {url})") from None
         except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -124,7 +130,7 @@ class ImageProber:
         if is_remote(url):
             with open_url(url, self._options) as stream:
                 return stream.read()
-        return Path(url).read_bytes()
+        return read_regular(url)
 
     @staticmethod
     def _measure(url: str, name: str, data: bytes) -> InputImage:
@@ -132,7 +138,9 @@ class ImageProber:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 width, height = upright_size(image)
-        return InputImage(_recorded(url), width, height, f"{name}|{len(data)}", hashlib.sha256(data).hexdigest())
+        return InputImage(
+            _recorded(url), width, height, f"{lasting_url(name)}|{len(data)}", hashlib.sha256(data).hexdigest()
+        )
 
 
 class InputsDigest:
@@ -171,7 +179,9 @@ def locate_image(folder: str, name: str) -> str:
 
 def _recorded(url: str) -> str:
     """What the plan says of where an image is."""
-    if is_remote(url) or not os.environ.get(PACKAGED):
+    if is_remote(url):
+        return lasting_url(url)
+    if not os.environ.get(PACKAGED):
         return url
     path, here = Path(os.path.normpath(url)), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else url

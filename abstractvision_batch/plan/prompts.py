@@ -13,6 +13,7 @@ from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.readers import PromptFile
 from abstractvision_batch.plan.sizes import OutputSizes, SizePlanner, same_shape
 from abstractvision_batch.plan.template import RowError
+from abstractvision_batch.redaction import kept_url
 from abstractvision_batch.spec.fields import MAX_SEED
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.in_flight import map_in_flight
@@ -82,6 +83,11 @@ class PromptParser:
         self._prompt_required = loaded.spec.task != "image_to_video" or ("prompt" in rules and rules["prompt"].required)
         self._prompt_refused = "prompt" in rules and not rules["prompt"].supported
         self._card = loaded.card
+
+    @property
+    def signed_images(self) -> bool:
+        """Whether URLs of input images that were parsed gave access."""
+        return self._prober.signed
 
     def parse(self, row: SourceRow) -> Prompt | None:
         """The row's prompt, or None if something is wrong with it."""
@@ -182,18 +188,22 @@ class PromptParser:
 
     def _passed_of(self, row: SourceRow) -> tuple[Any, ...]:
         if self._text_is_checked:
-            return tuple([row.values.get(name) for name, _ in self._passed])
+            return tuple([_kept(row.values.get(name)) for name, _ in self._passed])
         values = []
         for name, convert in self._passed:
             value = row.values.get(name)
             if value is not None and convert is not None:
                 value = convert(value)
-            values.append(_as_text(name, value) if isinstance(value, str) else value)
+            values.append(_as_text(name, kept_url(value)) if isinstance(value, str) else value)
         return tuple(values)
 
 
 _NO_PARAMS: tuple[Any, ...] = (None,) * len(ROW_PARAMS)
 _WIDTH, _HEIGHT = ROW_PARAMS.index("width"), ROW_PARAMS.index("height")
+
+
+def _kept(value: Any) -> Any:
+    return kept_url(value) if type(value) is str and "://" in value else value
 
 
 def _as_text(name: str, text: str) -> str:

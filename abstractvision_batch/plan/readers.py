@@ -23,6 +23,8 @@ from abstractvision_batch.errors import DamagedFileError, SpecError
 from abstractvision_batch.parquet import ParquetReader, open_parquet, parquet_errors
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.sources import SourceFile
+from abstractvision_batch.plan.unpacking import bound_unpacking, hold
+from abstractvision_batch.storage.regular import open_regular
 
 MAX_LINE_BYTES = 16 << 20
 #: A quoted tsv field may go on over this many lines before its quote is taken for a character.
@@ -264,13 +266,14 @@ def _refuse_constant(name: str) -> None:
 def _readable(source: SourceFile) -> Iterator[BinaryIO]:
     """The file's bytes, unzipped."""
     try:
-        with source.path.open("rb") as raw:
+        with open_regular(source.path) as raw:
             if not source.gzipped:
                 yield raw
             else:
                 with gzip.open(raw) as unzipped:
+                    bounded = bound_unpacking(source.name, raw, unzipped)
                     # Parquet is read from its end: a seek in a gzip stream would decompress it again and again.
-                    yield io.BytesIO(unzipped.read()) if source.format == "parquet" else unzipped  # type: ignore[misc]
+                    yield hold(source.name, bounded) if source.format == "parquet" else bounded
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SpecError(f"{source.name}: the gzip file cannot be read: {error}") from error
     except PermissionError as error:

@@ -51,6 +51,11 @@ class PromptReader:
         """Columns that pass through, under their new names."""
         return pa.schema([(new, self._types.type_of(old)) for old, new in self._map.passed.items()])
 
+    @property
+    def signed_images(self) -> bool:
+        """Whether URLs of input images that were read gave access."""
+        return self._parser.signed_images
+
     def prompts(self) -> Iterator[Prompt]:
         """Every prompt, in order.
 

@@ -16,11 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fsspec.archive import AbstractArchiveFileSystem
+
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError, StorageError
+from abstractvision_batch.plan.unpacking import require_modest
+from abstractvision_batch.redaction import bare_url
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
-from abstractvision_batch.storage.urls import open_filesystem
+from abstractvision_batch.storage.urls import WEB, open_filesystem, require_file
 
 _Result = TypeVar("_Result")
 
@@ -75,11 +80,24 @@ def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
     files = []
     filesystem, names = _list_remote(loaded, source)
     for number, name in enumerate(names):
-        shown = str(filesystem.unstrip_protocol(name))
-        file = _describe(loaded, shown, scratch / f"source-{number:05d}", shown.rpartition("/")[0])
-        _at_the_edge(loaded, shown, partial(filesystem.get_file, name, str(file.path)))
+        url = str(filesystem.unstrip_protocol(name))
+        shown = bare_url(url)
+        file = _describe(loaded, shown, scratch / f"source-{number:05d}", _folder_of(url))
+        _at_the_edge(loaded, shown, partial(_fetch, filesystem, name, file))
         files.append(file)
     return files
+
+
+def _fetch(filesystem: Any, name: str, file: SourceFile) -> None:
+    require_file(filesystem, name)
+    if "compress_size" in (info := filesystem.info(name) if isinstance(filesystem, AbstractArchiveFileSystem) else {}):
+        require_modest(file.name, int(info["compress_size"]), int(info["size"]))
+    filesystem.get_file(name, str(file.path))
+
+
+def _folder_of(url: str) -> str:
+    """Where relative names in a file start; a query is the file's own."""
+    return (url.partition("?")[0] if url.startswith(WEB) else url).rpartition("/")[0]
 
 
 def is_remote(source: str) -> bool:
@@ -113,6 +131,7 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
                 f"{place}: {source} is a folder (name a file, or a glob such as {source.rstrip('/')}/*.txt)"
             )
         if path.exists():
+            require_regular(path)
             return [path.absolute()]
         if not _is_glob(source):
             raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()})")
@@ -152,6 +171,8 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
         extra = _EXTRA_OF_PROTOCOL.get(protocol)
         command = f'pip install "abstractvision_batch[{extra}]"' if extra else str(error)
         raise OptionalDependencyMissingError(f"{place}: {shown}: no driver for {protocol}:// ({command})") from error
+    except SpecError:
+        raise
     except ValueError as error:
         raise SpecError(f"{place}: {shown}: {error}") from error
     except Exception as error:
@@ -160,7 +181,7 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
 
 
 def _describe(loaded: LoadedSpec, shown: str, path: Path, folder: str) -> SourceFile:
-    lower = shown.lower()
+    lower = (shown.partition("?")[0] if shown.startswith(WEB) else shown).lower()
     gzipped = lower.endswith(".gz")
     suffix = Path(lower.removesuffix(".gz")).suffix
     format_: str = loaded.spec.prompts.format
@@ -184,4 +205,6 @@ def _relative(path: Path, base_dir: Path) -> str:
 
 
 def _is_glob(source: str) -> bool:
+    if source.startswith(WEB):
+        return "*" in source.partition("?")[0]
     return any(mark in source for mark in "*?[")

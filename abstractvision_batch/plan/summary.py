@@ -47,10 +47,15 @@ class PlanSummary:
     """Which fixed columns it has; a summary of an earlier version says nothing."""
     inputs_digest: str | None = None
     """SHA-256 over those of all input images and masks, in the order of the prompts; None where there are none."""
+    signed_images: bool = False
+    """Whether URLs of input images gave access and stand in the plan without what did."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
-        return {**asdict(self), "prompts_files": list(self.prompts_files), "files": [asdict(f) for f in self.files]}
+        data = {**asdict(self), "prompts_files": list(self.prompts_files), "files": [asdict(f) for f in self.files]}
+        if not self.signed_images:
+            del data["signed_images"]  # which earlier versions do not know
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlanSummary:
@@ -77,6 +82,7 @@ class PlanSummary:
             batches=self.batches + added.batches,
             files=(*self.files, *added.files),
             columns=unify_passed(self.columns, added.columns),
+            signed_images=self.signed_images or added.signed_images,
         )
 
     def file_of(self, shard: int) -> PlanFile:

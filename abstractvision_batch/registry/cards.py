@@ -14,6 +14,7 @@ from pathlib import Path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.card_file import parse_cards
 from abstractvision_batch.registry.model_card import ModelCard, ParamRule, TaskCard
+from abstractvision_batch.storage.regular import open_regular
 
 __all__ = ["ModelCard", "ParamRule", "TaskCard", "load_cards"]
 
@@ -72,7 +73,7 @@ def _read_path(path: Path) -> tuple[dict[str, ModelCard], list[str]]:
             names = [path]
         texts = []
         for name in names:
-            with name.open("rb") as file:
+            with open_regular(name) as file:
                 texts.append((str(name), file.read(MAX_CARD_FILE_BYTES + 1)))
     except OSError as exc:
         return {}, [f"{exc.filename or path}: cannot read model cards: {exc.strerror or exc}"]

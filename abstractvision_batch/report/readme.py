@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from abstractvision_batch.redaction import without_secrets
 from abstractvision_batch.report.loading import data_files, describe_loading
 from abstractvision_batch.report.outcomes import Outcomes
 from abstractvision_batch.spec.model import JobSpec
@@ -34,6 +35,7 @@ def write_run_readme(
         outcomes: Counts over the whole manifest.
         environments: What the workers were, by id.
     """
+    record = {**record, "spec": without_secrets(record["spec"])}  # an earlier version may have recorded some
     sections = [
         _header(record),
         _introduction(record, outcomes),

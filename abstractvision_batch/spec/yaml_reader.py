@@ -19,6 +19,7 @@ import yaml
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.spec.positions import FieldPath, Node, format_path, show
+from abstractvision_batch.storage.regular import open_regular
 
 MAX_FILE_BYTES = 4 * 2**20
 MAX_DEPTH = 64
@@ -47,7 +48,7 @@ def read_file(path: Path, shown: str) -> str:
         SpecError: missing, a folder, unreadable, larger than 4 MiB or not UTF-8.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise SpecError(f"{shown}: no such file (write a starter spec with `avbatch init`)") from error

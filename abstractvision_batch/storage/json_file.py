@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.regular import open_regular
 from abstractvision_batch.storage.store import Store
 
 MAX_BYTES = 64 << 20
@@ -43,9 +44,7 @@ def read_local_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is not JSON, or too large or too deep to be a file of ours.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("not a file")
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from abstractvision_batch.redaction import redact
 from abstractvision_batch.storage.failures import Failure, classify
 
 T = TypeVar("T")
@@ -70,7 +71,8 @@ class Retries:
                 if classify(exc) is not Failure.TRANSIENT or tried == self.tries or left_s <= 0:
                     raise
                 wait_s = min(wait_s, left_s)
-                _logger.info("%s: %s; try %d in %.1f s, the last in %.0f s", what, exc, tried + 1, wait_s, left_s)
+                said = redact(f"{what}: {exc}")
+                _logger.info("%s; try %d in %.1f s, the last in %.0f s", said, tried + 1, wait_s, left_s)
                 self.sleep(wait_s)
 
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.client_options import client_options
 from abstractvision_batch.storage.failures import Failure, classify, explain
 from abstractvision_batch.storage.object_reader import open_object
+from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import WEB_TRIES, Retries
 
 T = TypeVar("T")
@@ -55,6 +57,7 @@ def open_url(url: str, options: Mapping[str, Any]) -> BinaryIO:
     if url.startswith(WEB):
         return io.BytesIO(_at_the_edge(url, lambda: _read(url, options)))
     filesystem, path = open_filesystem(url, options)
+    require_file(filesystem, path)
     size_bytes = int(_at_the_edge(url, lambda: filesystem.info(path))["size"])
 
     def read_range(start: int, end: int) -> bytes:
@@ -70,8 +73,19 @@ def _patience(url: str) -> Retries:
     return Retries(tries=WEB_TRIES) if url.startswith(WEB) else Retries()
 
 
+def require_file(filesystem: Any, path: str) -> None:
+    """Refuse a FIFO, a device or a socket of this machine, whose reading may never end.
+
+    Raises:
+        OSError: it is one.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        require_regular(path)
+
+
 def _read(url: str, options: Mapping[str, Any]) -> bytes:
     filesystem, path = open_filesystem(url, options)
+    require_file(filesystem, path)
     return bytes(filesystem.cat_file(path))
 
 

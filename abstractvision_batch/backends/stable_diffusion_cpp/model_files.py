@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from abstractvision_batch.errors import DependencyError
+from abstractvision_batch.storage.regular import open_regular
 
 #: Extensions that the library loads.
 EXTENSIONS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".sft", ".bin")
@@ -57,7 +58,7 @@ def inspect_file(path: str, name: str) -> ModelFile:
         size = file.stat().st_size
         if size == 0:
             raise DependencyError(f"{name}: {path} is empty (download it again)")
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             start = stream.read(8)
             stream.seek(0)
             if start[:4] == b"GGUF":
