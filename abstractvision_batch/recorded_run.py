@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.execute.run_record import RunRecord, describe_difference
+from abstractvision_batch.execute.run_record import describe_difference
 from abstractvision_batch.run import Run, open_run
-from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.env import escape_references, resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
 from abstractvision_batch.start import as_begun, load
+from abstractvision_batch.trust import require_trust
 
 
 def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
@@ -32,36 +33,38 @@ def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | 
 
 def load_recorded(
     run: str | Path | LoadedSpec,
-    record: RunRecord,
+    source: Run,
     *,
     verb: str,
     overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> LoadedSpec:
-    """The spec to run with, checked to give the run's pixels.
+    """The spec to run with, checked to give the run's pixels and to do nothing that only a stranger asks for.
 
     Args:
         run: The spec that wrote the run, which then says how; or its place, whose `run.json` says, card included.
-        record: The run.
+        source: The run, opened.
         verb: What the error message calls this, as ``a retry``.
         overrides: ``dotted.key=value`` strings for fields that change no pixel.
+        trust: Whether servers, secrets, programs and paths that the run recorded may be used, whoever started it.
 
     Raises:
-        SpecError: it is wrong, or it would give other pixels.
+        SpecError: it is wrong, it would give other pixels, or it is to be trusted first.
         DependencyError: what its backend or executor imports is not installed.
     """
+    record = source.record
     if isinstance(run, LoadedSpec):
         loaded = as_begun(load(run), record)
     else:
-        data = record.data["spec"]
-        loaded = load(
-            spec_from_mapping(
-                data,
-                base_dir=record.base_dir,
-                overrides=overrides,
-                card=record.card,
-                scheduled_at=record.scheduled_at,
-            )
+        recorded = spec_from_mapping(
+            escape_references(record.data["spec"]),
+            base_dir=record.base_dir,
+            overrides=overrides,
+            card=record.card,
+            scheduled_at=record.scheduled_at,
         )
+        require_trust(source, recorded, verb=verb, overrides=overrides, trust=trust)
+        loaded = load(recorded)
     loaded = loaded.under(record.fingerprint_version)
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest

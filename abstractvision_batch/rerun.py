@@ -45,6 +45,7 @@ from abstractvision_batch.run import (
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.start import open_output
+from abstractvision_batch.started_runs import note_started
 from abstractvision_batch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def rerun(
     overrides: Sequence[str] = (),
     strict: bool = False,
     accept_weights: bool = False,
+    trust: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
@@ -72,6 +74,7 @@ def rerun(
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
         strict: Refuse every change, in place of a warning.
         accept_weights: Warn of other weights too, in place of refusing them.
+        trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
         storage_options: fsspec options of the store of `run`; those of `output` are the spec's, or overridden.
         on_progress: Called with the counts whenever they change.
 
@@ -84,7 +87,8 @@ def rerun(
     """
     clock = time.monotonic()
     source = open_run(run, storage_options)
-    loaded = load_recorded(run, source.record, verb="a rerun", overrides=[*redirect(source, output), *overrides])
+    moved = [*redirect(source, output), *overrides]
+    loaded = load_recorded(run, source, verb="a rerun", overrides=moved, trust=trust)
     _heed_changes(source, loaded, strict=strict, accept_weights=accept_weights)
     with scratch_folder() as folder:
         copy_plan(source, folder)
@@ -138,6 +142,7 @@ def execute_plan(
     if record is None:
         check_model(loaded)
         record = write_record(store, _new_record(source, loaded, plan, store.probe_conditional_put()))
+        note_started(store, record)
         if (server := read_server(source.store)) is not None:  # so that requests are written as they were
             store.put_if_absent(SERVER, json.dumps(server, indent=2, sort_keys=True).encode() + b"\n")
     if record.plan.files != plan.files or record.data.get("rerun_of", {}).get("run_id") != source.record.data["run_id"]:

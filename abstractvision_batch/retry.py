@@ -47,6 +47,7 @@ def retry(
     *,
     where: str | None = None,
     overrides: Sequence[str] = (),
+    trust: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
@@ -56,6 +57,7 @@ def retry(
         run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
         where: A condition of SQL that failed rows must meet to be run again: ``error_class = 'transient'``.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
+        trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
         storage_options: fsspec options of the run's store, over those of its spec.
         on_progress: Called with the counts whenever they change.
 
@@ -67,7 +69,7 @@ def retry(
     """
     clock = time.monotonic()
     opened = find_run(run, storage_options)
-    loaded = load_recorded(run, opened.record, verb="a retry", overrides=overrides)
+    loaded = load_recorded(run, opened, verb="a retry", overrides=overrides, trust=trust)
     require_same_layout(opened.record, loaded.spec, place=str(opened.record.data["name"]))
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)

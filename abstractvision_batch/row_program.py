@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,16 +9,17 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.table import create_backend
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.execute.requests import build_request
 from abstractvision_batch.recorded_run import load_recorded
 from abstractvision_batch.run import Run
+from abstractvision_batch.storage.json_file import parse_json
 
 Row = Mapping[str, Any]
 
 
-def write_program(run: Run, request_id: str) -> str:
+def write_program(run: Run, request_id: str, *, trust: bool = False) -> str:
     """A program that generates a row's picture as its batch did, and says whether the pixels are the same.
 
     Raises:
@@ -33,7 +33,7 @@ def write_program(run: Run, request_id: str) -> str:
     if wanted["status"] != "ok":
         raise SpecError(f"{request_id}: it failed ({wanted['error_kind']}): there is nothing to generate again")
     batch = rows.filter(pc.field("batch_id") == wanted["batch_id"]).sort_by("batch_slot").to_pylist()
-    loaded = load_recorded(run.path, run.record, verb="a program")
+    loaded = load_recorded(run.path, run, verb="a program", trust=trust)
     with create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model) as backend:
         return backend.write_program([_program_row(row, wanted) for row in batch], wanted["batch_slot"])
 
@@ -46,10 +46,17 @@ def _find_shard(run: Run, request_id: str) -> int:
     raise SpecError(f"{run.path}: no row has the id {request_id} (the manifest's column request_id has them)")
 
 
+def _metadata(row: Row) -> dict[str, Any]:
+    try:
+        found = parse_json(row["metadata_json"] or "{}")
+    except ValueError as exc:
+        raise StorageError(f"{row['request_id']}: its metadata_json is damaged: {exc} (avbatch audit)") from exc
+    return found if isinstance(found, dict) else {}
+
+
 def _program_row(row: Row, wanted: Row) -> ProgramRow:
     """A neighbour that failed has no metadata; what its pass shared is the wanted row's."""
-    own = json.loads(row["metadata_json"] or "{}")
-    shared = json.loads(wanted["metadata_json"] or "{}")
+    own, shared = _metadata(row), _metadata(wanted)
     return ProgramRow(
         request_id=row["request_id"],
         request=build_request(row, lambda row, column: b""),  # the program reads the images itself

@@ -40,9 +40,10 @@ from abstractvision_batch.readiness import check_model, check_server, check_weig
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
-from abstractvision_batch.spec.env import resolve_options
+from abstractvision_batch.spec.env import escape_references, resolve_options
 from abstractvision_batch.spec.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.started_runs import note_started, was_started_here
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
 
@@ -137,6 +138,8 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         check_weights(loaded, store)
         _complete_plan(record, store, loaded)
+        if _is_of(record, loaded):
+            note_started(store, record)
         return record
     if not extend:
         _refuse(loaded, store, record, digest)
@@ -169,7 +172,23 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
         _put_plan_files(store, record.plans[0], plan, folder)
         if not record.generations[0].get("conditional_put"):
             record = _require_own_run(loaded, store, plan, folder)
+    note_started(store, record)
     return record
+
+
+def _is_of(record: RunRecord, loaded: LoadedSpec) -> bool:
+    """Whether a run that is there names nothing that the user's spec does not: then it is as good as started by it.
+
+    Its plan may name other pictures, where the task takes any.
+    """
+    generation = record.generations[-1]
+    return (
+        len(record.generations) == 1
+        and loaded.spec.task in ("text_to_image", "text_to_video")
+        and generation["spec"] == loaded.spec.model_dump(mode="json")
+        and generation["card"] == loaded.card.to_json()
+        and generation["base_dir"] == str(loaded.base_dir.absolute())
+    )
 
 
 def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder: Path) -> RunRecord:
@@ -197,6 +216,7 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
         if not added.requests:
             return record
         check_model(loaded)
+        known = was_started_here(store, record)
         extended = extend_record(
             record,
             loaded.spec,
@@ -213,6 +233,8 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
                 f"{_output(loaded)} was extended by another driver meanwhile, with another spec "
                 "(run the same command again, which extends what it left)"
             )
+        if known:
+            note_started(store, found)
         _put_plan_files(store, found.plans[-1], added, folder)
     return found
 
@@ -223,6 +245,11 @@ def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = 
         if not _absent_files(store, planned):
             continue
         spec = loaded if number == len(record.generations) - 1 else None
+        if spec is None and not was_started_here(store, record):
+            raise SpecError(
+                f"{store.url}: its plan is incomplete, and the prompts that its run.json names would be read to make "
+                f"it again, but you did not start this run (restore {planned.files[0].name}, or start a new run)"
+            )
         with scratch_folder() as folder:
             existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
             plan = build_plan(spec or _recorded_spec(generation), folder, existing, format=planned.format)
@@ -242,7 +269,7 @@ def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
     return spec_from_mapping(
-        given,
+        escape_references(given),
         base_dir=Path(generation["base_dir"]),
         card=ModelCard.from_json(generation["card"]),
         scheduled_at=recorded_time(generation),

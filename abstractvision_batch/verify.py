@@ -107,6 +107,7 @@ def verify(
     ids: Collection[str] = (),
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
+    trust: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> VerifyReport:
@@ -118,6 +119,7 @@ def verify(
         ids: Request ids, in place of a sample.
         output: Where to keep what is generated, for a look or `diff`; a temporary folder by default.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.executor=inline``.
+        trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
         storage_options: fsspec options of the run's store.
         on_progress: Called with the counts whenever they change.
 
@@ -131,9 +133,8 @@ def verify(
     chosen, verifiable = choose_rows(source, sample=sample, ids=ids)
     with scratch_folder() as scratch:
         target = output if output is not None else scratch / "run"
-        loaded = load_recorded(
-            run, source.record, verb="a verification", overrides=[*redirect(source, target), *overrides]
-        )
+        moved = [*redirect(source, target), *overrides]
+        loaded = load_recorded(run, source, verb="a verification", overrides=moved, trust=trust)
         plan_folder = scratch / "plan"
         plan_folder.mkdir()
         if not chosen.num_rows:

@@ -30,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path not in on_ray, item.path.parent != Path(__file__).parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Runs are noted as started in a folder of the tests', and not in that of whoever runs them."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def make_job(tmp_path: Path) -> MakeJob:
     """A job spec of 20 requests in 5 shards of 2 batches; keywords replace whole sections."""

@@ -39,6 +39,14 @@ StorageOption = Annotated[
         help="Option of the run's store, as endpoint_url=http://127.0.0.1:9000 or secret=env:NAME; repeatable.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Use servers, secrets, programs and paths that the run recorded, though you did not start it; they are "
+        "listed first.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 
 

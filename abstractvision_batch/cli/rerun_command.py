@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption, TrustOption
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.run_command import summarise_run
@@ -27,6 +27,7 @@ def rerun(
         bool, typer.Option("--accept-weights", help="Run with other weights than the run had, which is refused else.")
     ] = False,
     overrides: SetOption = None,
+    trust: TrustOption = False,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -46,6 +47,7 @@ def rerun(
             overrides=overrides or (),
             strict=strict,
             accept_weights=accept_weights,
+            trust=trust,
             storage_options=options,
             on_progress=on_progress,
         )

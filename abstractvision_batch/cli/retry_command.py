@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption, TrustOption
 from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.status_command import RunArgument, is_spec
@@ -32,6 +32,7 @@ def retry(
     ] = None,
     overrides: SetOption = None,
     registry: RegistryOption = None,
+    trust: TrustOption = False,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -47,7 +48,7 @@ def retry(
         run = load_spec(path, overrides=overrides or (), registry_paths=registry or ())
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = retry_rows(
-            run, where=where, overrides=overrides or (), storage_options=options, on_progress=on_progress
+            run, where=where, overrides=overrides or (), trust=trust, storage_options=options, on_progress=on_progress
         )
     if as_json:
         print_json({"ok": result.exit_code == 0, **result.to_json()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption, TrustOption
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.status_command import RunArgument, locate_run
@@ -44,6 +44,7 @@ def verify(
         typer.Option("--python", help="Generate nothing: print a program without avbatch that generates the --id."),
     ] = False,
     overrides: SetOption = None,
+    trust: TrustOption = False,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -63,7 +64,7 @@ def verify(
 
     folder, options = locate_run(path, None, None, storage_options)
     if python and ids:
-        print_lines(write_program(open_run(folder, options), ids[0]).rstrip())
+        print_lines(write_program(open_run(folder, options), ids[0], trust=trust).rstrip())
         return
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         report = verify_rows(
@@ -72,6 +73,7 @@ def verify(
             ids=ids or (),
             output=output,
             overrides=overrides or (),
+            trust=trust,
             storage_options=options,
             on_progress=on_progress,
         )

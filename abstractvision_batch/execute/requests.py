@@ -7,7 +7,6 @@ Rows of a plan without `input_fit`, which an earlier version made, get the files
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
 from abstractvision_batch.media.inputs import prepare_mask, prepare_picture
 from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.json_file import parse_json
 from abstractvision_batch.storage.urls import WEB, read_url
 from abstractvision_batch.types import (
     ImageEditRequest,
@@ -46,8 +46,14 @@ def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
         StorageError: the object store of an input image fails.
         GenerationError: the plan has what no request can say.
     """
-    extra = json.loads(row["params_json"] or "{}")
-    image = load_input(row, IMAGE) if row[IMAGE] else None
+    try:
+        extra = parse_json(row["params_json"] or "{}")
+    except ValueError as exc:
+        raise GenerationError(f"{row['request_id']}: the plan's params_json is damaged: {exc}") from exc
+    if not isinstance(extra, dict):
+        raise GenerationError(f"{row['request_id']}: the plan's params_json is no object")
+    # A plan of text names no picture; one of a stranger might, of this machine.
+    image = load_input(row, IMAGE) if row[IMAGE] and not row["task"].startswith("text_") else None
     shared = {name: row[name] for name in ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height")}
     match row["task"]:
         case "text_to_image":

@@ -193,8 +193,16 @@ class ShardRunner:
         raise ended
 
     def read_rows(self, shard: int) -> ShardRows:
-        """The shard's rows that are to be run."""
-        return rows_to_run(self._store, self._context.plan, shard, self._context.retry)
+        """The shard's rows that are to be run.
+
+        Raises:
+            StorageError: the plan or a part cannot be read, or the plan is of another task.
+        """
+        rows = rows_to_run(self._store, self._context.plan, shard, self._context.retry)
+        task = self._context.spec.task
+        if any(found != task for found in rows.table["task"].unique().to_pylist()):
+            raise StorageError(f"{self._store.url}: shard {shard} of the plan has requests of another task than {task}")
+        return rows
 
     def generate_rows(
         self,

@@ -60,6 +60,25 @@ def interpolate(data: Any, environ: Mapping[str, str] = os.environ) -> tuple[Any
     return data, problems
 
 
+def escape_references(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a resolved spec, as `interpolate` is to read them back: what it replaced once stays as it is.
+
+    Else a run of a stranger could have variables put into its paths.
+    """
+    escaped = dict(data)
+    for section, name in INTERPOLATED_FIELDS:
+        parent = escaped.get(section)
+        value = parent.get(name) if isinstance(parent, dict) else None
+        if isinstance(value, str):
+            new: Any = value.replace("${", "$${")
+        elif isinstance(value, list) and (section, name) != ("prompts", "source"):
+            new = [item.replace("${", "$${") if isinstance(item, str) else item for item in value]
+        else:
+            continue
+        escaped[section] = {**data[section], name: new}
+    return escaped
+
+
 def resolve_secret(secret: FromEnv, field: str) -> str:
     """Value of the variable; `field` is the dotted name that a message shows.
 

@@ -110,10 +110,12 @@ class LocalStore:
         path = self._path(name)
         with _storage_errors(path):
             try:
-                self._target_status(path)
+                linked = path.is_symlink()
+                if not linked or self._holds(path):
+                    path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return False
-        return True
+        return True  # a link that leads out is there, and reading it says so
 
     def list(self, folder: str) -> list[str]:
         return sorted(entry.name for entry in self._entries(folder) if not entry.name.startswith("."))

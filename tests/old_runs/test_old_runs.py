@@ -178,7 +178,7 @@ def test_an_old_run_is_verified(old: Old, state: str, unpacked: Unpack) -> None:
 
     # A row that was retried with this override is generated again with its batch, whose spec lets it fail.
     override = ["--set", "backend.fail_when=null"] if old.name == "retried" else []
-    verified = answer("verify", str(run), "--all", *override, ends_with=None)
+    verified = answer("verify", str(run), "--all", "--trust", *override, ends_with=None)
 
     assert set(verified["by_verdict"]) == {"match"} or not old.expected["portable"]
     assert {row["comparison"]["verdict"] for row in verified["rows"]} <= {"identical", "close"}
@@ -189,7 +189,7 @@ def test_an_old_run_is_verified(old: Old, state: str, unpacked: Unpack) -> None:
 def test_an_old_run_is_executed_again_elsewhere(old: Old, state: str, unpacked: Unpack) -> None:
     run = unpacked(old, state)
 
-    answer("rerun", str(run), "-o", "elsewhere")
+    answer("rerun", str(run), "-o", "elsewhere", "--trust")
 
     assert list(pixels("elsewhere")) == list(old.pixels)
     assert pixels("elsewhere") == old.pixels or not old.expected["portable"]
