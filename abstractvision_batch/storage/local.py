@@ -1,6 +1,8 @@
 """A run folder on a local disk, written so that a crash or a power cut leaves whole files or none.
 
 fsspec's own local ``mode="create"`` checks and then opens, so two writers can both win; a hard link cannot.
+A file is synced before it gets its name, and the folder of a new folder at once. The name is synced at once where it is
+put if absent, and directly in the root; elsewhere a caller that puts many files in a folder syncs it after the last.
 
 A folder may come from a stranger: names stay inside it (`names`), links out of it are not followed, whether to read,
 to write or to delete, and what is not a regular file (a FIFO, a device, a socket) is not listed, and refused by name.
@@ -44,7 +46,7 @@ class LocalStore:
     def put(self, name: str, data: bytes) -> None:
         with self._temporary(name) as part:
             _write_synced(part, data)
-            part.replace(self._path(name))
+            self._replace(part, self._path(name))
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         with self._temporary(name) as part:
@@ -54,7 +56,7 @@ class LocalStore:
     def put_file(self, name: str, path: Path) -> None:
         with self._temporary(name) as part:
             _copy_synced(path, part)
-            part.replace(self._path(name))
+            self._replace(part, self._path(name))
 
     def put_file_if_absent(self, name: str, path: Path) -> bool:
         with self._temporary(name) as part:
@@ -146,7 +148,7 @@ class LocalStore:
         target = self._path(name)
         part = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         with _storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(target.parent)
             try:
                 yield part
             finally:
@@ -206,6 +208,11 @@ class LocalStore:
                 if not (isinstance(exc, FileNotFoundError) or (linked and exc.errno == errno.ELOOP)):
                     raise
 
+    def _replace(self, part: Path, target: Path) -> None:
+        part.replace(target)
+        if target.parent == self.root:
+            _sync_folder(self.root)
+
     @staticmethod
     def _link(part: Path, target: Path) -> bool:
         try:
@@ -221,6 +228,17 @@ class LocalStore:
             part.replace(target)
         _sync_folder(target.parent)
         return True
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it, each of which survives a power cut."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync_folder(new.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

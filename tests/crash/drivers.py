@@ -78,10 +78,11 @@ class Zygote:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._started = 0
-        (folder / "temporary").mkdir()
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
         # One thread each; and what a killed driver leaves in the folder of temporary files goes with the test's.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-        environment |= {"TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(REPOSITORY)}
+        environment |= {"TMPDIR": str(self.temporary), "PYTHONPATH": str(REPOSITORY)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.zygote"],
             cwd=folder,  # which git knows nothing of, and is soon done with
