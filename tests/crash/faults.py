@@ -49,8 +49,8 @@ def uploads_in_parts() -> None:
 def with_weights() -> None:
     """A procedural backend that has weights and shares forward passes: its runs have `weights.json` and a canary."""
     part = WeightsPart("model", "a folder", None, (WeightsFile("model.safetensors", 1, "0" * 64),))
-    ProceduralVisionBackend.weights = lambda backend, task=None: Weights((part,))  # type: ignore[method-assign]
-    ProceduralVisionBackend.batch_tolerance_db = lambda backend: 40.0  # type: ignore[method-assign]
+    ProceduralVisionBackend.weights = lambda backend, task=None: Weights((part,))  # type: ignore[method-assign, assignment]
+    ProceduralVisionBackend.batch_tolerance_db = lambda backend: 40.0  # type: ignore[method-assign, assignment]
 
 
 def late_lists() -> None:
