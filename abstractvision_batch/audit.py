@@ -45,6 +45,7 @@ from abstractvision_batch.execute.run_record import EXTENSIONS
 from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.plan.read import hash_file, read_ids
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
+from abstractvision_batch.plan.supersede import superseded_ids
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.run import Run, merge, open_run
 from abstractvision_batch.storage.in_flight import map_in_flight
@@ -75,6 +76,8 @@ class AuditReport:
     failed: int
     not_run: int
     """Rows that something kept from being run."""
+    superseded: int
+    """Failed rows whose place requests of an extension took."""
     files: int
     """Pictures and videos that rows name, each a file or a member of a container."""
     size_bytes: int
@@ -115,7 +118,8 @@ class AuditReport:
         """As JSON types."""
         counts = Counter(finding.kind for finding in self.findings)
         plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
-        plain |= {name: getattr(self, name) for name in ("failed", "not_run", "files", "size_bytes", "merkle_root")}
+        plain |= {name: getattr(self, name) for name in ("failed", "not_run", "superseded")}
+        plain |= {name: getattr(self, name) for name in ("files", "size_bytes", "merkle_root")}
         return {
             **plain,
             "fast": self.fast,
@@ -167,6 +171,8 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     artifacts = Artifacts(store)
     environments: set[str] = set()
     tree, succeeded, failed, not_run, unfinished, files, size_bytes = MerkleTree(), 0, 0, 0, 0, 0, 0
+    replaced = 0
+    superseded = superseded_ids(store.open, plan) if readable else frozenset()
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
 
         def look_at(one: tuple[int, list[str] | None]) -> ShardAudit:
@@ -174,7 +180,9 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             if shard in missing:
                 said = f"shard {shard} is not done"
                 return ShardAudit([Finding("missing_shard", part_name(shard, 0), said, shard)])
-            return audit_shard(artifacts, shard, parts[shard], request_ids, each=pool.map, fast=fast)
+            return audit_shard(
+                artifacts, shard, parts[shard], request_ids, each=pool.map, fast=fast, superseded=superseded
+            )
 
         for (_, request_ids), found in map_in_flight(zip(range(plan.shards), planned, strict=False), look_at):
             hashes = found.hashes()
@@ -183,6 +191,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
             findings += found.findings
             environments |= found.environments
             succeeded, failed = succeeded + found.succeeded, failed + found.failed
+            replaced += found.superseded
             not_run, unfinished = not_run + found.not_run, unfinished + bool(found.not_run)
             files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
     findings += _check_environments(store, environments)
@@ -199,6 +208,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
         succeeded=succeeded,
         failed=failed,
         not_run=not_run,
+        superseded=replaced,
         files=files,
         size_bytes=size_bytes,
         merkle_root=tree.root() if readable else None,

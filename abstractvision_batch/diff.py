@@ -20,7 +20,7 @@ from typing import Any
 from abstractvision_batch.changes import Change, environment_changes, weights_changes
 from abstractvision_batch.execute.environment import differing_values
 from abstractvision_batch.execute.manifest import iter_rows
-from abstractvision_batch.execute.row_status import FAILED, NOT_RUN
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, SUPERSEDED
 from abstractvision_batch.execute.run_weights import read_weights
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.pixel_comparison import ARTIFACT_COLUMNS, compare_rows
@@ -230,8 +230,9 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
 
 def _rows(run: Run) -> Iterator[Row]:
     known = run.plan.schema.names
-    for table in iter_rows(run.store, [*_COLUMNS, *(name for name in INPUT_COLUMNS if name in known)]):
-        yield from table.to_pylist()
+    columns = [*_COLUMNS, *(name for name in INPUT_COLUMNS if name in known)]
+    for table in iter_rows(run.store, columns, plan=run.plan):
+        yield from (row for row in table.to_pylist() if row["status"] != SUPERSEDED)
 
 
 def _same_pixels(there: Row, here: Row) -> bool:

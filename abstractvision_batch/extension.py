@@ -2,8 +2,9 @@
 
     new spec → requests → those that the recorded plan lacks → further batches, shards and files of the plan
 
-What is there stays as it is: rows, files, batches, shards. So every request there must be one of the new spec too, and
-what determines its pixels beyond the request itself (image format, batch size, what the backend runs) must be the same.
+What is there stays as it is: rows, files, batches, shards. So every request there must be one of the new spec too, but
+for those that did not succeed: a request of the same prompt id, sample and matrix point takes the place of such a one.
+What determines pixels beyond the request itself (image format, batch size, what the backend runs) must be the same.
 A run that an earlier version started keeps the format of its plan: input pictures go on as they did in it.
 
 Not covered: writing it (`start`).
@@ -13,12 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.manifest import iter_rows as iter_manifest_rows
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN
 from abstractvision_batch.execute.run_record import RunRecord, describe_difference, differing_fields
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.supersede import SUPERSEDES, supersede, superseded_ids
 from abstractvision_batch.spec.identity import card_identity
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.storage.store import Store
@@ -36,10 +43,10 @@ def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: 
     """
     loaded = loaded.under(record.fingerprint_version)
     _require_same_settings(loaded, record)
-    existing = ExistingPlan(store.open, record.plan)
+    existing = existing_plan(store, record.plan)
     added = build_plan(loaded, folder, existing, format=record.plan.format)
-    if missing := existing.missing:
-        row = existing.first_missing() or {}
+    missing, row = _count_kept(store, record.plan, existing)
+    if row is not None:
         difference = describe_difference(record, loaded.spec, prompts_digest=added.prompts_digest, card=loaded.card)
         moved = added.prompts_digest != record.plan.prompts_digest
         hint = "; without an id column a prompt's id is its row number: add prompts at the end" if moved else ""
@@ -49,7 +56,45 @@ def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: 
             f"({difference}) (keep what is there, or --new-run{hint})"
         )
     _require_fitting_columns(loaded, record, added)
-    return added
+    return mark_superseded(loaded, folder, existing, added) if existing.missing else added
+
+
+def existing_plan(store: Store, plan: PlanSummary) -> ExistingPlan:
+    """The plan that an extension adds to; requests whose place others took need not be in a spec any more."""
+    existing = ExistingPlan(store.open, plan)
+    existing.disregard(superseded_ids(store.open, plan))
+    return existing
+
+
+def mark_superseded(loaded: LoadedSpec, folder: Path, existing: ExistingPlan, added: PlanSummary) -> PlanSummary:
+    """Note in an extension's plan which requests take the place of those that its spec lacks.
+
+    Raises:
+        SpecError: the prompts have a column of the name that this takes.
+    """
+    taken = [name for name, _ in (*existing.summary.columns, *added.columns) if name.casefold() == SUPERSEDES]
+    if taken and not existing.summary.superseding:
+        raise SpecError(
+            f"{_source(loaded)}: column {taken[0]!r} has the name that says which failed request another one replaces "
+            f"(rename: {{{taken[0]}: another name}}, or --new-run)"
+        )
+    return supersede(folder, added, existing.missing_rows(), loaded.spec)
+
+
+def _count_kept(store: Store, plan: PlanSummary, existing: ExistingPlan) -> tuple[int, dict[str, Any] | None]:
+    """Requests there that a spec lacks and that nothing can replace, and the first: they succeeded, or may yet."""
+    if not existing.missing:
+        return 0, None
+    open_ended: set[str] = set()
+    for table in iter_manifest_rows(store, ["request_id", "status"]):
+        open_ended.update(table.filter(pc.field("status").isin([FAILED, NOT_RUN]))["request_id"].to_pylist())
+    kept = 0
+    first: dict[str, Any] | None = None
+    for row in existing.missing_rows():
+        if row["request_id"] not in open_ended:
+            kept += 1
+            first = first or row
+    return kept, first
 
 
 def _require_same_settings(loaded: LoadedSpec, record: RunRecord) -> None:
@@ -76,6 +121,8 @@ def _differing_settings(loaded: LoadedSpec, record: RunRecord) -> Iterator[str]:
 def _require_fitting_columns(loaded: LoadedSpec, record: RunRecord, added: PlanSummary) -> None:
     """Whether the prompt dataset's own columns can be columns of one manifest."""
     there, here = dict(record.plan.columns), dict(added.columns)
+    if record.plan.superseding:
+        there.pop(SUPERSEDES, None)
     if record.layout == "parquet" and added.requests and there != here:
         differing = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
         shown = ", ".join(

@@ -99,7 +99,7 @@ def choose_rows(run: Run, where: str | None) -> dict[int, int]:
     """
     parts = list_parts(run.store)
     missing = set(missing_shards(run.plan, parts))
-    failed = {shard: rows for shard, rows in count_failed(run.store).items() if shard not in missing}
+    failed = {shard: rows for shard, rows in count_failed(run.store, run.plan).items() if shard not in missing}
     if where is None:
         return failed
     parse_condition(where, manifest_schema(run.plan.schema))  # wrong also where nothing failed

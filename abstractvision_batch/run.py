@@ -34,6 +34,7 @@ from abstractvision_batch.execute.manifest import (
     is_merged,
     iter_shards,
     list_parts,
+    mark_superseded,
     merge_manifest,
     merged_shards,
     missing_shards,
@@ -48,6 +49,7 @@ from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import count_shard_rows
 from abstractvision_batch.plan.signed_images import find_signed_images
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.supersede import superseded_ids
 from abstractvision_batch.readiness import check_model
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
 from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
@@ -66,6 +68,8 @@ class RunResult:
     requests: int
     succeeded: int
     failed: int
+    superseded: int
+    """Failed rows whose place requests of an extension took."""
     generated: int
     """Rows that this invocation generated."""
     skipped: int
@@ -86,7 +90,7 @@ class RunResult:
     @property
     def not_done(self) -> int:
         """Requests without a result."""
-        return max(0, self.requests - self.succeeded - self.failed)
+        return max(0, self.requests - self.succeeded - self.failed - self.superseded)
 
     @property
     def complete(self) -> bool:
@@ -216,7 +220,7 @@ def _run_rows(
     """Run so many rows of these shards, within the limits of the whole run."""
     execution = loaded.spec.execution
     # Reads every part, so only where a limit asks for it.
-    before = count_rows(store) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
+    before = count_rows(store, plan=plan) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
     limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
     guard = build_guard(loaded, before, rows, started=started)
     failed = tracker.failed_rows
@@ -309,16 +313,16 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tup
         )
     record = there
     if missing_shards(record.plan, list_parts(store)):
-        return record, count_rows(store)
+        return record, count_rows(store, plan=record.plan)
     merged = is_merged(store)
     if not merged:
         tracker.on_phase("merge")
         if not merge(store, record):
-            return record, count_rows(store)
+            return record, count_rows(store, plan=record.plan)
     if not merged or not store.exists(README):  # the report's last file
         tracker.on_phase("report")
         write_report(store, record.data)
-    return record, count_rows(store)
+    return record, count_rows(store, plan=record.plan)
 
 
 def merge(store: Store, record: RunRecord) -> bool:
@@ -348,9 +352,10 @@ def describe_result(
         requests=record.plan.requests,
         succeeded=counts.succeeded,
         failed=counts.failed,
+        superseded=counts.superseded,
         generated=tracker.committed_rows,
         # Not below nothing: what this invocation committed may have been removed since.
-        skipped=max(0, counts.succeeded + counts.failed - tracker.committed_rows),
+        skipped=max(0, counts.succeeded + counts.failed + counts.superseded - tracker.committed_rows),
         elapsed_s=elapsed_s,
         by_error_kind=counts.by_error_kind,
         by_error_class=counts.by_error_class,
@@ -390,13 +395,14 @@ class Run:
 
     def counts(self) -> RowCounts:
         """Rows with a result so far, by outcome."""
-        return count_rows(self.store)
+        return count_rows(self.store, plan=self.plan)
 
     def manifest(self) -> pa.Table:
         """Every row that has a result: the merged manifest, or the parts so far."""
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
-                return open_parquet(stream, name=self.store.url_of(MANIFEST), remedy=MERGE_AGAIN).read()
+                rows = open_parquet(stream, name=self.store.url_of(MANIFEST), remedy=MERGE_AGAIN).read()
+            return mark_superseded(rows, superseded_ids(self.store.open, self.plan))
         parts = {shard: attempts for shard, attempts in list_parts(self.store).items() if shard < self.plan.shards}
         tables = iter_shards(self.store, self.plan, parts)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

@@ -38,6 +38,8 @@ class RunState:
     requests: int = 0
     succeeded: int = 0
     failed: int = 0
+    superseded: int = 0
+    """Failed rows whose place requests of an extension took."""
     not_run: int = 0
     """Rows that something kept from being run, of shards that left a part."""
     attempts: int = 0
@@ -106,7 +108,7 @@ def _below(root: Store, folder: str) -> list[str]:
 def _describe(store: Store, record: RunRecord) -> RunState:
     parts = list_parts(store)
     missing = missing_shards(record.plan, parts)
-    counts = count_rows(store, parts)
+    counts = count_rows(store, parts, record.plan)
     done: State = "failed rows" if counts.failed else "complete"
     return RunState(
         path=store.url,
@@ -119,6 +121,7 @@ def _describe(store: Store, record: RunRecord) -> RunState:
         requests=record.plan.requests,
         succeeded=counts.succeeded,
         failed=counts.failed,
+        superseded=counts.superseded,
         not_run=counts.not_run,
         attempts=counts.attempts,
         cost_usd=counts.cost_usd,

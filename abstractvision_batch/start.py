@@ -31,9 +31,8 @@ from abstractvision_batch.execute.run_record import (
     require_same_layout,
     write_record,
 )
-from abstractvision_batch.extension import plan_extension
+from abstractvision_batch.extension import existing_plan, mark_superseded, plan_extension
 from abstractvision_batch.plan.build import build_plan, prompts_digest
-from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.read import hash_file
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.readiness import check_model, check_server, check_weights, placed
@@ -251,8 +250,11 @@ def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = 
                 f"it again, but you did not start this run (restore {planned.files[0].name}, or start a new run)"
             )
         with scratch_folder() as folder:
-            existing = ExistingPlan(store.open, record.plan_of(number)) if number else None
-            plan = build_plan(spec or _recorded_spec(generation), folder, existing, format=planned.format)
+            existing = existing_plan(store, record.plan_of(number)) if number else None
+            spec = spec or _recorded_spec(generation)
+            plan = build_plan(spec, folder, existing, format=planned.format)
+            if planned.superseding and existing is not None:
+                plan = mark_superseded(spec, folder, existing, plan)
             _put_plan_files(store, planned, plan, folder)
 
 

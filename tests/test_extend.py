@@ -41,7 +41,7 @@ GROWN: dict[str, dict[str, Any]] = {
     },
 }
 #: What is written anew once a run is whole.
-PUBLISHED = {"manifest.parquet", "README.md", "report/contact-sheet.png", "index.json"}
+PUBLISHED = {"manifest.parquet", "metadata.parquet", "README.md", "report/contact-sheet.png", "index.json"}
 #: What was asked for and made, whatever the order of the plan.
 MADE = [
     "request_id",

@@ -65,6 +65,8 @@ def _describe(report: AuditReport) -> Iterator[str]:
     yield f"shards     {report.shards_done:,} of {report.shards:,} done"
     left = f", {report.not_run:,} not run" if report.not_run else ""
     yield f"requests   {report.requests:,}: {report.succeeded:,} succeeded, {report.failed:,} failed{left}"
+    if report.superseded:
+        yield f"replaced   {plural(report.superseded, 'failed request')} by others of an extension"
     yield f"files      {report.files:,}, {format_size(report.size_bytes)}, {checked} checked"
     yield f"root       {report.merkle_root or 'none: the plan cannot be read'}"
     if report.removed:

@@ -195,7 +195,7 @@ def describe_job(status: JobStatus) -> Iterator[str]:
         duration = format_duration(((job.ray.ended_at or datetime.now(UTC)) - since).total_seconds())
         yield f"submitted  {since.isoformat(timespec='seconds')}, {'ran' if job.ray.ended else 'for'} {duration}"
     if (progress := status.progress) is not None:
-        left = progress.requests - progress.succeeded - progress.failed
+        left = progress.requests - progress.succeeded - progress.failed - progress.superseded
         yield f"shards     {progress.shards_done:,} of {progress.shards:,} done"
         rows = f"{progress.succeeded:,} succeeded, {progress.failed:,} failed, {left:,} left"
         yield f"requests   {progress.requests:,}: {rows}"

@@ -95,7 +95,8 @@ def run(
     failures: tuple[FailureGroup, ...] = ()
     if result.failed and (as_json or not quiet):
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
-        failures = read_outcomes(open_run(result.path, options).store).failures
+        opened = open_run(result.path, options)
+        failures = read_outcomes(opened.store, plan=opened.plan).failures
     if as_json:
         shown = [asdict(group) for group in failures]
         print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
@@ -116,7 +117,8 @@ def summarise_run(
     if spec.description:
         yield f"  {one_line(spec.description, width=100)}"
     yield ""
-    missing = f", {result.not_done:,} not done yet" if result.not_done else ""
+    missing = f", {result.superseded:,} replaced by others" if result.superseded else ""
+    missing += f", {result.not_done:,} not done yet" if result.not_done else ""
     yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{missing}"
     if result.generated:
         rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"

@@ -36,7 +36,7 @@ def status(
 
     run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
     parts = list_parts(run.store)
-    outcomes = read_outcomes(run.store, parts)
+    outcomes = read_outcomes(run.store, parts, run.plan)
     shards_done = run.plan.shards - len(missing_shards(run.plan, parts)) - outcomes.unfinished_shards
     state = {
         "path": run.path,
@@ -63,8 +63,10 @@ def status(
 
 
 def _print_state(run: Run, state: dict[str, Any]) -> None:
-    left = state["requests"] - state["succeeded"] - state["failed"]
+    left = state["requests"] - state["succeeded"] - state["failed"] - state["superseded"]
     rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left"
+    if state["superseded"]:
+        rows += f", {state['superseded']:,} replaced by others"
     if state["not_run"]:
         rows += f" ({state['not_run']:,} of them in shards that ended early)"
     print_lines(

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.execute.results import METADATA_KEY
-from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK, SUPERSEDED
 from abstractvision_batch.parquet import ParquetReader, open_parquet, open_writer
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.supersede import superseded_ids
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
@@ -62,6 +63,8 @@ class RowCounts:
     """Of all rows together; None where no row has a cost."""
     unpriced_attempts: int
     """Tries of rows without a cost."""
+    superseded: int = 0
+    """Failed rows whose place requests of an extension took."""
     unfinished: dict[int, int] = field(default_factory=dict)
     """Rows that something kept from being run, of each shard that has any, in order."""
 
@@ -102,24 +105,48 @@ def read_part(store: Store, shard: int, attempt: int, columns: Sequence[str] | N
 def read_shard_rows(
     store: Store, shard: int, attempts: Sequence[int], columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """A shard's rows, each from the newest attempt that has it, in plan order."""
+    """A shard's rows, each from the newest attempt that has it, in plan order; as `mark_superseded` leaves them."""
     return _newest_rows(store, _read_parts(store, shard, attempts), columns)
+
+
+def mark_superseded(table: pa.Table, superseded: Collection[str]) -> pa.Table:
+    """The rows with another status where they did not succeed, and an extension's request took their place."""
+    if not superseded:
+        return table
+    rows = zip(table["status"].to_pylist(), table["request_id"].to_pylist(), strict=True)
+    marked = [SUPERSEDED if status != OK and request_id in superseded else status for status, request_id in rows]
+    position = table.schema.get_field_index("status")
+    return table.set_column(position, table.schema.field(position), pa.array(marked, pa.string()))
 
 
 def iter_shards(store: Store, plan: PlanSummary, parts: dict[int, list[int]]) -> Iterator[pa.Table]:
     """Every row of shards that left parts, one shard at a time, all with the columns of the whole plan."""
     schema = manifest_schema(plan.schema)
+    superseded = superseded_ids(store.open, plan)
     for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
-        yield fit_columns(_newest_rows(store, found), schema)
+        yield mark_superseded(fit_columns(_newest_rows(store, found), schema), superseded)
 
 
 def iter_rows(
-    store: Store, columns: Sequence[str] | None = None, parts: dict[int, list[int]] | None = None
+    store: Store,
+    columns: Sequence[str] | None = None,
+    parts: dict[int, list[int]] | None = None,
+    plan: PlanSummary | None = None,
 ) -> Iterator[pa.Table]:
     """Every row that has a result, some at a time: of the merged manifest where it is up to date, else of the parts.
 
-    `parts` are those that `list_parts` found, so that rows and shards of a run that goes on are of one moment.
+    `parts` are those that `list_parts` found, so that rows and shards of a run that goes on are of one moment. With the
+    run's `plan`, failed rows whose place others took have that status.
     """
+    superseded = frozenset() if plan is None else superseded_ids(store.open, plan)
+    if superseded and columns is not None:
+        wanted = list(dict.fromkeys([*columns, "request_id", "status"]))
+        for table in iter_rows(store, wanted, parts):
+            yield mark_superseded(table, superseded).select(list(columns))
+        return
+    if superseded:
+        yield from (mark_superseded(table, superseded) for table in iter_rows(store, None, parts))
+        return
     parts = list_parts(store) if parts is None else parts
     if _is_merged_of(store, parts):
         yield from iter_row_groups(store, MANIFEST, columns, remedy=MERGE_AGAIN)
@@ -128,19 +155,21 @@ def iter_rows(
         yield _newest_rows(store, found, columns)
 
 
-def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCounts:
-    """Count the outcomes of every row that has one; `parts` as of `iter_rows`."""
+def count_rows(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> RowCounts:
+    """Count the outcomes of every row that has one; `parts` and `plan` as of `iter_rows`."""
     statuses: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     attempts = unpriced = 0
     unfinished: Counter[int] = Counter()
     costs: list[float] = []
-    for table in iter_rows(store, ["shard", "status", "error_kind", "error_class", "attempts", "cost_usd"], parts):
+    columns = ["shard", "status", "error_kind", "error_class", "attempts", "cost_usd"]
+    for table in iter_rows(store, columns, parts, plan):
         statuses.update(_value_counts(table["status"]))
         unfinished.update(_shards_with(table, NOT_RUN))
-        kinds.update(_value_counts(table["error_kind"]))
-        classes.update(_value_counts(table["error_class"]))
+        failed = table.filter(pc.field("status") == FAILED)
+        kinds.update(_value_counts(failed["error_kind"]))
+        classes.update(_value_counts(failed["error_class"]))
         attempts += pc.sum(table["attempts"]).as_py() or 0
         unpriced += pc.sum(table.filter(pc.field("cost_usd").is_null())["attempts"]).as_py() or 0
         if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
@@ -148,6 +177,7 @@ def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCo
     return RowCounts(
         succeeded=statuses[OK],
         failed=statuses[FAILED],
+        superseded=statuses[SUPERSEDED],
         by_error_kind=dict(sorted(kinds.items())),
         by_error_class=dict(sorted(classes.items())),
         attempts=attempts,
@@ -157,10 +187,10 @@ def count_rows(store: Store, parts: dict[int, list[int]] | None = None) -> RowCo
     )
 
 
-def count_failed(store: Store) -> dict[int, int]:
+def count_failed(store: Store, plan: PlanSummary | None = None) -> dict[int, int]:
     """Failed rows of each shard that has any, in order."""
     counts: Counter[int] = Counter()
-    for table in iter_rows(store, ["shard", "status"]):
+    for table in iter_rows(store, ["shard", "status"], plan=plan):
         counts.update(_shards_with(table, FAILED))
     return dict(sorted(counts.items()))
 
@@ -173,8 +203,10 @@ def count_unfinished(store: Store, plan: PlanSummary, parts: dict[int, list[int]
     if merged_shards(store) == plan.shards and is_merged(store):
         return {}
     counts: Counter[int] = Counter()
+    superseded = superseded_ids(store.open, plan)
     for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
-        counts.update(_shards_with(_newest_rows(store, found, ["shard", "status"]), NOT_RUN))
+        rows = _newest_rows(store, found, ["shard", "request_id", "status"])
+        counts.update(_shards_with(mark_superseded(rows, superseded), NOT_RUN))
     return dict(sorted(counts.items()))
 
 

@@ -6,7 +6,7 @@ Holds one shard at a time, so a run of any size is audited in the memory of one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from abstractvision_batch.execute.artifact_names import (
 from abstractvision_batch.execute.file_audit import find_damage
 from abstractvision_batch.execute.manifest import part_name, read_shard_rows
 from abstractvision_batch.execute.row_files import FILE_COLUMNS, RowFile, row_files
-from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK, SUPERSEDED
 from abstractvision_batch.storage.failures import is_lost
 from abstractvision_batch.storage.names import is_temporary
 from abstractvision_batch.storage.store import Store
@@ -84,6 +84,7 @@ class ShardAudit:
     succeeded: int = 0
     failed: int = 0
     not_run: int = 0
+    superseded: int = 0
     files: tuple[RowFile, ...] = ()
     environments: frozenset[str] = frozenset()
     """Ids of those that rows name."""
@@ -104,6 +105,7 @@ def audit_shard(
     *,
     each: Callable[..., Iterable[Any]] = map,
     fast: bool = False,
+    superseded: Collection[str] = frozenset(),
 ) -> ShardAudit:
     """Check a shard that is done.
 
@@ -114,6 +116,7 @@ def audit_shard(
         planned: Its request ids in order; None where the plan cannot be read.
         each: `map`, or that of a pool: files are read through it.
         fast: Trust a file of the right size.
+        superseded: Ids of requests whose place others took.
     """
     try:
         rows = read_shard_rows(artifacts.store, shard, attempts, [*FILE_COLUMNS, "environment_id"]).to_pylist()
@@ -131,9 +134,18 @@ def audit_shard(
         except StorageError as exc:
             findings.append(Finding("damaged_row", row["request_id"], str(exc), shard))
     findings += _check_files(artifacts, shard, files, each=each, fast=fast)
-    statuses = Counter(row["status"] for row in rows)
+    replaced = {row["request_id"] for row in rows if row["status"] in (FAILED, NOT_RUN)} & frozenset(superseded)
+    statuses = Counter(SUPERSEDED if row["request_id"] in replaced else row["status"] for row in rows)
     environments = frozenset(row["environment_id"] for row in rows if row["environment_id"] is not None)
-    return ShardAudit(findings, statuses[OK], statuses[FAILED], statuses[NOT_RUN], tuple(files), environments)
+    return ShardAudit(
+        findings,
+        succeeded=statuses[OK],
+        failed=statuses[FAILED],
+        not_run=statuses[NOT_RUN],
+        superseded=statuses[SUPERSEDED],
+        files=tuple(files),
+        environments=environments,
+    )
 
 
 def is_ours(file_name: str) -> bool:

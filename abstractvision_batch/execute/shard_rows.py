@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.execute.manifest import read_shard_rows
+from abstractvision_batch.execute.manifest import mark_superseded, read_shard_rows
 from abstractvision_batch.execute.results import RowResult
 from abstractvision_batch.execute.row_filter import parse_condition
 from abstractvision_batch.execute.row_status import FAILED
 from abstractvision_batch.plan.columns import fit_columns, manifest_schema
 from abstractvision_batch.plan.read import read_shard
 from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.supersede import superseded_ids
 from abstractvision_batch.storage.store import Store
 
 
@@ -64,6 +65,7 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
         return ShardRows(planned)
     attempts = retry.parts[shard]
     rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
+    rows = mark_superseded(rows, superseded_ids(store.open, plan))
     condition = pc.field("status") == retry.status
     if retry.where is not None:
         condition = condition & parse_condition(retry.where, rows.schema)

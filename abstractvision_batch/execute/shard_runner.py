@@ -50,6 +50,7 @@ from abstractvision_batch.execute.row_status import NOT_RUN
 from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.run_weights import agree_on_weights
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
+from abstractvision_batch.plan.supersede import SUPERSEDES
 from abstractvision_batch.spec.prices import cost_usd, find_price
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
@@ -297,7 +298,9 @@ class ShardRunner:
         if rows.attempt:  # rows that were not run stay what they were in an earlier part
             whole = {index: result for index, result in whole.items() if result.status != NOT_RUN}
             table = table.filter(pc.field("index").isin(list(whole)))
-        placed = self._layout.place(self._store, pieces, table, whole, shard=shard)
+        # A container has what its pictures are of; what they take the place of is the manifest's to say.
+        of_container = table.drop_columns([SUPERSEDES] if self._context.plan.superseding else [])
+        placed = self._layout.place(self._store, pieces, of_container, whole, shard=shard)
         part = build_part(table, placed, shard=shard, attempt=rows.attempt)
         self._require_weights()  # another driver may have begun with others while nothing was committed
         return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))

@@ -63,13 +63,18 @@ class ExistingPlan:
             self._met[places[known]] = True
             yield from compress(chunk, ~known)
 
-    def first_missing(self) -> dict[str, Any] | None:
-        """The first row of the plan that `drop_known` has not met."""
+    def disregard(self, ids: Iterable[str]) -> None:
+        """Let these requests of the plan not be missing, whatever the new spec has."""
+        if wanted := list(ids):
+            places, known = self._find(wanted)
+            self._met[places[known]] = True
+
+    def missing_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the plan that `drop_known` has not met, in order."""
         for row in iter_rows(self._open_file, self.summary):
             places, _ = self._find([row["request_id"]])
             if not self._met[places[0]]:
-                return row
-        return None
+                yield row
 
     def _find(self, ids: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Where each id is or would be, and whether it is there."""

@@ -45,6 +45,8 @@ class PlanSummary:
     """The prompt dataset's own."""
     format: int = 1
     """Which fixed columns it has; a summary of an earlier version says nothing."""
+    superseding: tuple[str, ...] = ()
+    """Files whose requests take the place of others (`supersede`)."""
     inputs_digest: str | None = None
     """SHA-256 over those of all input images and masks, in the order of the prompts; None where there are none."""
     signed_images: bool = False
@@ -52,9 +54,11 @@ class PlanSummary:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
-        data = {**asdict(self), "prompts_files": list(self.prompts_files), "files": [asdict(f) for f in self.files]}
-        if not self.signed_images:
-            del data["signed_images"]  # which earlier versions do not know
+        names = {"prompts_files": list(self.prompts_files), "superseding": list(self.superseding)}
+        data = {**asdict(self), **names, "files": [asdict(f) for f in self.files]}
+        for name in ("signed_images", "superseding"):
+            if not data[name]:
+                del data[name]  # which earlier versions do not know
         return data
 
     @classmethod
@@ -65,7 +69,10 @@ class PlanSummary:
             PlanFile(**{field.name: file[field.name] for field in fields(PlanFile)}) for file in data["files"]
         )
         columns = tuple((name, type_) for name, type_ in data["columns"])
-        return cls(**{**own, "prompts_files": tuple(data["prompts_files"]), "files": files, "columns": columns})
+        known = {file.name for file in files}
+        superseding = tuple(name for name in data.get("superseding", ()) if name in known)
+        names = {"prompts_files": tuple(data["prompts_files"]), "superseding": superseding}
+        return cls(**{**own, **names, "files": files, "columns": columns})
 
     @property
     def schema(self) -> pa.Schema:
@@ -81,6 +88,7 @@ class PlanSummary:
             shards=self.shards + added.shards,
             batches=self.batches + added.batches,
             files=(*self.files, *added.files),
+            superseding=(*self.superseding, *added.superseding),
             columns=unify_passed(self.columns, added.columns),
             signed_images=self.signed_images or added.signed_images,
         )

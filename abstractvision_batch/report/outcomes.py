@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK
+from abstractvision_batch.execute.row_status import FAILED, NOT_RUN, OK, SUPERSEDED
 
 #: Columns of the manifest that `collect_outcomes` reads.
 OUTCOME_COLUMNS = (
@@ -50,6 +50,8 @@ class Outcomes:
     failed: int
     not_run: int
     """Rows that something kept from being run: the next run does them."""
+    superseded: int
+    """Failed rows whose place requests of an extension took."""
     unfinished_shards: int
     """Shards with such rows."""
     size_bytes: int
@@ -68,7 +70,7 @@ class Outcomes:
 
 def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
     """Add up manifest rows that have at least the `OUTCOME_COLUMNS`."""
-    succeeded = failed = not_run = size_bytes = attempts = 0
+    succeeded = failed = not_run = superseded = size_bytes = attempts = 0
     unfinished: set[int] = set()
     costs: list[float] = []
     groups: dict[tuple[str, str], FailureGroup] = {}
@@ -78,6 +80,7 @@ def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
         succeeded += pc.sum(pc.equal(table["status"], OK)).as_py() or 0
         failed += bad.num_rows
         not_run += left.num_rows
+        superseded += pc.sum(pc.equal(table["status"], SUPERSEDED)).as_py() or 0
         unfinished.update(left["shard"].to_pylist())
         size_bytes += pc.sum(table["size_bytes"]).as_py() or 0
         attempts += pc.sum(table["attempts"]).as_py() or 0
@@ -99,6 +102,7 @@ def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
         succeeded=succeeded,
         failed=failed,
         not_run=not_run,
+        superseded=superseded,
         unfinished_shards=len(unfinished),
         size_bytes=size_bytes,
         attempts=attempts,

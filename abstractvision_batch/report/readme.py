@@ -73,10 +73,14 @@ def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
 | model | `{spec["model"]}` on `{spec["backend"]["kind"]}` |
 | requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
 | succeeded | {outcomes.succeeded:,} |
-| failed | {outcomes.failed:,} |
+| failed | {outcomes.failed:,} |{_superseded(outcomes)}
 | started | {record["created_at"]} |{_scheduled(record)}{_extensions(record)}
 | fingerprint | `{record["fingerprint"]}` |
 """
+
+
+def _superseded(outcomes: Outcomes) -> str:
+    return f"\n| failed, and replaced by others | {outcomes.superseded:,} |" if outcomes.superseded else ""
 
 
 def _scheduled(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from abstractvision_batch.execute.environment_files import read_environments
 from abstractvision_batch.execute.manifest import MANIFEST, MERGE_AGAIN, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
+from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
@@ -100,9 +101,9 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
     return pa.concat_tables(tables) if tables else footer.schema.to_arrow_schema().empty_table()
 
 
-def read_outcomes(store: Store, parts: dict[int, list[int]] | None = None) -> Outcomes:
-    """Counts over every row that has a result so far; `parts` as of `iter_rows`."""
-    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS, parts))
+def read_outcomes(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> Outcomes:
+    """Counts over every row that has a result so far; `parts` and `plan` as of `iter_rows`."""
+    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS, parts, plan))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

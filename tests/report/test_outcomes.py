@@ -64,6 +64,7 @@ def test_a_run_without_rows_has_nothing() -> None:
         "succeeded": 0,
         "failed": 0,
         "not_run": 0,
+        "superseded": 0,
         "size_bytes": 0,
         "attempts": 0,
         "cost_usd": None,
