@@ -7,6 +7,7 @@ container (layout `webdataset`), a file of the right size with nothing in it, so
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.artifact_names import container_name
 from abstractvision_batch.execute.manifest import part_name
+from abstractvision_batch.execute.results import METADATA_KEY
 from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.columns import RESULT_SCHEMA, manifest_schema
 from abstractvision_batch.plan.summary import PlanSummary
@@ -55,7 +57,10 @@ def write_parts(run: Path, plan: PlanSummary, shards: Iterable[int]) -> None:
             opened, source = file.name, open_parquet(run / file.name, name=file.name)
         rows = source.read_row_group(shard - file.first_shard)
         name, part = _build_part(rows, shard)
-        pq.write_table(part, run / part_name(shard, 0), compression="zstd")
+        note = json.dumps({"shard": shard, "attempt": 0, "version": 1}).encode()
+        pq.write_table(
+            part.replace_schema_metadata({METADATA_KEY: note}), run / part_name(shard, 0), compression="zstd"
+        )
         with (run / name).open("wb") as container:
             container.truncate(rows.num_rows * PICTURE_BYTES + 1024)
 
