@@ -1,4 +1,4 @@
-"""What must not be shown or kept: keys by their form and by their name, and the parts of URLs that give access.
+"""What must not be shown or kept: keys by form and by name, what gives access in URLs, what steers a terminal.
 
 A URL is used whole and kept without them: without user and password, without signatures in its query. Not covered:
 which fields of a spec may hold which (`spec.secrets`).
@@ -75,6 +75,18 @@ _SIGNED = re.compile(
     r"[a-z_-]*(?:token|secret|password|apikey|api_key|api-key|auth)|key)=",
     re.IGNORECASE,
 )
+
+
+#: Controls but for line breaks and tabs, marks that turn the direction of text, invisible tags, halves of characters.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing steers a terminal or turns the reading direction; its lines stay lines."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def find_key(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ def main(args: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     from abstractvision_batch.cli.app import app
+    from abstractvision_batch.cli.output import NotesHandler
+
+    logging.lastResort = NotesHandler(logging.WARNING)  # of warnings that nobody else takes
 
     try:
         app(args=args, prog_name="avbatch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -18,12 +19,16 @@ from abstractvision_batch.cli.output import (
     print_notes,
     print_table,
 )
+from abstractvision_batch.redaction import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from abstractvision_batch.execute.ray_jobs import RayJobs
     from abstractvision_batch.jobs import Job, JobStatus
+
+#: How Ray colours the lines of workers in a log.
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 AddressOption = Annotated[
     str | None,
@@ -110,7 +115,7 @@ def logs(
     if as_json:
         print_json({"id": job.id, "log": log})
     else:
-        sys.stdout.write(log)
+        sys.stdout.write(printable(_COLOURS.sub("", log)))
 
 
 @jobs_app.command(cls=Command)

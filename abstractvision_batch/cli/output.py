@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from abstractvision_batch.redaction import printable, redact
 
 #: Width of a table that no terminal shows: nothing is cut for grep.
 UNLIMITED_WIDTH = 100_000
@@ -29,13 +32,24 @@ def _without_nan(value: Any) -> Any:
 
 
 def print_lines(*lines: str) -> None:
-    """Lines of text on stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    """Lines of text on stdout; what of them would steer the terminal is replaced."""
+    sys.stdout.write(printable("".join(f"{line}\n" for line in lines)))
 
 
 def print_notes(*lines: str) -> None:
-    """Lines of text on stderr: what is no result."""
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    """Lines of text on stderr: what is no result; cleaned as on stdout."""
+    sys.stderr.write(printable("".join(f"{line}\n" for line in lines)))
+
+
+class NotesHandler(logging.Handler):
+    """Prints log records as notes, without secrets."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        try:
+            print_notes(redact(self.format(record)))
+        except BrokenPipeError:
+            self.handleError(record)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -52,7 +66,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_row(*(Text("" if cell is None else one_line(cell)) for cell in row))
     with console.capture() as captured:
         console.print(table, markup=False, highlight=False)
-    print_lines(*(line.rstrip() for line in captured.get().splitlines()))
+    # Not cleaned again: the cells are, and a terminal has its bold header.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def one_line(value: object, *, width: int | None = None) -> str:

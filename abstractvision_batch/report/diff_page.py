@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageChops
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
+from abstractvision_batch.redaction import printable
 from abstractvision_batch.report.contact_sheet import open_picture
 
 #: Longest side of a picture on the page, in pixels.
@@ -19,7 +20,14 @@ SIDE = 256
 #: Differences are drawn this many times as strong, as one level cannot be seen.
 AMPLIFIED = 8
 
-_PAGE = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+
+def _clean(value: object) -> object:
+    return printable(value) if type(value) is str else value
+
+
+_PAGE = Environment(
+    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
+).from_string(
     """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

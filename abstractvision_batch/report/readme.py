@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from abstractvision_batch.redaction import without_secrets
+from abstractvision_batch.redaction import printable, without_secrets
 from abstractvision_batch.report.loading import data_files, describe_loading
 from abstractvision_batch.report.outcomes import Outcomes
 from abstractvision_batch.spec.model import JobSpec
@@ -61,7 +61,7 @@ def _header(record: Mapping[str, Any]) -> str:
 
 def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
     spec, plan = record["spec"], record["plan"]
-    description = f"{spec['description'].strip()}\n\n" if spec.get("description") else ""
+    description = f"{_plain(spec['description'].strip())}\n\n" if spec.get("description") else ""
     sizes = f"{plan['prompts']:,} prompts × {plan['matrix_points']:,} parameter combinations"
     return f"""# {record["name"]}
 
@@ -70,7 +70,7 @@ def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
 | | |
 |---|---|
 | task | `{spec["task"]}` |
-| model | `{spec["model"]}` on `{spec["backend"]["kind"]}` |
+| model | {_code(spec["model"])} on `{spec["backend"]["kind"]}` |
 | requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
 | succeeded | {outcomes.succeeded:,} |
 | failed | {outcomes.failed:,} |{_superseded(outcomes)}
@@ -96,11 +96,12 @@ def _extensions(record: Mapping[str, Any]) -> str:
 def _model(record: Mapping[str, Any]) -> str:
     card = record["card"]
     gated = ", gated" if card["gated"] else ""
-    sources = "".join(f"\n- {source}" for source in card["sources"])
+    sources = "".join(f"\n- {_plain(source)}" for source in card["sources"])
     return f"""## Model and licence
 
-`{card["id"]}` by {card["provider"]}, licence `{card["license"]}`{gated}. Whether that licence says something about what
-the model generates is for you to read; this data set has no licence of its own until you give it one.
+{_code(card["id"])} by {_plain(card["provider"])}, licence {_code(card["license"])}{gated}. Whether that licence says
+something about what the model generates is for you to read; this data set has no licence of its own until you give it
+one.
 {sources}
 """
 
@@ -109,7 +110,7 @@ def _failures(outcomes: Outcomes) -> str:
     if not outcomes.failures:
         return ""
     rows = "\n".join(
-        f"| `{group.error_kind}` | {group.error_class} | {group.rows:,} | {_cell(group.error_message)} |"
+        f"| {_code(group.error_kind)} | {_cell(group.error_class)} | {group.rows:,} | {_cell(group.error_message)} |"
         for group in outcomes.failures
     )
     return f"""## Failed requests
@@ -127,8 +128,8 @@ def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any
     always = {name: record["spec"][name] for name in ("version", "name", "task", "model")}
     backend = {"backend": {"kind": record["spec"]["backend"]["kind"], **spec.get("backend", {})}}
     shown, note = _shortened({**always, **spec, **backend})
-    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110) + note
-    fence = "````" if "```" in text else "```"
+    text = printable(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=110)) + note
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     backends = [found["backend"] for found in environments.values()]
@@ -153,7 +154,18 @@ def _shortened(spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return {**spec, "prompts": {**spec["prompts"], "source": source[:SHOWN_PROMPTS]}}, note
 
 
-def _cell(text: str) -> str:
-    """Text that ends no table cell and starts no HTML."""
-    short = text if len(text) <= 200 else f"{text[:199]}…"
-    return json.dumps(short, ensure_ascii=False)[1:-1].replace("|", "\\|").replace("<", "&lt;")
+def _plain(text: object) -> str:
+    """Text of others, which is neither HTML nor makes links and pictures; a bare URL may become a link."""
+    text = printable(str(text)).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
+    return text.replace("[", "\\[").replace("]", "\\]")
+
+
+def _code(text: object) -> str:
+    """A word of others, as code in a table's cell."""
+    return f"`{' '.join(printable(str(text)).split()).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _cell(text: object) -> str:
+    """Text that ends no table cell and makes neither HTML nor links."""
+    line = " ".join(str(text).split())
+    return _plain(line if len(line) <= 200 else f"{line[:199]}…").replace("|", "\\|")
