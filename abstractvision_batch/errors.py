@@ -57,15 +57,17 @@ class AbstractVisionError(Exception):
 class SpecError(AbstractVisionError):
     """The job spec or the command line is wrong; nothing was started.
 
-    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation. ``passing`` says that
-    time alone may fix it: what the spec names could not be reached; then the exit code is 4.
+    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation, and
+    ``count`` how many there are: the last line may only say how many more. ``passing`` says that time alone may fix it:
+    what the spec names could not be reached; then the exit code is 4.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, problems: tuple[str, ...] = (), passing: bool = False) -> None:
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), passing: bool = False, count: int = 0) -> None:
         super().__init__(message)
         self.problems: tuple[str, ...] = tuple(map(redact, problems)) or (str(self),)
+        self.count = count or len(self.problems)
         self.passing = passing
         if passing:
             self.exit_code = StorageError.exit_code  # nothing is wrong with the spec: the same command may do

@@ -23,7 +23,7 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.lock import lock_path
 from abstractvision_batch.plan.images import locate_image
 from abstractvision_batch.plan.rows import PromptReader
-from abstractvision_batch.plan.sources import find_files, is_remote
+from abstractvision_batch.plan.sources import find_files, is_remote, source_names
 from abstractvision_batch.redaction import gives_access
 from abstractvision_batch.registry.cards import CARD_SUFFIXES
 from abstractvision_batch.scratch import scratch_folder
@@ -114,8 +114,8 @@ def list_inputs(loaded: LoadedSpec) -> Inputs:
     Raises:
         SpecError: there is no such file, or rows are wrong.
     """
-    source = loaded.spec.prompts.source
-    if isinstance(source, str) and is_remote(source):
+    sources = source_names(loaded)
+    if sources and all(map(is_remote, sources)):
         return Inputs([], [], ())
     with scratch_folder() as scratch:
         files = find_files(loaded, scratch)
@@ -140,7 +140,8 @@ def list_inputs(loaded: LoadedSpec) -> Inputs:
             for _ in reader.prompts():
                 pass
     images = sorted(path for path in packed if path.is_file())
-    return Inputs([_plain(file.path) for file in files], images, tuple(_absolute_note(elsewhere)))
+    local = [_plain(file.path) for file in files if not is_remote(file.name)]
+    return Inputs(local, images, tuple(_absolute_note(elsewhere)))
 
 
 def _absolute_note(names: list[str]) -> Iterator[str]:
@@ -151,8 +152,9 @@ def _absolute_note(names: list[str]) -> Iterator[str]:
 
 def _unusable_paths(loaded: LoadedSpec) -> Iterator[str]:
     """What is here and can be nowhere else."""
-    source = loaded.spec.prompts.source
-    if isinstance(source, str) and source.startswith(("file:", "local:", "memory:")):
+    for source in source_names(loaded):
+        if not source.startswith(("file:", "local:", "memory:")):
+            continue
         place = loaded.positions.where(("prompts", "source"))
         yield f"{place}: prompts.source: {source} is on this machine alone (write a path, which is packaged)"
     for field, path in _model_paths(loaded):
@@ -206,10 +208,11 @@ def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
 def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards: list[Path]) -> Iterator[str]:
     """`--set` of fields whose text would mean something else there: absolute paths, and variables that are set here."""
     source = loaded.spec.prompts.source
+    sources = list(source_names(loaded))
     moved: dict[str, Any] = {}
-    if isinstance(source, str) and not is_remote(source):
-        path = os.path.relpath(_plain(loaded.local_path(source)), folder)
-        moved |= {"prompts.source": path} if path != source else {}
+    there = [name if is_remote(name) else os.path.relpath(_plain(loaded.local_path(name)), folder) for name in sources]
+    if there != sources:
+        moved["prompts.source"] = there[0] if isinstance(source, str) else there
     paths = [os.path.relpath(path, folder) for path in cards]
     moved |= {"registry.paths": paths} if paths != list(loaded.spec.registry.paths) else {}
     yield from (restate(field, value) for field, value in moved.items())

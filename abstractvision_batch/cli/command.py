@@ -104,4 +104,4 @@ def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
         )
     print_notes(*problems)
     if refused:
-        print_notes(f"{plural(len(problems), 'problem')}; nothing was started")
+        print_notes(f"{plural(getattr(error, 'count', len(problems)), 'problem')}; nothing was started")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job_package import pack_job
-from abstractvision_batch.plan.sources import is_remote
+from abstractvision_batch.plan.sources import is_remote, source_names
 from abstractvision_batch.scratch import scratch_folder
 from abstractvision_batch.spec.fields import FromEnv
 from abstractvision_batch.spec.load import LoadedSpec, read_values
@@ -86,8 +86,7 @@ def needed_extras(loaded: LoadedSpec) -> list[str]:
     extras: set[str] = {spec.backend.kind} if BACKENDS[spec.backend.kind].install else set()
     if spec.execution.executor == "ray":
         extras.add("ray")
-    source = spec.prompts.source
-    for url in (spec.output.path, source if isinstance(source, str) else ""):
+    for url in (spec.output.path, *source_names(loaded)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
     return sorted(extras)
 

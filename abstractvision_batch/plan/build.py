@@ -69,7 +69,7 @@ def build_plan(
     spec = loaded.spec
     with scratch_folder() as scratch:
         files = find_files(loaded, scratch)
-        digest = digest_inline(spec.prompts.source) if isinstance(spec.prompts.source, list) else digest_files(files)
+        digest = digest_files(files) if files else digest_inline(spec.prompts.source)
         reader = PromptReader(loaded, files, format)
         spool = scratch / "prompts"
         inputs = InputsDigest()
@@ -120,10 +120,9 @@ def prompts_digest(loaded: LoadedSpec) -> str:
         OptionalDependencyMissingError: a source needs a driver that is not installed.
         StorageError: a remote source failed.
     """
-    if isinstance(loaded.spec.prompts.source, list):
-        return digest_inline(loaded.spec.prompts.source)
     with scratch_folder() as scratch:
-        return digest_files(find_files(loaded, scratch))
+        files = find_files(loaded, scratch)
+        return digest_files(files) if files else digest_inline(loaded.spec.prompts.source)
 
 
 def digest_inputs(loaded: LoadedSpec) -> tuple[str | None, dict[str, str]]:

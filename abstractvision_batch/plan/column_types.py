@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+
+from abstractvision_batch.plan.cells import Cell, IntegerCell, NumberCell, TruthCell, value_of
 
 _INT, _FLOAT, _BOOL, _STRING, _NESTED, _HUGE = (1 << bit for bit in range(6))
 #: A scalar that is no text yet, such as a date.
@@ -31,12 +34,21 @@ class ColumnTypes:
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
-        self._json: set[str] = set()
+        self._cells: set[str] = set()
 
     def see_columns(self, names: list[str]) -> None:
         """Note columns whose values are text, as those of csv are."""
         for name in names:
             self._seen[name] = self._seen.get(name, 0) | _STRING
+
+    def see_cells(self, row: Mapping[str, str]) -> None:
+        """Note the cells of one row of a table, which are text that may be written as a number or truth value."""
+        seen = self._seen
+        for name, text in row.items():
+            kinds = seen.get(name, 0)
+            # A text column stays one, whatever its other cells are.
+            seen[name] = kinds if kinds & _STRING else kinds | _kind_of_value(value_of(text))
+        self._cells.update(row)
 
     def see_schema(self, schema: pa.Schema) -> None:
         """Note the columns of a Parquet file."""
@@ -61,11 +73,42 @@ class ColumnTypes:
     def converter(self, name: str) -> Callable[[Any], Any] | None:
         """What makes a non-null value fit `type_of`; None where values fit as they are."""
         kinds = self._seen[name]
+        if name in self._cells and (type_ := _TYPES.get(kinds)) is not None:
+            return partial(_of_cell, float if pa.types.is_floating(type_) else None)
         if kinds & _NESTED:
             return _to_json
         if kinds in (0, _STRING, _INT, _FLOAT, _BOOL):
             return None
         return float if kinds == _INT | _FLOAT else _to_text
+
+    def typed_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row as templates see it: cells of typed columns are values."""
+        typed = {
+            name: read(text) if text else None
+            for name in self._cells
+            if (read := _CELLS.get(self._seen[name])) is not None and isinstance(text := row.get(name), str)
+        }
+        return {**row, **typed} if typed else row
+
+
+def _read_number(text: str) -> Cell:
+    return IntegerCell(text) if isinstance(value_of(text), int) else NumberCell(text)
+
+
+#: How cells of a column are read for templates, by what the column holds.
+_CELLS: dict[int, Callable[[str], Cell]] = {
+    _INT: IntegerCell,
+    _FLOAT: NumberCell,
+    _INT | _FLOAT: _read_number,
+    _BOOL: TruthCell,
+}
+
+
+def _of_cell(convert: Callable[[Any], Any] | None, value: Any) -> Any:
+    """The value of a cell of a typed column; a column may be one of other files too, which have values."""
+    if isinstance(value, str):
+        value = value_of(value)
+    return value if convert is None or value is None else convert(value)
 
 
 def _kind_of_value(value: object) -> int:

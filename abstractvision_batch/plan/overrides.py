@@ -20,7 +20,9 @@ _EXACT_FLOAT = 2**53
 class OverrideParser:
     """Turns the cells of one job's override columns into values. Repeated cells, the usual case, are looked up."""
 
-    def __init__(self, card: ModelCard, task: str) -> None:
+    def __init__(self, card: ModelCard, task: str, *, empty_is_none: bool) -> None:
+        """`empty_is_none`: an empty negative prompt says that there is none, and is not taken for absent."""
+        self._empty_is_none = empty_is_none
         self._card = card
         self._task = task
         self._parse = lru_cache(maxsize=8192)(self._parse_now)
@@ -31,6 +33,8 @@ class OverrideParser:
         Raises:
             ValueError: with the message of what is wrong.
         """
+        if cell == "" and name == "negative_prompt" and self._empty_is_none:
+            return None if check_param(self._card, self._task, name, cell) else cell
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             return None
         if name == "negative_prompt":

@@ -15,28 +15,27 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._lines)
 
     def add(self, line: str) -> None:
-        """Note a problem.
-
-        Raises:
-            SpecError: it is the last that a person wants to read at once.
-        """
-        self._lines.append(line)
-        if len(self._lines) >= MAX_PROBLEMS:
-            self.raise_any()
+        """Note a problem; those beyond what a person wants to read at once are counted."""
+        self._count += 1
+        if len(self._lines) < MAX_PROBLEMS:
+            self._lines.append(line)
 
     def raise_any(self) -> None:
         """Raise what was noted, if anything was.
 
         Raises:
-            SpecError: with every line noted so far.
+            SpecError: with every line noted so far, and how many more there are.
         """
         if self._lines:
-            raise SpecError("\n".join(self._lines), problems=tuple(self._lines))
+            more = self._count - len(self._lines)
+            lines = (*self._lines, *([f"and {more:,} problems more"] if more else []))
+            raise SpecError("\n".join(lines), problems=lines, count=self._count)
 
 
 def suggest(wrong: str, columns: Sequence[str]) -> str:

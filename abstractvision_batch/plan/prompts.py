@@ -10,7 +10,7 @@ from abstractvision_batch.plan.images import ImageProber, InputImage
 from abstractvision_batch.plan.mapping import ROW_PARAMS, ColumnMap, needed_from_rows
 from abstractvision_batch.plan.overrides import OverrideParser
 from abstractvision_batch.plan.problems import Problems
-from abstractvision_batch.plan.readers import PromptFile
+from abstractvision_batch.plan.readers import TABLES, PromptFile
 from abstractvision_batch.plan.sizes import OutputSizes, SizePlanner, same_shape
 from abstractvision_batch.plan.template import RowError
 from abstractvision_batch.redaction import kept_url
@@ -39,6 +39,11 @@ class SourceRow(NamedTuple):
     folder: str
     number: int
     values: Mapping[str, Any]
+
+    @property
+    def is_of_table(self) -> bool:
+        """Whether its values are cells of a table."""
+        return not isinstance(self.source, str) and self.source.source.format in TABLES
 
     @property
     def place(self) -> str:
@@ -72,7 +77,7 @@ class PromptParser:
         self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
         self._passed = [(old, types.converter(old)) for old in columns.passed]
         self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
-        self._parse_param = OverrideParser(loaded.card, loaded.spec.task).parse
+        self._parse_param = OverrideParser(loaded.card, loaded.spec.task, empty_is_none=loaded.version > 1).parse
         self._prober = ImageProber(loaded)
         self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 and self._image is not None else None
         self._output_sizes = OutputSizes(loaded.spec, loaded.card)
@@ -157,7 +162,9 @@ class PromptParser:
         values = list(_NO_PARAMS)
         for index, name, column in self._params:
             try:
-                value = self._parse_param(name, row.values.get(column))
+                cell = row.values.get(column)
+                # A table has no other way to say that there is no value.
+                value = self._parse_param(name, None if cell == "" and row.is_of_table else cell)
             except ValueError as error:
                 label = name if column == name else f"{name} (column {column!r})"
                 raise ValueError(f"{label}: {error}") from None
@@ -180,7 +187,9 @@ class PromptParser:
         if name is None or name == "":
             return None
         if not isinstance(name, str):
-            raise ValueError(f"{column}: not the path or URL of an image")
+            raise ValueError(f"{column}: {_describe_image(name)} (write it to a file, and its path or URL here)")
+        if name[:5].lower() == "data:":
+            raise ValueError(f"{column}: a data: URI (write the image to a file, and its path or URL here)")
         try:
             return self._prober.probe(row.folder, _as_text(str(column), name))
         except ValueError as error:
@@ -204,6 +213,12 @@ _WIDTH, _HEIGHT = ROW_PARAMS.index("width"), ROW_PARAMS.index("height")
 
 def _kept(value: Any) -> Any:
     return kept_url(value) if type(value) is str and "://" in value else value
+
+
+def _describe_image(value: Any) -> str:
+    if isinstance(value, bytes) or (isinstance(value, dict) and {"bytes", "path"} & set(value)):
+        return "an image inside the data set, which is not read"
+    return "not the path or URL of an image"
 
 
 def _as_text(name: str, text: str) -> str:

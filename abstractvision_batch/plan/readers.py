@@ -1,52 +1,65 @@
-"""Read the rows of a prompt file: txt, csv, tsv, jsonl or parquet, streaming, as (line, mapping of column to value).
+"""Read the rows of a prompt file, streaming, as (line, mapping of column to value).
 
-Text is UTF-8, with or without a byte order mark; anything else is an error with the line where it starts. A tsv field
-is unquoted where its quotes are those of RFC 4180, and otherwise left as it stands: PartiPrompts has a prompt that
-begins with a quoted word.
+Not covered: how a file is unpacked (`compression`), decoded (`lines`) and cut into records (`tables`).
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from abstractvision_batch.errors import DamagedFileError, SpecError
 from abstractvision_batch.parquet import ParquetReader, open_parquet, parquet_errors
+from abstractvision_batch.plan.compression import unpacked
+from abstractvision_batch.plan.lines import read_lines
+from abstractvision_batch.plan.option_lines import is_option_line, parse_option_line
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.sources import SourceFile
+from abstractvision_batch.plan.tables import Record, TableError, read_records
 from abstractvision_batch.plan.unpacking import bound_unpacking, hold
+from abstractvision_batch.spec.identity import FINGERPRINT_VERSION
+from abstractvision_batch.spec.prompt_files import COMPRESSIONS
 from abstractvision_batch.storage.regular import open_regular
 
-MAX_LINE_BYTES = 16 << 20
-#: A quoted tsv field may go on over this many lines before its quote is taken for a character.
-_MAX_TSV_RECORD_LINES = 200
 _PARQUET_BATCH_ROWS = 2048
+_SEPARATOR_OF_FORMAT = {"csv": ",", "tsv": "\t"}
+#: Formats whose cells are text.
+TABLES = frozenset(_SEPARATOR_OF_FORMAT)
+#: Formats whose rows name their columns themselves.
+ROWS_WITH_NAMES = frozenset({"jsonl", "json", "a1111"})
+_MAX_PROMPT_FILE_BYTES = 1 << 20
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """A file's columns, if it names them, and how to read its rows from the start, as often as needed."""
+    """A file's columns, if it names them, and how to read its rows from the start, as often as needed.
+
+    `version` is the fingerprint's, of whose rules the file is read; lines of a txt file that begin with `comments` are
+    left out.
+    """
 
     source: SourceFile
     problems: Problems
+    version: int = FINGERPRINT_VERSION
+    comments: str | None = None
+    notes: set[str] = field(default_factory=set, compare=False)
+    """What a person should know of how it is read."""
 
     def place(self, line: int) -> str:
         """Where a row stands: ``prompts.csv:17``."""
-        return f"{self.source.name}:{'row ' if self.source.format == 'parquet' else ''}{line}"
+        return f"{self.source.name}:{'row ' if self.source.format in ('parquet', 'json') else ''}{line}"
 
     def rows(self) -> Iterator[tuple[int, Row]]:
-        """Rows in order, each with its 1-based line (row, for parquet).
+        """Rows in order, each with its 1-based line (row, for parquet and json).
 
         Raises:
             SpecError: the file is not what its format says.
@@ -55,28 +68,35 @@ class PromptFile:
             match self.source.format:
                 case "txt":
                     yield from self._txt_rows(stream)
-                case "csv":
-                    yield from self._table_rows(self._csv_records(stream))
-                case "tsv":
-                    yield from self._table_rows(self._tsv_records(stream))
+                case "a1111":
+                    yield from self._option_rows(stream)
+                case "one_per_file":
+                    yield self._whole_text(stream)
+                case "csv" | "tsv":
+                    with self._table_errors():
+                        yield from self._table_rows(self._records(stream))
                 case "jsonl":
                     yield from self._jsonl_rows(stream)
+                case "json":
+                    yield from self._json_rows(stream)
                 case _:
                     yield from self._parquet_rows(stream)
 
     def header(self) -> list[str] | None:
-        """Columns that the file itself names; None for jsonl, whose rows each name their own."""
+        """Columns that the file itself names; None where rows each name their own."""
+        if self.source.format in ROWS_WITH_NAMES:
+            return None
         with _readable(self.source) as stream:
             match self.source.format:
                 case "txt":
                     return ["prompt"]
-                case "csv":
-                    return self._check_header(next(self._csv_records(stream), None))
-                case "tsv":
-                    return self._check_header(next(self._tsv_records(stream), None))
-                case "parquet":
+                case "one_per_file":
+                    return ["prompt", "id"]
+                case "csv" | "tsv":
+                    with self._table_errors():
+                        return [name for name in self._check_header(next(self._records(stream), None)) if name]
+                case _:
                     return list(self._open_parquet(stream).schema.names)
-        return None
 
     def arrow_schema(self) -> pa.Schema | None:
         """The Arrow schema, for parquet."""
@@ -88,117 +108,90 @@ class PromptFile:
         return schema
 
     def _lines(self, stream: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Decoded lines with their line ends; only a newline ends a line, so U+2028 in a prompt is a character."""
-        number = 0
-        while data := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number == 1:
-                if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise SpecError(f"{self.place(1)}: the text is UTF-16 (save it as UTF-8)")
-                data = data.removeprefix(b"\xef\xbb\xbf")
-            if len(data) > MAX_LINE_BYTES:
-                raise SpecError(f"{self.place(number)}: the line is longer than 16 MiB (is this a text file?)")
-            if b"\0" in data:
-                raise SpecError(f"{self.place(number)}: a NUL byte: this is not text (is the format right?)")
-            try:
-                yield number, data.decode()
-            except UnicodeDecodeError as error:
-                shown = f"byte 0x{data[error.start]:02x} at column {error.start + 1}"
-                raise SpecError(f"{self.place(number)}: {shown} is not UTF-8 (save the file as UTF-8)") from error
+        return read_lines(stream, self.source.name, split_returns=self.version > 1)
 
     def _txt_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+        comments = 0
         for line, text in self._lines(stream):
-            if prompt := text.strip():
-                yield line, {"prompt": prompt}
+            prompt = text.strip()
+            if not prompt or (self.comments is not None and prompt.startswith(self.comments)):
+                continue
+            comments += prompt.startswith("#")
+            if self.version > 1 and is_option_line(prompt):
+                self.problems.add(
+                    f"{self.place(line)}: {prompt.split()[0]} is an option of AUTOMATIC1111's prompt files "
+                    "(prompts.format: a1111 reads them)"
+                )
+            yield line, {"prompt": prompt}
+        if comments:
+            lines = "1 line begins with # and is a prompt" if comments == 1 else f"{comments:,} lines begin with #"
+            and_are = "" if comments == 1 else " and are prompts"
+            self.notes.add(f'{self.source.name}: {lines}{and_are} (prompts.comments: "#" leaves such lines out)')
 
-    def _table_rows(self, records: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
+    def _option_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+        for line, text in self._lines(stream):
+            prompt = text.strip()
+            if not prompt or (self.comments is not None and prompt.startswith(self.comments)):
+                continue
+            try:
+                yield line, parse_option_line(prompt)
+            except ValueError as error:
+                self.problems.add(f"{self.place(line)}: {error}")
+
+    def _whole_text(self, stream: BinaryIO) -> tuple[int, Row]:
+        lines, length = [], 0
+        for _, text in self._lines(stream):
+            lines.append(text)
+            length += len(text)
+            if length > _MAX_PROMPT_FILE_BYTES:
+                raise SpecError(f"{self.source.name}: longer than 1 Mi characters, which is no prompt (a wrong glob?)")
+        name = PurePosixPath(self.source.name.replace("\\", "/"))
+        name = name.with_suffix("") if name.suffix.lower() in COMPRESSIONS else name
+        return 1, {"prompt": "".join(lines).strip(), "id": name.stem}
+
+    def _records(self, stream: BinaryIO) -> Iterator[Record]:
+        separator = _SEPARATOR_OF_FORMAT[self.source.format]
+        return read_records(self._lines(stream), separator, find=self.version > 1)
+
+    @contextmanager
+    def _table_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except TableError as error:
+            raise SpecError(
+                f"{self.place(error.line)}: {error.message} (double the quotes inside a quoted cell, and close it)"
+            ) from error
+
+    def _table_rows(self, records: Iterator[Record]) -> Iterator[tuple[int, Row]]:
         header = self._check_header(next(records, None))
         width = len(header)
+        indexed = header[:1] == [""]
         for line, cells in records:
-            if len(cells) == width:
-                yield line, dict(zip(header, cells, strict=True))
+            if self.version > 1 and len(cells) > width and not any(cells[width:]):
+                del cells[width:]
+            if len(cells) != width:
+                self.problems.add(f"{self.place(line)}: {_describe_ragged(cells, header)}")
+            elif indexed:
+                yield line, dict(zip(header[1:], cells[1:], strict=True))
             else:
-                self.problems.add(
-                    f"{self.place(line)}: {len(cells)} fields where the header has {width} "
-                    "(quote a field that holds the separator)"
-                )
+                yield line, dict(zip(header, cells, strict=True))
 
-    def _check_header(self, record: tuple[int, list[str]] | None) -> list[str]:
+    def _check_header(self, record: Record | None) -> list[str]:
+        """The names of the columns; the first is empty where pandas wrote the numbers of rows into it."""
         if record is None:
             return []
         line, names = record
+        if self.version > 1 and self.source.format != "parquet":
+            while names and not names[-1]:
+                names = names[:-1]
+            if len(names) > 1 and not names[0]:
+                self.notes.add(f"{self.source.name}: the first column has no name and is left out")
         for number, name in enumerate(names):
-            if not name.strip():
+            if not name.strip() and not (number == 0 and len(names) > 1 and self.version > 1):
                 raise SpecError(f"{self.place(line)}: column {number + 1} has no name (name it, or leave it out)")
             if name in names[:number]:
                 raise SpecError(f"{self.place(line)}: two columns are called {name!r} (rename one)")
         return names
-
-    def _csv_records(self, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-        start = 1
-        lines = self._lines(stream)
-        reader = csv.reader((text for _, text in lines), strict=True)
-        while True:
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise SpecError(
-                    f"{self.place(start)}: {error} (double the quotes inside a quoted field, and close it)"
-                ) from error
-            if cells is None:
-                return
-            if cells:
-                yield start, cells
-            start = reader.line_num + 1
-
-    def _tsv_records(self, stream: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-        lines = self._lines(stream)
-        waiting: list[tuple[int, str]] = []
-        width: int | None = None
-        while True:
-            number, text = waiting.pop(0) if waiting else next(lines, (0, ""))
-            if not text:
-                return
-            if not text.strip("\r\n"):
-                continue
-            cells = text.rstrip("\r\n").split("\t")
-            if '"' in text:
-                cells = self._unquoted(text, cells, width, waiting, lines)
-            width = width or len(cells)
-            yield number, cells
-
-    @staticmethod
-    def _unquoted(
-        text: str,
-        literal: list[str],
-        width: int | None,
-        waiting: list[tuple[int, str]],
-        lines: Iterator[tuple[int, str]],
-    ) -> list[str]:
-        """One record's cells; takes the lines that a quoted field goes on over out of `waiting`."""
-        plain = [_unquote(cell) for cell in literal]
-        left_open = literal[-1].startswith('"') and text.count('"') % 2 == 1
-        if width is None or (len(literal) == width and not left_open):
-            return plain
-        record = text
-        for taken in range(_MAX_TSV_RECORD_LINES):
-            try:
-                records = list(csv.reader(io.StringIO(record, newline=""), "excel-tab", strict=True))
-            except csv.Error as error:
-                if "unexpected end of data" not in str(error):
-                    break
-            else:
-                if [len(cells) for cells in records] != [width]:
-                    break
-                del waiting[:taken]
-                return records[0]
-            if taken == len(waiting):
-                following = next(lines, None)
-                if following is None:
-                    break
-                waiting.append(following)
-            record += waiting[taken][1]
-        return plain
 
     def _jsonl_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
         for line, text in self._lines(stream):
@@ -207,15 +200,50 @@ class PromptFile:
             try:
                 value = json.loads(text, parse_constant=_refuse_constant)
             except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                self.problems.add(f"{self.place(line)}: not JSON: {reason} (one JSON object a line)")
+                if line == 1 and text.strip() == "[":
+                    raise SpecError(f"{self.place(1)}: a JSON array (prompts.format: json reads it)") from error
+                self.problems.add(f"{self.place(line)}: {_describe_json_error(error)} (one JSON object a line)")
                 continue
+            if line == 1 and isinstance(value, list):
+                raise SpecError(f"{self.place(1)}: a JSON array (prompts.format: json reads it)")
             if not isinstance(value, dict):
                 self.problems.add(f'{self.place(line)}: not a JSON object (write {{"prompt": …}})')
             elif "\\ud" in text.lower() and not _encodable("".join(value)):
                 self.problems.add(f"{self.place(line)}: half a surrogate pair in a name, which is no character")
             else:
                 yield line, value
+
+    def _json_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+        data = stream.read()
+        try:
+            values = json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+                yield from self._jsonl_rows(io.BytesIO(data))  # many data sets name JSON lines so
+                return
+            line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise SpecError(f"{self.source.name}{line}: {_describe_json_error(error)}") from error
+        for number, value in enumerate(self._array_of(values), 1):
+            row = {"prompt": value} if isinstance(value, str) else value
+            if not isinstance(row, dict):
+                self.problems.add(f"{self.place(number)}: neither a text nor a JSON object")
+            elif not _encodable("".join(row)):
+                self.problems.add(f"{self.place(number)}: half a surrogate pair in a name, which is no character")
+            else:
+                yield number, row
+
+    def _array_of(self, value: Any) -> list[Any]:
+        """The rows of a JSON file: an array, the array that is all that an object has, or the one row that it is."""
+        only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+        if isinstance(only, list) and all(isinstance(item, dict | str) for item in only):
+            return only
+        if isinstance(value, dict) and "prompt" in value and not isinstance(value["prompt"], list | dict):
+            return [value]
+        if not isinstance(value, list):
+            names = ", ".join(map(repr, list(value)[:5])) if isinstance(value, dict) else None
+            what = repr(value)[:40] if names is None else f"an object of {names}"
+            raise SpecError(f'{self.source.name}: {what}, not an array of rows (write [{{"prompt": …}}, …])')
+        return value
 
     def _parquet_rows(self, stream: BinaryIO) -> Iterator[tuple[int, Row]]:
         table = self._open_parquet(stream)
@@ -242,14 +270,6 @@ def _to_python(batch: pa.RecordBatch, name: str) -> list[Row]:
         return rows
 
 
-def _unquote(cell: str) -> str:
-    """The cell without the quotes of RFC 4180, or as it is if its quotes are not of that kind."""
-    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"':
-        return cell
-    inner = cell[1:-1]
-    return inner.replace('""', '"') if '"' not in inner.replace('""', "") else cell
-
-
 def _encodable(text: str) -> bool:
     try:
         text.encode()
@@ -259,23 +279,32 @@ def _encodable(text: str) -> bool:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
+    raise ValueError(f"{name} is not a JSON value: write null, or leave it out")
+
+
+def _describe_ragged(cells: Sequence[str], header: Sequence[str]) -> str:
+    said = f"{len(cells)} fields where the header has {len(header)}"
+    if len(cells) > len(header):
+        return f"{said} (quote a field that holds the separator)"
+    return f"{said}: none for {', '.join(header[len(cells) :][:5])} (write the separators of empty cells too)"
+
+
+def _describe_json_error(error: Exception) -> str:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"not JSON: {reason}"
 
 
 @contextmanager
 def _readable(source: SourceFile) -> Iterator[BinaryIO]:
-    """The file's bytes, unzipped."""
+    """The file's bytes, unpacked."""
     try:
-        with open_regular(source.path) as raw:
-            if not source.gzipped:
+        with open_regular(source.path) as raw, unpacked(raw, source.name) as stream:
+            if stream is None:
                 yield raw
             else:
-                with gzip.open(raw) as unzipped:
-                    bounded = bound_unpacking(source.name, raw, unzipped)
-                    # Parquet is read from its end: a seek in a gzip stream would decompress it again and again.
-                    yield hold(source.name, bounded) if source.format == "parquet" else bounded
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SpecError(f"{source.name}: the gzip file cannot be read: {error}") from error
+                bounded = bound_unpacking(source.name, raw, stream)
+                # Parquet is read from its end: a seek in a packed stream would unpack it again and again.
+                yield hold(source.name, bounded) if source.format == "parquet" else bounded
     except PermissionError as error:
         raise SpecError(f"{source.name}: no permission to read it") from error
     except IsADirectoryError as error:

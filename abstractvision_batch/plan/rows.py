@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,13 @@ from abstractvision_batch.plan.columns import PLAN_FORMAT
 from abstractvision_batch.plan.mapping import ColumnMap, map_columns
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.prompts import Prompt, PromptParser, SourceRow
-from abstractvision_batch.plan.readers import PromptFile
+from abstractvision_batch.plan.readers import ROWS_WITH_NAMES, TABLES, PromptFile
 from abstractvision_batch.plan.shuffle import shuffle_rows
 from abstractvision_batch.plan.sources import SourceFile
 from abstractvision_batch.plan.template import RowError, compile_template, compile_where
 from abstractvision_batch.spec.load import LoadedSpec
+
+_Result = TypeVar("_Result")
 
 
 class PromptReader:
@@ -33,15 +36,15 @@ class PromptReader:
     def __init__(self, loaded: LoadedSpec, files: Sequence[SourceFile], format: int = PLAN_FORMAT) -> None:
         self._loaded = loaded
         self._problems = Problems()
-        self._files = [PromptFile(file, self._problems) for file in files]
+        self._files = [PromptFile(file, self._problems, loaded.version, loaded.spec.prompts.comments) for file in files]
         self._types = ColumnTypes()
         self._learn_columns()
         columns = self._types.names
         self._map: ColumnMap = map_columns(loaded, columns)
-        self._where = compile_where(loaded, columns)
-        template = compile_template(loaded, columns)
+        self._where = self._on_typed_rows(compile_where(loaded, columns))
+        template = self._on_typed_rows(compile_template(loaded, columns))
         self._check_binary()
-        surrogates = not files or any(file.format == "jsonl" for file in files)
+        surrogates = not files or any(file.format in ROWS_WITH_NAMES for file in files)
         self._parser = PromptParser(
             loaded, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates, format=format
         )
@@ -103,12 +106,23 @@ class PromptReader:
             schema = file.arrow_schema()
             if schema is not None:
                 self._types.see_schema(schema)
+            elif file.source.format in TABLES and self._loaded.version > 1:
+                self._types.see_cells(dict.fromkeys(file.header() or (), ""))
+                for _, values in file.rows():
+                    self._types.see_cells(values)
             elif (header := file.header()) is not None:
                 self._types.see_columns(header)
             else:
                 for _, values in file.rows():
                     self._types.see_row(values)
         self._problems.raise_any()
+
+    def _on_typed_rows(
+        self, compiled: Callable[[Mapping[str, Any]], _Result] | None
+    ) -> Callable[[Mapping[str, Any]], _Result] | None:
+        if compiled is None:
+            return None
+        return lambda row: compiled(self._types.typed_row(row))
 
     def _check_binary(self) -> None:
         for file in self._files:

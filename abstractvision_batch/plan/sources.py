@@ -23,21 +23,20 @@ from abstractvision_batch.plan.unpacking import require_modest
 from abstractvision_batch.redaction import bare_url
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.spec.prompt_files import FORMATS, ending_of, is_file_name
 from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.urls import WEB, open_filesystem, require_file
 
 _Result = TypeVar("_Result")
 
-FORMATS = {
-    ".txt": "txt",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+#: What is a table of a spreadsheet program, or something else that people name here.
+_HINT_OF_ENDING = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet: save it as CSV UTF-8"),
+    **dict.fromkeys((".yaml", ".yml", ".toml"), "write its prompts into the spec, or into a .jsonl file"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive: unpack it"),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), "save it as Parquet"),
+    **dict.fromkeys((".md", ".text", ".prompt", ".caption", ".list"), "set prompts.format: txt for one prompt a line"),
 }
 _EXTRA_OF_PROTOCOL = {
     "s3": "s3",
@@ -60,7 +59,6 @@ class SourceFile:
     path: Path
     folder: str
     format: str
-    gzipped: bool
 
 
 def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
@@ -71,18 +69,53 @@ def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
         OptionalDependencyMissingError: the URL needs a driver that is not installed.
         StorageError: a remote store failed.
     """
+    return [
+        file for number, source in enumerate(source_names(loaded)) for file in _find(loaded, source, scratch, number)
+    ]
+
+
+def source_names(loaded: LoadedSpec) -> tuple[str, ...]:
+    """The paths, URLs and globs that `prompts.source` names; none where it has the prompts themselves.
+
+    A list of file names alone was a list of prompts in version 1.
+
+    Raises:
+        SpecError: it lists both.
+    """
     source = loaded.spec.prompts.source
-    if not isinstance(source, str):
-        return []
+    if isinstance(source, str):
+        return (source,)
+    if loaded.version == 1:
+        return ()
+    named = [item for item in source if is_file_name(item) or _is_there(loaded, item)]
+    if named and len(named) < len(source):
+        raise SpecError(
+            f"{_place(loaded)}: {named[0]!r} names a file, and {next(i for i in source if i not in named)!r:.60} does "
+            f"not (list files alone; as a prompt, write {{prompt: {named[0]}}})"
+        )
+    return tuple(map(str, named))
+
+
+def _is_there(loaded: LoadedSpec, item: object) -> bool:
+    """Whether a text with spaces is the name of a file that there is."""
+    if not isinstance(item, str) or len(item) > 255 or ending_of(item) not in FORMATS:
+        return False
+    try:
+        return (loaded.base_dir / Path(item).expanduser()).is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _find(loaded: LoadedSpec, source: str, scratch: Path, number: int) -> list[SourceFile]:
     if not is_remote(source):
         paths = _list_local(loaded, source)
         return [_describe(loaded, _relative(p, loaded.base_dir), p, str(p.parent)) for p in paths]
     files = []
     filesystem, names = _list_remote(loaded, source)
-    for number, name in enumerate(names):
+    for place, name in enumerate(names):
         url = str(filesystem.unstrip_protocol(name))
         shown = bare_url(url)
-        file = _describe(loaded, shown, scratch / f"source-{number:05d}", _folder_of(url))
+        file = _describe(loaded, shown, scratch / f"source-{number:05d}-{place:05d}", _folder_of(url))
         _at_the_edge(loaded, shown, partial(_fetch, filesystem, name, file))
         files.append(file)
     return files
@@ -113,7 +146,9 @@ def digest_files(files: Sequence[SourceFile]) -> str:
             part = hashlib.sha256()
             while block := stream.read(_BLOCK_BYTES):
                 part.update(block)
-        whole.update(file.format.encode() + part.digest())
+        # Where a file's name is its prompt's id, the name counts too.
+        name = Path(file.name).name.encode() if file.format == "one_per_file" else b""
+        whole.update(file.format.encode() + part.digest() + name)
     return whole.hexdigest()
 
 
@@ -127,14 +162,13 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
     path = loaded.base_dir / Path(source).expanduser()
     try:
         if path.is_dir():
-            raise SpecError(
-                f"{place}: {source} is a folder (name a file, or a glob such as {source.rstrip('/')}/*.txt)"
-            )
+            return _list_folder(loaded, source, path)
         if path.exists():
             require_regular(path)
             return [path.absolute()]
         if not _is_glob(source):
-            raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()})")
+            inline = "" if ending_of(source) else f"; a prompt stands in a list: [{source}]"
+            raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()}{inline})")
         pattern = Path(source).expanduser()
         root = Path(pattern.anchor) if pattern.is_absolute() else loaded.base_dir
         matches = sorted(p.absolute() for p in root.glob(str(pattern.relative_to(pattern.anchor))) if p.is_file())
@@ -143,6 +177,20 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
     if not matches:
         raise SpecError(f"{place}: {source}: the pattern matches no file (in {loaded.base_dir.absolute()})")
     return matches
+
+
+def _list_folder(loaded: LoadedSpec, source: str, path: Path) -> list[Path]:
+    """The texts of a folder, each of which is a prompt where the format says so."""
+    folder = source.rstrip("/")
+    if loaded.spec.prompts.format != "one_per_file":
+        raise SpecError(
+            f"{_place(loaded)}: {source} is a folder (name a file, or a glob such as {folder}/*.txt; for a folder with "
+            "one prompt in each .txt file, set prompts.format: one_per_file)"
+        )
+    files = sorted(file.absolute() for file in path.glob("*.txt") if file.is_file())
+    if not files:
+        raise SpecError(f"{_place(loaded)}: {source}: no .txt file in this folder (or name them by a glob)")
+    return files
 
 
 def _list_remote(loaded: LoadedSpec, source: str) -> tuple[Any, list[str]]:
@@ -181,17 +229,14 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
 
 
 def _describe(loaded: LoadedSpec, shown: str, path: Path, folder: str) -> SourceFile:
-    lower = (shown.partition("?")[0] if shown.startswith(WEB) else shown).lower()
-    gzipped = lower.endswith(".gz")
-    suffix = Path(lower.removesuffix(".gz")).suffix
     format_: str = loaded.spec.prompts.format
     if format_ == "auto":
-        if suffix not in FORMATS:
-            kinds = ", ".join(FORMATS)
-            hint = f"one of {kinds}, or set prompts.format"
+        ending = ending_of(shown.partition("?")[0] if shown.startswith(WEB) else shown)
+        if ending not in FORMATS:
+            hint = _HINT_OF_ENDING.get(ending, f"one of {', '.join(FORMATS)}, or set prompts.format")
             raise SpecError(f"{_place(loaded)}: {shown}: its ending does not tell the format ({hint})")
-        format_ = FORMATS[suffix]
-    return SourceFile(shown, path, folder, format_, gzipped)
+        format_ = FORMATS[ending]
+    return SourceFile(shown, path, folder, format_)
 
 
 def _place(loaded: LoadedSpec) -> str:

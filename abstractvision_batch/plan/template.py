@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, meta
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.plan.cells import TESTS
 from abstractvision_batch.plan.problems import suggest
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.sandbox import TEMPLATE_ERRORS, SandboxedTemplates
@@ -34,6 +35,7 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
     if text is None:
         return None
     environment = SandboxedTemplates(_refuse_null)
+    environment.tests |= TESTS
     try:
         as_row = _check_names(loaded, "template", environment, text, columns)
         template = environment.from_string(text)
@@ -68,6 +70,7 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
     if text is None:
         return None
     environment = SandboxedTemplates(None)
+    environment.tests |= TESTS
     try:
         expression = environment.compile_expression(text, undefined_to_none=False)
         as_row = _check_names(loaded, "where", environment, "{{ (" + text + "\n) }}", columns)

@@ -23,6 +23,7 @@ from abstractvision_batch.spec.messages import explain
 from abstractvision_batch.spec.model import JobSpec, Params
 from abstractvision_batch.spec.positions import FieldPath, show
 from abstractvision_batch.spec.prices import find_price
+from abstractvision_batch.spec.prompt_files import names_files
 from abstractvision_batch.spec.suggestions import did_you_mean, foreign_name_of
 
 MAX_REQUESTS = 2**31
@@ -168,7 +169,7 @@ def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
 
 def _check_required(spec: JobSpec, card: ModelCard, given: set[str]) -> Iterator[Problem]:
     """A required parameter may come from a row, unless no column can feed it."""
-    inline_texts = isinstance(spec.prompts.source, list) and all(isinstance(row, str) for row in spec.prompts.source)
+    inline_texts = not names_files(spec.prompts.source) and all(isinstance(row, str) for row in spec.prompts.source)
     for name, said in check_params(card, spec.task, {}):
         from_rows = not inline_texts and getattr(spec.prompts.fields, name, None) is not None
         if name not in given and not from_rows:

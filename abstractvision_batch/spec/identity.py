@@ -87,6 +87,7 @@ IDENTITY_FIELDS: tuple[str, ...] = (
     "backend.sdcpp.vae_tiling",
     "backend.sdcpp.extra_args",
     "prompts.format",
+    "prompts.comments",
     "prompts.fields.prompt",
     "prompts.fields.id",
     "prompts.fields.negative_prompt",

@@ -245,7 +245,7 @@ def _spec_error(lines: Sequence[str]) -> SpecError:
     shown = list(lines[:MAX_PROBLEMS])
     if len(lines) > MAX_PROBLEMS:
         shown.append(f"and {len(lines) - MAX_PROBLEMS} problems more")
-    return SpecError("\n".join(shown), problems=tuple(shown))
+    return SpecError("\n".join(shown), problems=tuple(shown), count=len(lines))
 
 
 def _load_cards(

@@ -86,13 +86,19 @@ class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
     source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
-    """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl or parquet files.
+    """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl, json or parquet files, or a list.
 
-    A path is relative to the spec; files may be compressed (`.gz`).
+    A path is relative to the spec; files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`).
     `${NAME}` and `{{ scheduled_at }}` are replaced in a path or URL, not in inline prompts.
     """
-    format: Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """`auto` goes by the file's extension."""
+    format: Literal["auto", "txt", "csv", "tsv", "jsonl", "json", "parquet", "one_per_file", "a1111"] = "auto"
+    """`auto` goes by the file's extension.
+
+    `one_per_file`: each text file is one prompt, whose id is the file's name. `a1111`: lines of options, as
+    `--prompt "a fox" --steps 20`.
+    """
+    comments: Text | None = None
+    """Lines of a text file that begin with this are left out: `"#"`."""
     fields: Fields = Fields()
     fit: Fit = "error"
     """How input images and masks come to a `width` and `height` of another aspect than theirs.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import sys
 from pathlib import Path
 
@@ -138,8 +140,8 @@ def test_a_glob_reads_files_in_sorted_order_with_the_union_of_their_columns(plan
     plan = planner.build("data/*.csv")
 
     assert plan.column("prompt") == ["first", "second"]
-    assert plan.column("a") == ["1", None]
-    assert plan.column("b") == [None, "2"]
+    assert plan.column("a") == [1, None]
+    assert plan.column("b") == [None, 2]
     assert plan.summary.prompts_files == ("data/a.csv", "data/b.csv")
 
 
@@ -172,20 +174,26 @@ def test_the_digest_is_of_the_content_and_not_of_the_name(planner: Planner) -> N
     ("name", "content", "expected"),
     [
         ("latin.txt", "a fox\ncaf\xe9\n".encode("latin-1"), "latin.txt:2: byte 0xe9 at column 4 is not UTF-8"),
-        ("wide.txt", "a fox".encode("utf-16"), "wide.txt:1: the text is UTF-16"),
+        ("latin.csv", "prompt\nb\xf6se".encode("cp1252"), "in Windows-1252 it is 'ö' (save the file as UTF-8)"),
+        ("wide.txt", "a fox".encode("utf-16-le"), "wide.txt:1: a NUL byte: this is not text (UTF-16 without"),
+        ("cut.txt", "a fox".encode("utf-16")[:-1], "cut.txt:1: not UTF-16, as its byte order mark says"),
         ("garbage.txt", bytes(range(256)) * 4, "garbage.txt:1: a NUL byte"),
         ("garbage.parquet", b"not parquet at all", "garbage.parquet: not a Parquet file"),
         ("garbage.txt.gz", b"not gzip", "garbage.txt.gz: the gzip file cannot be read"),
         ("cut.txt.gz", gzip.compress(b"a fox\n" * 99, mtime=0)[:-9], "cut.txt.gz: the gzip file cannot be read"),
         ("ragged.csv", b"prompt,n\na,1\nb\nc,1,2\n", "ragged.csv:3: 1 fields where the header has 2"),
-        ("open.csv", b'prompt,n\na,1\n"b,1\nc,1\n', "open.csv:3: unexpected end of data"),
+        ("open.csv", b'prompt,n\na,1\n"b,1\nc,1\n', "open.csv:3: a quoted cell is not closed"),
         ("unquoted.csv", b'prompt,n\n"a" fox,1\n', "unquoted.csv:2: "),
         ("twice.csv", b"prompt,n,n\na,1,2\n", "twice.csv:1: two columns are called 'n'"),
-        ("unnamed.csv", b",prompt\n0,a\n", "unnamed.csv:1: column 1 has no name"),
+        ("unnamed.csv", b"id,,prompt\n0,1,a\n", "unnamed.csv:1: column 2 has no name"),
+        ("trailing.csv", b"prompt,n,,\na,1,,\nb,2,x,\n", "trailing.csv:3: 4 fields where the header has 2"),
+        ("short.csv", b"prompt,n,steps\na,1\n", "short.csv:2: 2 fields where the header has 3: none for steps"),
+        ("behind.csv", b'prompt,n\n"a" fox,1\n', "behind.csv:2: 'fox,1' stands after a closing quote"),
+        ("german.csv", b"prompt;n\na;1\nb;1;2\nc;4\n", "german.csv:3: 3 fields where the header has 2"),
         ("bad.jsonl", b'{"prompt": "a"}\n{"prompt": \n', "bad.jsonl:2: not JSON: Expecting value"),
-        ("nan.jsonl", b'{"prompt": "a", "x": NaN}\n', "nan.jsonl:1: not JSON: NaN is not a JSON value"),
+        ("nan.jsonl", b'{"prompt": "a", "x": NaN}\n', "nan.jsonl:1: not JSON: NaN is not a JSON value: write null"),
         ("deep.jsonl", b"[" * 100_000, "deep.jsonl:1: not JSON"),
-        ("list.jsonl", b'["a"]\n', "list.jsonl:1: not a JSON object"),
+        ("list.jsonl", b'["a"]\n', "list.jsonl:1: a JSON array (prompts.format: json reads it)"),
         ("half.jsonl", b'{"prompt": "\\ud800"}\n', "half.jsonl:1: prompt: half a surrogate pair"),
         ("name.jsonl", b'{"prompt": "a", "\\uD800": 1}\n', "name.jsonl:1: half a surrogate pair in a name"),
         ("return.tsv", b'prompt\tn\n"a{""x"" b"\r1\nb\t"\n', "return.tsv:2: 1 fields where the header has 2"),
@@ -194,6 +202,17 @@ def test_the_digest_is_of_the_content_and_not_of_the_name(planner: Planner) -> N
         ("empty.csv", b"prompt\n", "there is no prompt"),
         ("blank.csv", b"prompt,n\n ,1\n", "blank.csv:2: prompt: the prompt is empty"),
         ("unknown.doc", b"a fox", "its ending does not tell the format"),
+        ("sheet.xlsx", b"PK", "save it as CSV UTF-8"),
+        ("object.json", b'{"a": [1], "b": [2]}', "object.json: an object of 'a', 'b', not an array of rows"),
+        ("number.json", b"[1]", "number.json:row 1: neither a text nor a JSON object"),
+        ("broken.json", b'[{"prompt": "a"},\n{"prompt" "b"}]', "broken.json:2: not JSON: Expecting ':' delimiter"),
+        ("nan.json", b'[{"prompt": "a", "x": Infinity}]', "nan.json: not JSON: Infinity is not a JSON value"),
+        ("options.txt", b'--prompt "a fox" --steps 20\n', "options.txt:1: --prompt is an option of AUTOMATIC1111"),
+        ("not.zst", b"a fox", "not.zst: "),
+        ("not.txt.zst", b"a fox", "not.txt.zst: the Zstandard file cannot be read"),
+        ("cut.txt.xz", lzma.compress(b"a fox")[:-9], "cut.txt.xz: the xz file cannot be read"),
+        ("cut.txt.bz2", bz2.compress(b"a fox")[:-9], "cut.txt.bz2: the bzip2 file cannot be read"),
+        ("cut.txt.zst", pa.Codec("zstd").compress(b"a fox" * 99, asbytes=True)[:-9], "the Zstandard file cannot be"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(planner: Planner, name: str, content: bytes, expected: str) -> None:
@@ -211,7 +230,8 @@ def test_every_bad_line_of_a_file_is_listed_up_to_twenty(planner: Planner) -> No
     many = planner.problems(planner.write("many.csv", "prompt,n\n" + "a\n" * 300))
 
     assert [line.split(": ")[0] for line in some] == ["some.csv:2", "some.csv:3", "some.csv:4"]
-    assert len(many) == 20
+    assert len(many) == 21
+    assert many[-1] == "and 280 problems more"
 
 
 def test_a_glob_may_climb_out_of_the_folder_of_the_spec(planner: Planner) -> None:
@@ -233,7 +253,7 @@ def test_a_folder_as_source_suggests_a_glob(planner: Planner) -> None:
 
     (problem,) = planner.problems("prompts")
 
-    assert "is a folder (name a file, or a glob such as prompts/*.txt)" in problem
+    assert "is a folder (name a file, or a glob such as prompts/*.txt" in problem
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_read(planner: Planner) -> None:

@@ -127,7 +127,7 @@ def test_a_filter_names_unknown_columns_and_failing_rows(planner: Planner) -> No
     fields = {"prompt": "subject"}
 
     assert "no column 'm'" in planner.problems("p.csv", prompts={"where": "m > 3", "fields": fields})[0]
-    assert planner.problems("p.csv", prompts={"where": "n > 3", "fields": fields})[0].startswith("p.csv:2: where: ")
+    assert planner.problems("p.csv", prompts={"where": "note > 3", "fields": fields})[0].startswith("p.csv:2: where: ")
 
 
 def test_text_outside_braces_stays_as_it_is(planner: Planner) -> None:

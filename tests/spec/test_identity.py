@@ -85,6 +85,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "backend.sdcpp.vae_tiling": False,
     "backend.sdcpp.extra_args": (),
     "prompts.format": "auto",
+    "prompts.comments": None,
     "prompts.fields.prompt": "prompt",
     "prompts.fields.id": "id",
     "prompts.fields.negative_prompt": "negative_prompt",
