@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
-from abstractvision_batch.cli.output import print_json, print_lines
+from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
 
 
@@ -26,8 +26,11 @@ def lock(
 ) -> None:
     """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
     from abstractvision_batch.lock import lock as write_lock
+    from abstractvision_batch.spec.backend_sections import SdcppBackendSpec
 
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+    if isinstance(loaded.spec.backend, SdcppBackendSpec):
+        print_notes(f"asks the program {loaded.spec.backend.sd_cli_path} for its version (backend.sd_cli_path)")
     target = write_lock(loaded, output)
     if as_json:
         print_json({"ok": True, "path": str(target)})
