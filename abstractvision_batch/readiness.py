@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from abstractvision_batch.backends.base_backend import VisionBackend
@@ -59,6 +59,14 @@ def check_parameters(loaded: LoadedSpec) -> None:
     if found:
         lines = [f"{loaded.positions.where(path)}: {'.'.join(path)}: {said}" for path, said in found]
         raise SpecError("\n".join(lines), problems=tuple(lines))
+
+
+def count_cut_prompts(loaded: LoadedSpec, prompts: Iterable[str]) -> tuple[int, int]:
+    """Return how many prompts are longer than the model reads, and by how many tokens the longest is; 0 if unknown."""
+    if load_backend_class(loaded.spec.backend.kind).count_cut_tokens is VisionBackend.count_cut_tokens:
+        return 0, 0
+    cut = list(_create_backend(loaded).count_cut_tokens(loaded.spec.task, prompts, loaded.spec.params.extra))
+    return sum(tokens > 0 for tokens in cut), max(cut, default=0)
 
 
 def find_weights(loaded: LoadedSpec) -> Weights | None:

@@ -9,7 +9,7 @@ Not covered: which backends there are (`table`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -229,6 +229,10 @@ class VisionBackend(ABC):
             The path of the spec's field, and the message, for each; none where only the loaded model can tell.
         """
         return []
+
+    def count_cut_tokens(self, task: Task, prompts: Iterable[str], extra: Mapping[str, Any]) -> Iterator[int]:
+        """Count how many tokens of each prompt the model does not read, loading nothing; none where it cannot tell."""
+        return iter(())
 
     def share_limit(self, exchange: Exchange, worker: str) -> None:  # noqa: B027 - a hook, not a duty
         """Share the limit of requests in flight at a server with other workers; call it before the first request.

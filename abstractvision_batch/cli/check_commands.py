@@ -14,11 +14,15 @@ from abstractvision_batch.errors import OptionalDependencyMissingError, SpecErro
 from abstractvision_batch.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from abstractvision_batch.plan.summary import PlanSummary
     from abstractvision_batch.spec.load import LoadedSpec
 
 #: Columns of the table of first rows, where they differ between rows or are always worth a look.
 SHOWN_COLUMNS = ("index", "shard", "batch_id", "batch_slot", "prompt_id", "seed")
+#: Of a plan, whose prompts `validate` measures: a second or two.
+MAX_COUNTED_ROWS = 20_000
 VARYING_COLUMNS = ("steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength", "negative_prompt")
 
 
@@ -36,22 +40,37 @@ def validate(
     All problems are reported at once, each with its place in the file.
     """
     from abstractvision_batch.plan.build import build_plan
-    from abstractvision_batch.readiness import check_parameters
+    from abstractvision_batch.readiness import check_parameters, count_cut_prompts
     from abstractvision_batch.start import check_time_limits
 
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
     check_time_limits(loaded)
+    missing = _missing_dependencies(loaded)
+    long_prompts = longest = 0
     with scratch_folder() as folder:
         plan_summary = build_plan(loaded, folder)
-    missing = _missing_dependencies(loaded)
-    if not missing:
-        check_parameters(loaded)
+        if not missing:
+            check_parameters(loaded)
+            long_prompts, longest = count_cut_prompts(loaded, _read_prompts(folder, plan_summary))
     missing += _missing_packages(loaded)
     if as_json:
-        print_json({"ok": True, "problems": [], "missing": missing, **_describe_plan(loaded, plan_summary)})
+        print_json(
+            {
+                "ok": True,
+                "problems": [],
+                "missing": missing,
+                "prompts_cut": long_prompts,
+                **_describe_plan(loaded, plan_summary),
+            }
+        )
         return
     print_lines(f"OK  {spec}: {_count(plan_summary)}")
     print_notes(*(f"note: cannot run here: {line}" for line in missing))
+    if long_prompts:
+        print_notes(
+            f"note: {plural(long_prompts, 'prompt')} longer than the model reads, by up to {plural(longest, 'token')}, "
+            "which are cut"
+        )
 
 
 def plan(
@@ -158,6 +177,17 @@ def _missing_dependencies(loaded: LoadedSpec) -> list[str]:
         except OptionalDependencyMissingError as error:
             missing.append(str(error))
     return missing
+
+
+def _read_prompts(folder: Path, summary: PlanSummary) -> Iterator[str]:
+    """Each prompt of the plan once, of the first so many rows."""
+    from itertools import islice
+
+    from abstractvision_batch.plan.read import iter_rows
+
+    rows = iter_rows(lambda name: (folder / name).open("rb"), summary)
+    seen = dict.fromkeys(row["prompt"] or "" for row in islice(rows, MAX_COUNTED_ROWS))
+    return iter(seen)
 
 
 def _missing_packages(loaded: LoadedSpec) -> list[str]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Kinds of failure that the summary names; the manifest has all of them.
 SHOWN_FAILURES = 5
+#: Of a run whose rows are looked at for prompts that were cut.
+MAX_READ_ROWS = 100_000
 
 
 def run(
@@ -97,20 +99,42 @@ def run(
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
         opened = open_run(result.path, options)
         failures = read_outcomes(opened.store, plan=opened.plan).failures
+    cut = 0 if quiet else _count_cut_rows(loaded.spec, result)
     if as_json:
         shown = [asdict(group) for group in failures]
-        print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown})
+        print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown, "prompts_cut": cut})
     elif not quiet:
-        print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at))
+        print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at, cut=cut))
     if result.incomplete_because:
         print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)
 
 
+def _count_cut_rows(spec: JobSpec, result: RunResult) -> int:
+    """Count the rows whose prompt was cut, in runs that are quickly read."""
+    if spec.backend.kind != "diffusers" or result.manifest_path is None or result.requests > MAX_READ_ROWS:
+        return 0
+    import pyarrow.compute as pc
+
+    from abstractvision_batch.execute.manifest import iter_rows
+    from abstractvision_batch.run import open_run
+    from abstractvision_batch.spec.env import resolve_options
+
+    options = resolve_options(spec.output.storage_options, "output.storage_options")
+    tables = iter_rows(open_run(result.path, options).store, ["metadata_json"])
+    found = (pc.sum(pc.match_substring(table["metadata_json"], '"prompt_tokens_cut"')).as_py() for table in tables)
+    return sum(count or 0 for count in found)
+
+
 def summarise_run(
-    spec: JobSpec, result: RunResult, failures: tuple[FailureGroup, ...], *, scheduled_at: datetime | None = None
+    spec: JobSpec,
+    result: RunResult,
+    failures: tuple[FailureGroup, ...],
+    *,
+    scheduled_at: datetime | None = None,
+    cut: int = 0,
 ) -> Iterator[str]:
-    """What was done and where it is, on one screen."""
+    """What was done and where it is, on one screen; `cut` rows had prompts that the model did not read to their end."""
     if result.generated == 0 and result.complete and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
     yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
@@ -126,6 +150,8 @@ def summarise_run(
         yield f"this time  {result.generated:,} in {format_duration(result.elapsed_s)}, {rate}{before}"
     if result.cost_usd is not None:
         yield f"cost       {format_cost(result.cost_usd, result.attempts)}"
+    if cut:
+        yield f"prompts    of {plural(cut, 'row')} are longer than the model reads (prompt_tokens_cut in metadata_json)"
     yield from describe_failures(failures)
     yield ""
     yield f"run        {result.path}"

@@ -8,7 +8,7 @@ Not covered: what a request becomes (`prepare`, `views`), the pass itself (`forw
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -191,6 +191,18 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         from abstractvision_batch.backends.huggingface_diffusers.spec_check import find_problems
 
         return list(find_problems(self.config, task, extra))
+
+    def count_cut_tokens(self, task: Task, prompts: Iterable[str], extra: Mapping[str, Any]) -> Iterator[int]:
+        """By the tokenizers of the model's folder."""
+        from abstractvision_batch.backends.huggingface_diffusers.prompt_length import (
+            LENGTH_ARGUMENT,
+            count_cut,
+            readers_on_disk,
+        )
+
+        length = extra.get(LENGTH_ARGUMENT)
+        readers = readers_on_disk(self.config, task, length if isinstance(length, int) else None)
+        return (max(count_cut(prompt, readers).values(), default=0) for prompt in prompts) if readers else iter(())
 
     def preload(self, task: Task | None = None) -> None:
         """Load the model's weights; where each task has its own, those of `task`, and without it none."""

@@ -30,6 +30,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
     OUTPUT_SIZES,
     argument_names,
 )
+from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.types import (
@@ -147,6 +148,7 @@ def prepare_request(
     negative = request.negative_prompt
     if negative is None and "true_cfg_scale" in shared:
         negative = " "  # without one these pipelines leave guidance out
+    notes |= _cut_notes(request, pipeline, shared, accepted)
     _check_required(accepted, {*names.values(), *shared, *NOT_EXTRA}, name)
     seed = secrets.randbelow(2**63) if request.seed is None else request.seed
     return PreparedRequest(
@@ -165,6 +167,20 @@ def prepare_request(
         one_at_a_time=name in ONE_AT_A_TIME,
         notes=notes | {"seed": seed},
     )
+
+
+def _cut_notes(
+    request: PipelineRequest, pipeline: Any, shared: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """Say how many tokens of the prompts the model does not read, by tokenizer."""
+    usual = accepted[LENGTH_ARGUMENT].default if LENGTH_ARGUMENT in accepted else None
+    length = shared.get(LENGTH_ARGUMENT, usual)
+    readers = readers_of(getattr(pipeline, "components", {}), length if isinstance(length, int) else None)
+    found = {
+        "prompt_tokens_cut": count_cut(request.prompt or "", readers),
+        "negative_prompt_tokens_cut": count_cut(request.negative_prompt or "", readers),
+    }
+    return {name: cut for name, cut in found.items() if cut}
 
 
 def size_arguments(

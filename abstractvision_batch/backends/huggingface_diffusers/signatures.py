@@ -21,6 +21,8 @@ class PipelineSource:
     name: str
     required: dict[str, bool]
     """The arguments of its call, and whether each has to be given."""
+    lengths: dict[str, int]
+    """Defaults of its arguments that are whole numbers."""
 
 
 @cache
@@ -31,11 +33,11 @@ def read_pipeline(name: str) -> PipelineSource | None:
         return None
     call = next((part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"), None)
     if call is not None:
-        return PipelineSource(name, _required(call.args))
+        return PipelineSource(name, _required(call.args), _whole_defaults(call.args))
     for base in tree.bases:
         inherited = read_pipeline(base.id) if isinstance(base, ast.Name) and base.id != name else None
         if inherited is not None:
-            return PipelineSource(name, inherited.required)
+            return PipelineSource(name, inherited.required, inherited.lengths)
     return None
 
 
@@ -56,6 +58,14 @@ def _required(arguments: ast.arguments) -> dict[str, bool]:
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         required[argument.arg] = default is None
     return required
+
+
+def _whole_defaults(arguments: ast.arguments) -> dict[str, int]:
+    plain = [*arguments.posonlyargs, *arguments.args]
+    pairs = [*zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults, strict=True)]
+    pairs += [(name, value) for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
+    values = ((name.arg, value.value) for name, value in pairs if isinstance(value, ast.Constant))
+    return {name: value for name, value in values if isinstance(value, int) and not isinstance(value, bool)}
 
 
 def _find_class(name: str, part: str) -> tuple[Path | None, ast.ClassDef | None]:
