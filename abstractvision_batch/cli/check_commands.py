@@ -68,8 +68,8 @@ def validate(
     print_notes(*(f"note: cannot run here: {line}" for line in missing))
     if long_prompts:
         print_notes(
-            f"note: {plural(long_prompts, 'prompt')} longer than the model reads, by up to {plural(longest, 'token')}, "
-            "which are cut"
+            f"note: the model reads only the beginning of {plural(long_prompts, 'prompt')} "
+            f"(up to {plural(longest, 'token')} are cut)"
         )
 
 

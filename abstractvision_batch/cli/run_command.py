@@ -121,7 +121,8 @@ def _count_cut_rows(spec: JobSpec, result: RunResult) -> int:
     from abstractvision_batch.spec.env import resolve_options
 
     options = resolve_options(spec.output.storage_options, "output.storage_options")
-    tables = iter_rows(open_run(result.path, options).store, ["metadata_json"])
+    opened = open_run(result.path, options)
+    tables = iter_rows(opened.store, ["metadata_json"], plan=opened.plan)
     found = (pc.sum(pc.match_substring(table["metadata_json"], '"prompt_tokens_cut"')).as_py() for table in tables)
     return sum(count or 0 for count in found)
 
