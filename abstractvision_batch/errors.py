@@ -8,6 +8,7 @@
       DependencyError                   a model, server or program is missing    run the command it names    exit 3
         OptionalDependencyMissingError  an extra is not installed                run the pip command         exit 3
         BatchingFaultError              requests of one batch change each other  execution.batch_size=1      exit 3
+        SeedsIgnoredError               a server gives one picture for all seeds backend.dialect             exit 3
       GenerationError                   one request failed                       a row in the manifest       exit 1
                                         (error_class)
         BackendBusyError                transient: rate limit, server error      tried again, with backoff
@@ -101,6 +102,10 @@ class OptionalDependencyMissingError(DependencyError):
 
 class BatchingFaultError(DependencyError):
     """The model, or what runs it, mixes the requests of a batch: one gives another picture alone."""
+
+
+class SeedsIgnoredError(DependencyError):
+    """A server was told seeds, and its pictures do not depend on them."""
 
 
 class GenerationError(AbstractVisionError, RuntimeError):

@@ -86,6 +86,8 @@ class RunResult:
     """Why the run stopped by itself, before all was done."""
     manifest_path: str | None
     contact_sheet_path: str | None
+    notes: dict[str, int]
+    """Rows that this invocation generated and that have a note of each kind in `metadata_json`."""
 
     @property
     def not_done(self) -> int:
@@ -365,6 +367,7 @@ def describe_result(
         stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
         contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
+        notes=tracker.notes,
     )
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from abstractvision_batch.run import RunResult
     from abstractvision_batch.spec.model import JobSpec
 
+#: What the notes say that a summary counts (`execute.progress.NOTED`).
+NOTES = {"transport": "came in another size or type than asked for, or lost pixels on the way"}
 #: Kinds of failure that the summary names; the manifest has all of them.
 SHOWN_FAILURES = 5
 #: Of a run whose rows are looked at for prompts that were cut.
@@ -153,6 +155,8 @@ def summarise_run(
         yield f"cost       {format_cost(result.cost_usd, result.attempts)}"
     if cut:
         yield f"prompts    of {plural(cut, 'row')} are longer than the model reads (prompt_tokens_cut in metadata_json)"
+    for name, rows in result.notes.items():
+        yield f"note       {plural(rows, 'row')} {NOTES[name]} (metadata_json: {name})"
     yield from describe_failures(failures)
     yield ""
     yield f"run        {result.path}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
 
@@ -26,6 +27,9 @@ class Progress:
         return self.skipped + self.generated
 
 
+#: Notes of rows that a run's summary counts, by their name in `metadata_json`.
+NOTED = ("transport",)
+
 ProgressListener = Callable[[Progress], None]
 
 
@@ -43,6 +47,8 @@ class ShardSummary:
     """Of those tries; None where there is no price."""
     not_run: int = 0
     """Rows that something kept from being run."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """Rows that have a note of a kind in `metadata_json`, for a line of the run's summary."""
     ended_by: GenerationCancelledError | RunStoppedError | None = None
     """What did so; any other error is raised."""
 
@@ -72,6 +78,7 @@ class ProgressTracker:
     def __init__(self, start: Progress, listener: ProgressListener | None) -> None:
         self._now = start
         self._committed = (0, 0)
+        self._notes: Counter[str] = Counter()
         self._listeners = [] if listener is None else [listener]
         self._tell(start)
 
@@ -95,8 +102,14 @@ class ProgressTracker:
         if (generated, self._committed[1] + failed) != (self._now.generated, self._now.failed):
             self._tell(replace(self._now, generated=generated, failed=self._committed[1] + failed))
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """Rows of this invocation that have a note of each kind."""
+        return dict(self._notes)
+
     def on_shard(self, shard: ShardSummary) -> None:
         """Take a committed shard."""
+        self._notes.update(shard.notes)
         self._committed = (self._committed[0] + shard.succeeded, self._committed[1] + shard.failed)
         self._tell(
             replace(

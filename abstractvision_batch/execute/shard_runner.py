@@ -11,9 +11,11 @@ Not covered: which shards to run, and what happens when the process dies (the ex
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -43,12 +45,13 @@ from abstractvision_batch.execute.layouts.layout import Pieces
 from abstractvision_batch.execute.layouts.table import LAYOUTS
 from abstractvision_batch.execute.limits import SpareTries, TimeLimits
 from abstractvision_batch.execute.manifest import part_name
-from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.progress import NOTED, ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns, not_run
 from abstractvision_batch.execute.row_status import NOT_RUN
 from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.run_weights import agree_on_weights
+from abstractvision_batch.execute.seed_canary import SeedCanary
 from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.plan.supersede import SUPERSEDES
 from abstractvision_batch.spec.prices import cost_usd, find_price
@@ -119,6 +122,7 @@ class ShardRunner:
         self._environment: WorkerEnvironment | None = None
         self._canary_checked = False
         self._server_agreed = False
+        self._seed_canary = SeedCanary(enabled=context.spec.execution.seed_canary)
 
     def load(self) -> None:
         """Load the model, and record what it is and where; the first batch does both where nobody did.
@@ -227,6 +231,8 @@ class ShardRunner:
         for batch, size in self._batches(rows):
             outcomes, ended = self._generate_batch(batch, limits, spare, size=size)
             self._check_batching(batch, outcomes, limits)
+            for row, outcome in zip(batch, outcomes, strict=True):
+                self._seed_canary.look(row, outcome.item)
             # The writers had a whole batch's time for these; waiting here bounds what is held in memory.
             self._collect(pending, results)
             pending = []
@@ -445,7 +451,16 @@ def _summary(shard: int, results: Mapping[int, RowResult], *, committed: bool) -
     succeeded = sum(result.succeeded for result in results.values())
     left = sum(result.status == NOT_RUN for result in results.values())
     tries, cost_usd = add_up(results.values())
-    return ShardSummary(shard, succeeded, len(results) - succeeded - left, committed, tries, cost_usd, not_run=left)
+    notes = Counter(note for result in results.values() for note in NOTED if _has_note(result, note))
+    return ShardSummary(
+        shard, succeeded, len(results) - succeeded - left, committed, tries, cost_usd, not_run=left, notes=notes
+    )
+
+
+def _has_note(result: RowResult, name: str) -> bool:
+    """Whether a row's metadata have it; the text decides first, as few rows have one."""
+    text = result.metadata_json
+    return text is not None and f'"{name}"' in text and name in json.loads(text)
 
 
 def _ends_shard(item: Item) -> bool:

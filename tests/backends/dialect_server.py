@@ -194,6 +194,8 @@ class DialectServer:
     port: int = 0
     deaf_to: tuple[str, ...] = ()
     """Of our names: read, and passed over."""
+    random_seed: bool = False
+    """Each picture has a seed of its own, whatever is asked for."""
     size: str | None = None
     """Of every picture, whatever is asked for."""
     image_format: str | None = None
@@ -283,6 +285,8 @@ class Handler(BaseHTTPRequestHandler):
         read = self._read(route, sent, images)
         self.state.read.append(read)
         known = {name: value for name, value in read.items() if name not in self.state.deaf_to}
+        if self.state.random_seed:
+            known["seed"] = len(self.state.read)
         content = _draw_video(known) if route.task == "video" else self._encode(_draw_image(known), route, sent)
         reply = str(sent.get("response_format", route.reply)) if route.reply not in ("bytes", "job") else route.reply
         if reply == "no_url":
