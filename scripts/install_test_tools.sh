@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Installs what some tests compare avbatch with and pip does not have: exiftool, systemd-analyze, and the definitions of
-# KubeRay's objects. Where there is no apt-get, no root or no network it says so and those tests skip: it never fails.
-#   scripts/install_test_tools.sh [FOLDER]     FOLDER is where the definitions go, by default .venv/share/kuberay-crds
+# Installs what some tests compare avbatch with and pip does not have: exiftool and systemd-analyze, from the system's
+# packages. Where there is no apt-get, no root or no network it says so and those tests skip: it never fails.
+#   scripts/install_test_tools.sh
+# KubeRay's own definitions of its objects are in no package, so nothing downloads them unasked. This does, from
+# KubeRay's repository, and checks their digests; without them manifests are checked by schemas of this repository:
+#   scripts/install_test_tools.sh --kuberay-crds [FOLDER]     by default .venv/share/kuberay-crds
 set -u
 cd "$(dirname "$0")/.." || exit 0
 
@@ -17,8 +20,10 @@ install() { # a program, and the package that has it
 install exiftool libimage-exiftool-perl
 install systemd-analyze systemd
 
+[ "${1:-}" = --kuberay-crds ] || exit 0
+
 # Apache-2.0, of the release v1.7.0; not part of this repository.
-crds=${1:-.venv/share/kuberay-crds}
+crds=${2:-.venv/share/kuberay-crds}
 source=https://raw.githubusercontent.com/ray-project/kuberay/v1.7.0/ray-operator/config/crd/bases
 mkdir -p "$crds"
 while read -r sum file; do

@@ -88,6 +88,15 @@ def emit_kubernetes(
     retries: Annotated[
         int, typer.Option(min=0, max=100, help="Further starts of a run that failed; each resumes.")
     ] = 2,
+    user_id: Annotated[
+        int,
+        typer.Option(
+            "--user-id", min=0, max=2**31 - 1, metavar="UID", help="Whom the pods run as; 0 is root, if it must be."
+        ),
+    ] = 1000,
+    read_only_root: Annotated[
+        bool, typer.Option("--read-only-root", help="Make the image's disk read-only; /tmp is a volume then.")
+    ] = False,
     ray_version: Annotated[
         str | None, typer.Option("--ray-version", metavar="VERSION", help="Ray of the image (the one here).")
     ] = None,
@@ -115,6 +124,8 @@ def emit_kubernetes(
         memory=memory,
         secret_name=secret_name,
         service_account=service_account,
+        user_id=user_id,
+        read_only_root=read_only_root,
         retries=retries,
         node_selector=dict(_pair("--node-selector", text, "=") for text in node_selector or ()),
         volumes=dict(_pair("--volume", text, ":") for text in volume or ()),

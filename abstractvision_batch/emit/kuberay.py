@@ -20,7 +20,9 @@ from abstractvision_batch.emit.pods import (
     RUN_SCRIPT,
     PodOptions,
     container,
+    container_security,
     metadata,
+    pod_security,
     pod_spec,
     resources_of,
 )
@@ -95,6 +97,7 @@ def _ray_job_spec(
         Note("The driver; it sends shard numbers to the workers and needs no GPU."): None,
         "entrypoint": f"bash {RUN_SCRIPT}",
         "submissionMode": "K8sJobMode",
+        "submitterPodTemplate": _template(name, _submitter(options)),
         Note(
             "Each further start makes a new cluster and resumes there. KubeRay makes one also where that is no use,"
         ): None,
@@ -118,7 +121,9 @@ def _cluster(
     }
     if fewest < most:
         cluster["enableInTreeAutoscaling"] = True
-        cluster["autoscalerOptions"] = {"idleTimeoutSeconds": IDLE_S}
+        # Of the autoscaler's own image, whose disk KubeRay does not make read-only.
+        security = {key: value for key, value in container_security(options).items() if key != "readOnlyRootFilesystem"}
+        cluster["autoscalerOptions"] = {"idleTimeoutSeconds": IDLE_S, "securityContext": security}
     head = container(emission, options, name, own_name="ray-head", resources=resources_of(HEAD_CPUS, HEAD_MEMORY, 0))
     head["env"] = [
         *head.get("env", []),
@@ -143,6 +148,23 @@ def _cluster(
         }
     ]
     return cluster
+
+
+def _submitter(options: PodOptions) -> dict[str | Note, Any]:
+    """The pod that tells the cluster of the job; KubeRay adds its command."""
+    resources = {"requests": {"cpu": "500m", "memory": "200Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    mounts = [{"name": "scratch", "mountPath": "/tmp"}] if options.read_only_root else []
+    submitter: dict[str, Any] = {"name": "ray-job-submitter", "image": options.image, "resources": resources}
+    if mounts:
+        submitter["volumeMounts"] = mounts
+    submitter["securityContext"] = container_security(options)
+    pod: dict[str | Note, Any] = {"restartPolicy": "Never", "securityContext": pod_security(options)}
+    if options.service_account is not None:
+        pod["serviceAccountName"] = options.service_account
+    pod["containers"] = [submitter]
+    if mounts:
+        pod["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    return pod
 
 
 def _template(name: str, spec: dict[str | Note, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ JOB_FOLDER = "/etc/avbatch/job"
 RUN_SCRIPT = "/etc/avbatch/run.sh"
 _MOUNT = "/etc/avbatch"
 _SCRIPT_KEY = "run.sh"
+#: The user of a pod may be one that the image does not know, without a home and a name, which libraries ask for.
+_HOME = '[ -w "${HOME:-/}" ] || export HOME=/tmp\n'
+_USER = {"name": "USER", "value": "avbatch"}
+_SCRATCH = "scratch"
 #: Bytes that a ConfigMap may have.
 MAX_CONFIG_MAP_BYTES = 1 << 20
 _GPU = "nvidia.com/gpu"
@@ -47,6 +51,10 @@ class PodOptions:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     """Claims of volumes, and where they are mounted."""
+    user_id: int = 1000
+    """Whom the pods run as; 0 is root, for an image that works for no other user."""
+    read_only_root: bool = False
+    """Whether the image's own disk is read-only; `/tmp` is a volume then."""
     retries: int = 2
     """Starts of a run that failed, after the first; each resumes."""
 
@@ -81,7 +89,7 @@ def config_map(name: str, namespace: str | None, files: JobFiles, command: list[
     Raises:
         SpecError: they are more than a ConfigMap takes.
     """
-    script = f"#!/bin/bash\nexec {shell_words(command)}\n"
+    script = f"#!/bin/bash\n{_HOME}exec {shell_words(command)}\n"
     contents = {_SCRIPT_KEY: script.encode(), **{key: files.files[path] for path, key in file_keys(files).items()}}
     size_bytes = sum(len(content) for content in contents.values())
     if size_bytes > MAX_CONFIG_MAP_BYTES:
@@ -131,13 +139,33 @@ def container(
     ]
     mounts = [{"name": "job", "mountPath": _MOUNT, "readOnly": True}]
     mounts += [{"name": _volume_name(claim), "mountPath": path} for claim, path in options.volumes.items()]
+    mounts += [{"name": _SCRATCH, "mountPath": "/tmp"}] if options.read_only_root else []
     return {
         "name": own_name,
         "image": options.image,
-        **({"env": secrets} if secrets else {}),
+        "env": [_USER, *secrets],
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "volumeMounts": mounts,
+        "securityContext": container_security(options),
     }
+
+
+def container_security(options: PodOptions) -> dict[str, Any]:
+    """What a container may not do, whoever runs in it."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        **({"readOnlyRootFilesystem": True} if options.read_only_root else {}),
+    }
+
+
+def pod_security(options: PodOptions) -> dict[str, Any]:
+    """Whom a pod runs as, and what its volumes belong to."""
+    who: dict[str, Any] = {"runAsUser": options.user_id}
+    if options.user_id:
+        who = {"runAsNonRoot": True, **who, "runAsGroup": options.user_id, "fsGroup": options.user_id}
+        who["fsGroupChangePolicy"] = "OnRootMismatch"
+    return {**who, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def pod_spec(
@@ -166,6 +194,9 @@ def pod_spec(
         spec["tolerations"] = [{"key": _GPU, "operator": "Exists", "effect": "NoSchedule"}]
     if selected and options.node_selector:
         spec["nodeSelector"] = dict(options.node_selector)
+    if options.read_only_root:
+        volumes.append({"name": _SCRATCH, "emptyDir": {}})
+    spec["securityContext"] = pod_security(options)
     spec["containers"] = [pod_container]
     spec["volumes"] = volumes
     return spec

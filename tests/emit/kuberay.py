@@ -1,8 +1,8 @@
 """What `ray.io/v1` takes, for checking manifests without the network: names and types of KubeRay 1.7's fields.
 
 Written by hand from KubeRay's API reference (RayJob, RayCronJob, RayCluster); pod templates are left to the schemas of
-Kubernetes. Where KubeRay's own CRDs were downloaded (`scripts/install_test_tools.sh`), `read_crds` turns those into
-schemas that refuse unknown fields, as `kubeconform -strict` does.
+Kubernetes. Where KubeRay's own CRDs were downloaded (`scripts/install_test_tools.sh --kuberay-crds`), `read_crds` turns
+those into schemas that refuse unknown fields, as `kubeconform -strict` does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ _CLUSTER = _object(
     rayVersion=TEXT,
     authOptions=_object(mode={"enum": ["disabled", "token"]}, secretName=TEXT, enableK8sTokenAuth=FLAG),
     enableInTreeAutoscaling=FLAG,
-    autoscalerOptions=_object(idleTimeoutSeconds=COUNT, upscalingMode=TEXT, version={"enum": ["v1", "v2"]}),
+    autoscalerOptions=_object(
+        idleTimeoutSeconds=COUNT, upscalingMode=TEXT, version={"enum": ["v1", "v2"]}, securityContext=ANY
+    ),
     headGroupSpec=_HEAD,
     workerGroupSpecs={"type": "array", "items": _WORKERS},
     headServiceAnnotations=TEXTS,
@@ -72,6 +74,7 @@ _JOB = _object(
     preRunningDeadlineSeconds=POSITIVE,
     rayClusterSpec=_CLUSTER,
     runtimeEnvYAML=TEXT,
+    submitterPodTemplate=ANY,
     metadata=TEXTS,
     suspend=FLAG,
 )

@@ -34,6 +34,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "ray job on GPUs": (*RAY, *GPU, "--set", "execution.actors=6", "--secret", "HF_TOKEN", "--name", "mine"),
     "ray job that grows": (*RAY, *GPU, "--workers", "0-8", "--node-selector", "pool=gpu", "--volume", "models:/models"),
     "ray cron job": (*RAY, *DAILY),
+    "job of root": ("--user-id", "0"),
+    "job on a read-only disk": ("--read-only-root", "--user-id", "1234"),
+    "ray job on a read-only disk": (*RAY, "--read-only-root", "--workers", "0-2", "--service-account", "storage"),
 }
 
 
@@ -63,9 +66,48 @@ def test_every_manifest_passes_its_schema_strictly(
             kubernetes_validate.validate(document, "1.33", strict=True)
 
 
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_pod_runs_without_rights_that_it_does_not_need(options: tuple[str, ...], emit: Emit) -> None:
+    templates = [
+        template
+        for document in _documents(emit("kubernetes", *IMAGE, *options)).values()
+        for template in pod_templates(document)
+    ]
+
+    assert len(templates) == (3 if "execution.executor=ray" in options else 1)
+    for template in templates:
+        pod = template["spec"]
+        user = 0 if options[-1:] == ("0",) else 1234 if "1234" in options else 1000
+        assert pod["securityContext"]["runAsUser"] == user
+        assert pod["securityContext"].get("runAsNonRoot", False) is (user != 0)
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        read_only = "--read-only-root" in options
+        assert container["securityContext"].get("readOnlyRootFilesystem", False) is read_only
+        mounted = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", ())}
+        assert ("/tmp" in mounted) is read_only
+        assert set(mounted.values()) <= {volume["name"] for volume in pod.get("volumes", ())}
+
+
+def test_the_script_gives_a_user_without_a_home_one(emit: Emit, tmp_path: Path) -> None:
+    script = _documents(emit("kubernetes", *IMAGE))["ConfigMap"]["data"]["run.sh"]
+    (tmp_path / "avbatch").write_text('#!/bin/bash\necho "$HOME"\n')
+    (tmp_path / "avbatch").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    for environ, said in (
+        ({"PATH": path, "HOME": "/nowhere"}, "/tmp"),
+        ({"PATH": path, "HOME": str(tmp_path)}, str(tmp_path)),
+    ):
+        done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said
+
+
 def test_kuberays_own_schema_refuses_what_it_does_not_know(emit: Emit, crds: dict[str, dict[str, Any]]) -> None:
     if not crds:
-        pytest.skip("KubeRay's CRDs were not downloaded (scripts/install_test_tools.sh)")
+        pytest.skip("KubeRay's CRDs were not downloaded (scripts/install_test_tools.sh --kuberay-crds)")
     job = _documents(emit("kubernetes", *IMAGE, *RAY))["RayJob"]
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containerz"] = []
 
@@ -144,7 +186,7 @@ def test_secrets_are_named_and_never_written(
     (text,) = emitted.values()
     assert "hunter2" not in text
     (container,) = _documents(emitted)["Job"]["spec"]["template"]["spec"]["containers"]
-    wanted = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container["env"]}
+    wanted = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry}
     names = ("HF_TOKEN", "STORE_KEY", "STORE_SECRET")
     assert wanted == {name: {"name": "mine", "key": name} for name in names}
     assert "kubectl create secret generic mine --from-literal=HF_TOKEN" in text
