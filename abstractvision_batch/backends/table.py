@@ -58,7 +58,7 @@ BACKENDS: dict[str, BackendEntry] = {
         install='pip install "abstractvision_batch[openai]"',
         tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
         gpu="the server's",
-        notes="any server that speaks OpenAI's image and video API; videos where `video_mode` or their paths say how",
+        notes="any server that speaks OpenAI's API, in its own dialect; videos where that or `video_mode` says how",
     ),
     "procedural": BackendEntry(
         target=f"{_HERE}.procedural:ProceduralVisionBackend",

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import BackendBusyError, DependencyError, GenerationError, SpecError
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.video import video_pixel_sha256
-from abstractvision_batch.spec.dialects import DIALECTS
+from abstractvision_batch.spec.dialects import DIALECT_NAMES, DIALECTS
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -75,6 +76,12 @@ def readable(request: Any, dialect: str, task: Any) -> Any:
     assert endpoint is not None
     names = ("negative_prompt", "seed", "steps", "guidance_scale", "strength")
     return replace(request, **{name: None for name in names if hasattr(request, name) and not endpoint.reads(name)})
+
+
+def test_every_dialect_is_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs/servers.md").read_text(encoding="utf-8")
+
+    assert [name for name in DIALECT_NAMES if f"| `{name}` |" not in page] == []
 
 
 def test_the_server_says_what_it_is(server: DialectServer) -> None:
