@@ -30,6 +30,7 @@ def record(
     """Show what a run recorded: parameters, weights, software, machines."""
     from abstractvision_batch.execute.environment_files import read_environments
     from abstractvision_batch.execute.run_weights import read_weights
+    from abstractvision_batch.redaction import with_kept_urls
 
     run = open_located_run(path, overrides, registry, storage_options)
     weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
@@ -37,7 +38,7 @@ def record(
         print_json(
             {
                 "path": run.path,
-                **run.record.data,
+                **with_kept_urls(run.record.data),
                 "weights": None if weights is None else weights.to_json(),
                 "environments": {name: {"rows": rows[name], **found} for name, found in environments.items()},
             }

@@ -26,6 +26,7 @@ from abstractvision_batch.errors import (
     GenerationError,
     PolicyError,
 )
+from abstractvision_batch.redaction import mask_keys
 
 QUOTE_LENGTH = 300
 #: A server that asks for more is not waited for.
@@ -105,7 +106,7 @@ def without_keys(value: Any, secrets: Sequence[str] = ()) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "***").replace(base64.b64encode(secret.encode()).decode(), "***")
-        return _KEY.sub("***", value)
+        return _KEY.sub("***", mask_keys(value))
     if isinstance(value, Mapping):
         return {without_keys(str(name), secrets): without_keys(one, secrets) for name, one in value.items()}
     if isinstance(value, list | tuple):

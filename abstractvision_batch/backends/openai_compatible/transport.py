@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -30,6 +31,7 @@ from abstractvision_batch.errors import (
     InvalidOutputError,
     PolicyError,
 )
+from abstractvision_batch.redaction import bare_url
 
 HTTP_VERSION = httpx.__version__
 #: Of an error's body; the rest is not read.
@@ -222,11 +224,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def _shown(url: str) -> str:
     """A URL without what may be secret in it: signed links carry their key in the query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return redact(url[:100])
-    return redact(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
+    return redact(re.split("[?#]", bare_url(url))[0])
 
 
 def _is_tls(exc: BaseException | None) -> bool:
