@@ -17,7 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from abstractvision_batch.errors import RunStoppedError, SpecError, StorageError
+from abstractvision_batch.errors import (
+    CapabilityNotSupportedError,
+    DependencyError,
+    RunStoppedError,
+    SpecError,
+    StorageError,
+)
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -56,7 +62,7 @@ from abstractvision_batch.spec.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.spec.env import resolve_options
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.prices import find_price
-from abstractvision_batch.start import as_begun, load, open_output, start_run
+from abstractvision_batch.start import as_begun, load, open_output, start_run, take_back_run
 from abstractvision_batch.storage.store import Store, open_store
 
 
@@ -172,9 +178,15 @@ def run(
     clock = time.monotonic()
     loaded = load(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
     store = open_output(loaded)
+    new = not store.exists(RECORD)
     record = start_run(loaded, store, extend=extend)
     loaded = as_begun(loaded, record)
-    tracker, ending = execute(loaded, store, record.plan, on_progress)
+    try:
+        tracker, ending = execute(loaded, store, record.plan, on_progress)
+    except (SpecError, CapabilityNotSupportedError, DependencyError):
+        if new:
+            take_back_run(store, record)
+        raise
     record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 

@@ -19,9 +19,14 @@ from typing import Any, NoReturn
 
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.execute.artifact_names import ARTIFACTS
+from abstractvision_batch.execute.canary import CANARY
+from abstractvision_batch.execute.environment_files import ENVIRONMENTS
 from abstractvision_batch.execute.executors import require_executor
+from abstractvision_batch.execute.manifest import count_rows, list_parts
 from abstractvision_batch.execute.ray_address import find_address
 from abstractvision_batch.execute.run_record import (
+    RECORD,
     RunRecord,
     build_record,
     describe_difference,
@@ -31,6 +36,8 @@ from abstractvision_batch.execute.run_record import (
     require_same_layout,
     write_record,
 )
+from abstractvision_batch.execute.run_server import SERVER
+from abstractvision_batch.execute.run_weights import WEIGHTS
 from abstractvision_batch.extension import existing_plan, mark_superseded, plan_extension
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.plan.read import hash_file
@@ -238,6 +245,23 @@ def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecor
     return found
 
 
+def take_back_run(store: Store, record: RunRecord) -> None:
+    """Remove a run that this driver has begun and that nothing came of, so that its output is free for another spec.
+
+    A run that has a part, an artifact or an extension stays, and so does every file that is not the run's. The record
+    goes last: what a crash leaves is the run still.
+    """
+    found = read_record(store)
+    if found is None or found.generations[0]["run_id"] != record.generations[0]["run_id"]:
+        return  # another driver's
+    if len(found.generations) > 1 or list_parts(store) or store.scan(ARTIFACTS) or store.list_folders(ARTIFACTS):
+        return
+    environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
+    for name in (*environments, CANARY, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
+        store.delete(name)
+    logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)
+
+
 def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = None) -> None:
     """Write files of the plan that a crash left out; `loaded` is the newest of the run's specs."""
     for number, (generation, planned) in enumerate(zip(record.generations, record.plans, strict=True)):
@@ -316,9 +340,10 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
     extend = (
         "" if adds is None else f", or --extend, which keeps all {record.plan.requests:,} requests and adds {adds:,}"
     )
+    nothing = "" if count_rows(store).succeeded else "; no row of it has succeeded, so its folder may be removed"
     raise SpecError(
-        f"{_output(loaded)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}) "
-        f"(choose another output.path, or --new-run{extend})"
+        f"{_output(loaded)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}"
+        f"{nothing}) (choose another output.path, or --new-run{extend})"
     )
 
 
