@@ -94,6 +94,8 @@ class RunResult:
     contact_sheet_path: str | None
     notes: dict[str, int]
     """Rows that this invocation generated and that have a note of each kind in `metadata_json`."""
+    plan_notes: tuple[str, ...] = ()
+    """What a person should know of its plan, one line each."""
 
     @property
     def not_done(self) -> int:
@@ -380,6 +382,7 @@ def describe_result(
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
         contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
         notes=tracker.notes,
+        plan_notes=record.plan.notes,
     )
 
 

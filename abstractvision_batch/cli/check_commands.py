@@ -65,6 +65,7 @@ def validate(
         )
         return
     print_lines(f"OK  {spec}: {_count(plan_summary)}")
+    print_notes(*(f"note: {line}" for line in plan_summary.notes))
     print_notes(*(f"note: cannot run here: {line}" for line in missing))
     if long_prompts:
         print_notes(
@@ -112,6 +113,7 @@ def plan(
         print_lines(f"… and {plural(summary.requests - len(first), 'more row')}")
     if output is not None:
         print_lines("", f"wrote {output}")
+    print_notes(*(f"note: {line}" for line in summary.notes))
 
 
 def _count(summary: PlanSummary) -> str:
@@ -158,6 +160,7 @@ def _describe_plan(loaded: LoadedSpec, summary: PlanSummary) -> dict[str, Any]:
         "backend": spec.backend.kind,
         "output_path": spec.output.path,
         "scheduled_at": None if loaded.scheduled_at is None else loaded.scheduled_at.isoformat(),
+        "notes": list(summary.notes),
         **{name: value for name, value in summary.to_json().items() if name not in ("files", "columns")},
     }
 

@@ -107,6 +107,7 @@ def run(
         print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown, "prompts_cut": cut})
     elif not quiet:
         print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at, cut=cut))
+        print_notes(*(f"note: {line}" for line in result.plan_notes))
     if result.incomplete_because:
         print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)

@@ -104,6 +104,7 @@ class _Plan(_Shape):
     prompts_digest: Annotated[str, Field(max_length=200)]
     prompts_files: list[_Text]
     files: list[_PlanFile]
+    notes: list[_Text] = []
     columns: list[Annotated[list[_Text], Field(min_length=2, max_length=2)]]
 
     @model_validator(mode="after")

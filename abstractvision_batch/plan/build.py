@@ -24,6 +24,7 @@ from abstractvision_batch.plan.columns import PLAN_FORMAT, plan_schema
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.images import InputsDigest
 from abstractvision_batch.plan.mapping import IMAGE_TASKS
+from abstractvision_batch.plan.notes import Notes
 from abstractvision_batch.plan.prompts import Prompt
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.plan.rows import PromptReader
@@ -72,8 +73,9 @@ def build_plan(
         digest = digest_files(files) if files else digest_inline(spec.prompts.source)
         reader = PromptReader(loaded, files, format)
         spool = scratch / "prompts"
-        inputs = InputsDigest()
-        prompts = _write_spool(spool, map(inputs.add, reader.prompts()))
+        inputs, notes = InputsDigest(), Notes(loaded)
+        prompts = _write_spool(spool, map(notes.see, map(inputs.add, reader.prompts())))
+        notes.add(reader.notes())
         expansion = Expansion(loaded, format)
         requests = expansion.requests(lambda: _read_spool(spool))
         count = prompts * expansion.requests_per_prompt
@@ -107,6 +109,7 @@ def build_plan(
         files=written,
         columns=tuple((field.name, str(field.type)) for field in reader.passed_schema),
         format=format,
+        notes=notes.lines,
         inputs_digest=inputs.value if format > 1 else None,
         signed_images=reader.signed_images,
     )

@@ -19,6 +19,7 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.column_types import ColumnTypes, holds_bytes
 from abstractvision_batch.plan.columns import PLAN_FORMAT
 from abstractvision_batch.plan.mapping import ColumnMap, map_columns
+from abstractvision_batch.plan.notes import find_idle_columns
 from abstractvision_batch.plan.problems import Problems
 from abstractvision_batch.plan.prompts import Prompt, PromptParser, SourceRow
 from abstractvision_batch.plan.readers import ROWS_WITH_NAMES, TABLES, PromptFile
@@ -53,6 +54,12 @@ class PromptReader:
     def passed_schema(self) -> pa.Schema:
         """Columns that pass through, under their new names."""
         return pa.schema([(new, self._types.type_of(old)) for old, new in self._map.passed.items()])
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of the files and columns; the rows have been read."""
+        yield from find_idle_columns(self._loaded, self._map)
+        for file in self._files:
+            yield from sorted(file.notes)
 
     @property
     def signed_images(self) -> bool:

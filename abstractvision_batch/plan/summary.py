@@ -47,6 +47,8 @@ class PlanSummary:
     """Which fixed columns it has; a summary of an earlier version says nothing."""
     superseding: tuple[str, ...] = ()
     """Files whose requests take the place of others (`supersede`)."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, one line each."""
     inputs_digest: str | None = None
     """SHA-256 over those of all input images and masks, in the order of the prompts; None where there are none."""
     signed_images: bool = False
@@ -55,8 +57,9 @@ class PlanSummary:
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
         names = {"prompts_files": list(self.prompts_files), "superseding": list(self.superseding)}
+        names["notes"] = list(self.notes)
         data = {**asdict(self), **names, "files": [asdict(f) for f in self.files]}
-        for name in ("signed_images", "superseding"):
+        for name in ("signed_images", "superseding", "notes"):
             if not data[name]:
                 del data[name]  # which earlier versions do not know
         return data
@@ -72,6 +75,7 @@ class PlanSummary:
         known = {file.name for file in files}
         superseding = tuple(name for name in data.get("superseding", ()) if name in known)
         names = {"prompts_files": tuple(data["prompts_files"]), "superseding": superseding}
+        names["notes"] = tuple(data.get("notes", ()))
         return cls(**{**own, **names, "files": files, "columns": columns})
 
     @property

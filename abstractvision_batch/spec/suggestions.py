@@ -127,17 +127,17 @@ def hint_for_field(word: str, siblings: Sequence[str], elsewhere: Sequence[str])
     word = word[:200]
     near = _same_word(word, siblings, FOREIGN_FIELDS)
     if near is None:
-        leaf = _squeeze(FOREIGN_FIELDS.get(_squeeze(word), word))
-        same = [name for name in elsewhere if _squeeze(name.rpartition(".")[2]) == leaf]
+        leaf = squeeze(FOREIGN_FIELDS.get(squeeze(word), word))
+        same = [name for name in elsewhere if squeeze(name.rpartition(".")[2]) == leaf]
         near = min(same, key=lambda name: not name.startswith("params."), default=None)
     near = near or did_you_mean(word, siblings)
     return f"did you mean {near}?" if near else f"known here: {', '.join(siblings)}"
 
 
 def _same_word(word: str, names: Sequence[str], foreign: Mapping[str, str]) -> str | None:
-    squeezed = _squeeze(word)
+    squeezed = squeeze(word)
     known = foreign.get(squeezed)
-    return next((name for name in names if _squeeze(name) == squeezed or name == known), None)
+    return next((name for name in names if squeeze(name) == squeezed or name == known), None)
 
 
 def hint_for_value(word: str, words: Sequence[str]) -> str | None:
@@ -146,11 +146,12 @@ def hint_for_value(word: str, words: Sequence[str]) -> str | None:
     return f"did you mean {near}?" if near else None
 
 
-def _squeeze(word: str) -> str:
+def squeeze(word: str) -> str:
+    """Return a name without case, dashes, underscores and spaces."""
     return word.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
 def foreign_name_of(word: str, names: Iterable[str]) -> str | None:
     """Our name of another tool's field, if it is one of `names`."""
-    known = FOREIGN_FIELDS.get(_squeeze(word))
+    known = FOREIGN_FIELDS.get(squeeze(word))
     return known if known in set(names) else None
