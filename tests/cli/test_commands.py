@@ -233,7 +233,10 @@ def test_doctor_says_what_works_and_never_fails() -> None:
     assert checks["drawing"]["ok"]
     assert checks["embedded model"]["ok"]
     assert checks["temp"]["ok"]
-    assert {"extra diffusers", "extra ray", "extra s3", "ray"} <= checks.keys()
+    assert {"extra diffusers", "extra ray", "extra s3", "ray", "torchvision"} <= checks.keys()
+    torchvision = checks["torchvision"]
+    assert torchvision["ok"] or "Qwen/Qwen-Image-Edit" in torchvision["found"] or "fails" in torchvision["found"]
+    assert torchvision["ok"] or torchvision["advice"]
     for check in answer["checks"]:
         if check["name"].startswith("extra ") and not check["ok"]:
             assert "pip install" in check["advice"]

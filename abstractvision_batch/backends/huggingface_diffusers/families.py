@@ -23,6 +23,8 @@ CHUNK_ARGUMENT = "num_latent_frames_per_chunk"
 _IMAGE_ARGUMENTS = ("image", "control_image", "input_images")
 #: Of these, the ones that take a list of images for each prompt.
 IMAGE_LISTS = ("input_images",)
+#: Where the prompt has to say that there is an image: what stands for it.
+IMAGE_WORDS: Mapping[str, str] = MappingProxyType({"OmniGenPipeline": "<img><|image_1|></img>"})
 _MASK_ARGUMENTS = ("mask_image", "mask")
 _FPS_ARGUMENTS = ("fps", "frame_rate")
 

@@ -26,6 +26,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
     FIXED_FRAMES,
     FRAME_ARGUMENTS,
     FRAME_REMAINDERS,
+    IMAGE_WORDS,
     ONE_AT_A_TIME,
     OUTPUT_SIZES,
     argument_names,
@@ -148,12 +149,15 @@ def prepare_request(
     negative = request.negative_prompt
     if negative is None and "true_cfg_scale" in shared:
         negative = " "  # without one these pipelines leave guidance out
+    prompt = request.prompt or ""
+    if image is not None and (word := IMAGE_WORDS.get(name)) is not None and word not in prompt:
+        notes["prompt_sent"] = prompt = f"{word} {prompt}"
     notes |= _cut_notes(request, pipeline, shared, accepted)
     _check_required(accepted, {*names.values(), *shared, *NOT_EXTRA}, name)
     seed = secrets.randbelow(2**63) if request.seed is None else request.seed
     return PreparedRequest(
         kind=kind_of(request),
-        prompt=request.prompt or "",
+        prompt=prompt,
         negative_prompt=negative,
         seed=_checked_seed(seed),
         image=image,

@@ -123,7 +123,7 @@ def _call_lines(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Progra
     yield f"seeds = {_listed([row.metadata['seed'] for row in rows])}"
     only = "" if len(rows) > 1 else "[0]"  # some pipelines take no list
     if names["prompt"] in accepted:
-        yield f"prompts = {_listed([row.request.prompt or '' for row in rows])}"
+        yield f"prompts = {_listed([row.metadata.get('prompt_sent', row.request.prompt or '') for row in rows])}"
         arguments[names["prompt"]] = f"prompts{only}"
     negatives = [row.request.negative_prompt for row in rows]
     if negatives[0] is None and "true_cfg_scale" in arguments:
