@@ -15,7 +15,7 @@ from PIL import Image
 
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
-from abstractvision_batch.errors import BackendBusyError, DependencyError, GenerationError, SpecError
+from abstractvision_batch.errors import BackendBusyError, DependencyError, GenerationError, SpecError, StorageError
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.spec.dialects import DIALECT_NAMES, DIALECTS
@@ -304,6 +304,17 @@ def test_another_model_under_the_same_name_is_noticed() -> None:
         settled["says"]["model_root"] = "/models/b"
         with backend_of(server) as backend, pytest.raises(DependencyError, match=r"/models/b, and the server has"):
             backend.settle(settled)
+
+
+def test_what_a_run_folder_says_of_its_server_is_shown_without_control_characters() -> None:
+    with dialect_server("vllm_omni") as server, backend_of(server) as backend:
+        settled = {**backend.settle(), "says": {"model_root": "\x1b[2J/models/b"}}
+        with pytest.raises(DependencyError) as caught:
+            backend.settle(settled)
+        with pytest.raises(StorageError, match="is not known here"):
+            backend.settle({**settled, "dialect": "../evil"})
+
+    assert "\x1b" not in str(caught.value)
 
 
 def test_a_run_that_began_unrecognised_goes_on_so() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.failures import redact
 from abstractvision_batch.backends.openai_compatible.identify import Identity
 from abstractvision_batch.errors import DependencyError, StorageError
 from abstractvision_batch.spec.dialects import DIALECTS, Dialect
@@ -44,7 +45,8 @@ class Settlement:
         name, by, says = data.get("dialect"), data.get("by"), data.get("says")
         if not isinstance(name, str) or name not in DIALECTS or not isinstance(says, Mapping):
             raise StorageError(f"the dialect {name!r} is not known here (use the version that began the run)")
-        words = {str(key): str(value) for key, value in says.items()}
+        # a run folder may come from anybody, and a message shows these
+        words = {name: redact(str(says[name])) for name in ("version", "model_root") if name in says}
         return cls(DIALECTS[name], by if by in ("configuration", "server") else "default", words)
 
 
