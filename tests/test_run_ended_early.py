@@ -30,7 +30,7 @@ from abstractvision_batch.run import build_context, open_run, run
 from abstractvision_batch.runs import read_run_state
 from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.types import VisionRequest
-from tests.backends.openai_server import Handler, OpenAIServer, refuses, running_server
+from tests.backends.openai_server import Handler, OpenAIServer, answers, refuses, running_server
 from tests.jobs import MakeJob
 
 ANIMALS = [f"animal {number}" for number in range(33)]
@@ -106,7 +106,8 @@ def test_pictures_that_were_paid_before_the_account_was_empty_are_kept_and_not_p
 def test_one_refused_prompt_of_33_is_a_policy_row_and_33_requests_are_made(
     server: OpenAIServer, make_job: MakeJob, tmp_path: Path
 ) -> None:
-    server.misbehave(refuses(400, "Your input was flagged", "moderation_blocked"))
+    flagged = {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["violence"]}}
+    server.misbehave(answers(403, {"error": flagged}))
 
     result = run(paid_job(server, make_job))
 
