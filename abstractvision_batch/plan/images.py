@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.media.inputs import upright_size
@@ -106,13 +106,17 @@ class ImageProber:
     def _measure_now(self, folder: str, name: str) -> InputImage:
         url = locate_image(folder, name)
         try:
-            image = self._measure(url, name, self._read(url))
+            data = self._read(url)
+            if (other := _describe_other(data)) is not None:
+                raise ValueError(f"{name}: {other}")
+            image = self._measure(url, name, data)
             self.signed |= is_remote(url) and image.url != url
             return image
         except FileNotFoundError:
             raise ValueError(f"{name}: no such file (looked for {url})") from None
         except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            what = "a folder" if isinstance(error, IsADirectoryError) else f"not a readable image: {error}"
+            said = "its bytes are of no known kind" if isinstance(error, UnidentifiedImageError) else error
+            what = "a folder" if isinstance(error, IsADirectoryError) else f"not a readable image: {said}"
             raise ValueError(f"{name}: {what}") from None
         except ImportError as error:
             raise ValueError(f"{name}: no driver for this URL: {error}") from None
@@ -162,6 +166,29 @@ class InputsDigest:
     def value(self) -> str | None:
         """In hex digits; None where there is no image."""
         return None if self._empty else self._hash.hexdigest()
+
+
+#: How files begin that are named like images and are none that can be read.
+_OTHERS = {
+    b"<!doctype html": "a web page, not an image (was it downloaded without logging in?)",
+    b"<html": "a web page, not an image (was it downloaded without logging in?)",
+    b"<svg": "an SVG drawing, which has no pixels (export it as PNG)",
+    b"<?xml": "XML, not an image (an SVG drawing is exported as PNG)",
+    b"%pdf-": "a PDF document, not an image (export the page as PNG)",
+    b"version https://git-lfs": "a pointer of Git LFS, not the image (git lfs pull)",
+    b"{": "JSON, not an image (an error of the server that it came from?)",
+}
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+
+def _describe_other(data: bytes) -> str | None:
+    """What the bytes of an image file are, where they are something else that is known."""
+    if not data:
+        return "the file is empty"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        return "a HEIC picture, as phones take them, which is not read (save it as PNG or JPEG)"
+    begin = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((said for magic, said in _OTHERS.items() if begin.startswith(magic)), None)
 
 
 def locate_image(folder: str, name: str) -> str:

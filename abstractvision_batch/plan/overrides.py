@@ -58,7 +58,7 @@ class OverrideParser:
     def _in_range(name: str, value: int | float) -> Any:
         if name == "seed":
             if not 0 <= value <= MAX_SEED:
-                raise ValueError(f"{value} is not between 0 and {MAX_SEED}")
+                raise ValueError(f"{value} is not between 0 and {MAX_SEED} (leave it out for a derived seed)")
             return value
         try:
             return getattr(Params.model_validate({name: value}), name)

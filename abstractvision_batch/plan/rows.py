@@ -150,6 +150,8 @@ class PromptReader:
         folder = str(self._loaded.base_dir.absolute())
         for number, item in enumerate(source if isinstance(source, list) else ()):
             place = f"{self._loaded.positions.where(('prompts', 'source', number))}: prompts.source[{number}]"
+            if isinstance(item, dict) and (text := _colon_text(item)) is not None:
+                self._problems.add(f'{place}: YAML reads this as a mapping (put the prompt into quotes: "{text}")')
             yield SourceRow(place, 0, folder, number, {"prompt": item} if isinstance(item, str) else item)
 
     def _rows(self) -> Iterator[SourceRow]:
@@ -198,6 +200,16 @@ class PromptReader:
                 self._problems.add(f"{row.place}: id {id_!r} is that of {first[id_]} too (ids must be unique)")
             first.setdefault(id_, row.place)
         self._problems.raise_any()
+
+
+def _colon_text(item: Mapping[str, Any]) -> str | None:
+    """The prompt that a mapping was meant to be: one key of several words, which is a part of a sentence."""
+    if len(item) != 1:
+        return None
+    ((key, value),) = item.items()
+    if " " not in key.strip() or isinstance(value, list | dict):
+        return None
+    return f"{key}: {'' if value is None else value}".strip()
 
 
 def _hash64(text: str) -> int:

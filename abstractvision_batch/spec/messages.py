@@ -125,6 +125,8 @@ def _wrong_value(spot: _Spot, item: Any) -> str:
 
 
 def _hint(spot: _Spot, value: Any) -> str | None:
+    if spot.path[-1:] == ("seed",) and value == -1:
+        return "leave it out for a derived seed"
     words = literals(spot.annotation)
     bares = [unwrap(member)[0] for member in members(spot.annotation)]
     if isinstance(value, str):
