@@ -91,7 +91,7 @@ class VideoGenerationRequest:
     negative_prompt: str | None = None
     width: int | None = None
     height: int | None = None
-    fps: int | None = None
+    fps: float | None = None
     num_frames: int | None = None
     seed: int | None = None
     steps: int | None = None
@@ -108,7 +108,7 @@ class ImageToVideoRequest:
     negative_prompt: str | None = None
     width: int | None = None
     height: int | None = None
-    fps: int | None = None
+    fps: float | None = None
     num_frames: int | None = None
     seed: int | None = None
     steps: int | None = None

@@ -16,6 +16,7 @@ import typer
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, check_choice
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.media.frame_rates import tidy_fps
 
 if TYPE_CHECKING:
     from abstractvision_batch.backends.base_backend import VisionBackend
@@ -46,7 +47,7 @@ def generate(
     guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance weight.")] = None,
     strength: Annotated[float | None, typer.Option(help="How much of the input image is replaced: 0 to 1.")] = None,
     num_frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
-    fps: Annotated[int | None, typer.Option(help="Frames per second of a video.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second of a video.")] = None,
     seed: Annotated[int | None, typer.Option(help="By default a random one, which is reported.")] = None,
     extra: Annotated[
         list[str] | None,
@@ -117,7 +118,7 @@ def generate(
         "guidance_scale": guidance_scale,
         "strength": strength,
         "num_frames": num_frames,
-        "fps": fps,
+        "fps": fps and tidy_fps(fps),
         "extra": parse_assignments("--extra", extra or []),
     }
     params = {name: value for name, value in params.items() if value is not None}

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from abstractvision_batch.media.frame_rates import tidy_fps
 from abstractvision_batch.media.metadata.embed import Embedded, embed_generation
 from abstractvision_batch.media.metadata.generation import describe_generation
 from abstractvision_batch.types import GeneratedAsset
@@ -34,5 +35,6 @@ def embed_row(
     """
     extra = json.loads(row["params_json"] or "{}")
     asked = {"run": run, "extra": extra, **{name: row[name] for name in _COLUMNS}}
+    asked["fps"] = row["fps"] and tidy_fps(row["fps"])
     size = {"width": columns["media_width"], "height": columns["media_height"]}
     return embed_generation(data, describe_generation(asked, asset.metadata, **size))

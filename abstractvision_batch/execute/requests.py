@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
+from abstractvision_batch.media.frame_rates import tidy_fps
 from abstractvision_batch.media.inputs import prepare_mask, prepare_picture
 from abstractvision_batch.storage.failures import Failure, classify, explain
 from abstractvision_batch.storage.json_file import parse_json
@@ -67,10 +68,10 @@ def build_request(row: Row, load_input: LoadInput) -> VisionRequest:
             angles = _angles(extra.pop("angles", None))
             return MultiAngleRequest(prompt=row["prompt"], reference_image=image, angles=angles, **shared, extra=extra)
         case "text_to_video":
-            video = {name: row[name] for name in ("fps", "num_frames")}
+            video = {"fps": row["fps"] and tidy_fps(row["fps"]), "num_frames": row["num_frames"]}
             return VideoGenerationRequest(prompt=row["prompt"], **shared, **video, extra=extra)
         case "image_to_video":
-            video = {name: row[name] for name in ("fps", "num_frames")}
+            video = {"fps": row["fps"] and tidy_fps(row["fps"]), "num_frames": row["num_frames"]}
             return ImageToVideoRequest(image=image or b"", prompt=row["prompt"], **shared, **video, extra=extra)
         case task:
             raise GenerationError(f"{row['request_id']}: the plan has an unknown task {task!r}")

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from abstractvision_batch.errors import GenerationError, InvalidOutputError, OptionalDependencyMissingError
+from abstractvision_batch.media.frame_rates import exact_fps
 from abstractvision_batch.media.images import Rgb
 from abstractvision_batch.media.probe import MediaInfo
 
@@ -24,7 +24,7 @@ from abstractvision_batch.media.probe import MediaInfo
 CRF = 18
 
 
-def encode_video(frames: Sequence[Rgb], *, fps: int) -> bytes:
+def encode_video(frames: Sequence[Rgb], *, fps: float) -> bytes:
     """Encode (height, width, 3) uint8 RGB frames of one size as an MP4 file.
 
     An odd width or height keeps full colour resolution (yuv444p), which some players refuse; even ones are yuv420p.
@@ -41,7 +41,7 @@ def encode_video(frames: Sequence[Rgb], *, fps: int) -> bytes:
     out = io.BytesIO()
     # bitexact: no library version in the file
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream = container.add_stream("libx264", rate=exact_fps(fps))
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
         stream.codec_context.thread_count = 1

@@ -99,7 +99,10 @@ _INT, _FLOAT = str(pa.int64()), str(pa.float64())
 def fixed_columns(format: int = PLAN_FORMAT) -> pa.Schema:
     """The columns that every plan of a format has."""
     added = [pa.field(*column) for since, columns in _ADDED_COLUMNS.items() if since <= format for column in columns]
-    return pa.schema([*_FIRST_COLUMNS, *added])
+    first = _FIRST_COLUMNS
+    if format > 1:  # which has whole numbers only
+        first = first.set(first.get_field_index("fps"), pa.field("fps", pa.float64()))
+    return pa.schema([*first, *added])
 
 
 PLAN_SCHEMA = fixed_columns()

@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from abstractvision_batch.media.frame_rates import read_fps
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param
 from abstractvision_batch.spec.fields import MAX_SEED
 from abstractvision_batch.spec.model import Params
 
-_FLOATS = frozenset({"guidance_scale", "strength"})
+_FLOATS = frozenset({"guidance_scale", "strength", "fps"})
 _EXACT_FLOAT = 2**53
 
 
@@ -72,7 +73,7 @@ def _number(name: str, cell: Any) -> int | float:
     wanted = "a whole number" if whole else "a number"
     if isinstance(cell, bool):
         raise ValueError(f"{str(cell).lower()} is not {wanted}")
-    value = cell
+    value = cell = read_fps(cell) if name == "fps" else cell
     if isinstance(cell, str):
         text = cell.strip()
         try:

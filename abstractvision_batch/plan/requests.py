@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from abstractvision_batch.errors import SpecError
 from abstractvision_batch.plan.columns import PLAN_FORMAT, fixed_columns
 from abstractvision_batch.plan.expand import PARAM_COLUMNS, base_params, expand_points, extra_params
 from abstractvision_batch.plan.identity import RequestIds, canonical_json, derive_seed
@@ -95,6 +96,11 @@ class Expansion:
     def _make_group(self, point: Mapping[str, Any], values: Mapping[str, Any], prompt: Prompt) -> Group:
         own = {name: prompt.params[index] for name, index in zip(PARAM_COLUMNS, _SHARED, strict=True)}
         params = {name: values[name] if own[name] is None else own[name] for name in PARAM_COLUMNS}
+        if self._sizes is None and isinstance(params["fps"], float):
+            raise SpecError(
+                f"fps: {params['fps']}: the run there is of an earlier version, whose frames per second are whole "
+                "(give a whole number, or start a new run)"
+            )
         size = prompt.image.size if prompt.image else None
         named = {**params, "extra": self._extra}  # of an id, the size that is asked for
         if size is not None and self._sizes is not None:

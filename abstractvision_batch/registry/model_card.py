@@ -27,7 +27,7 @@ STANDARD_PARAMS: Mapping[str, str] = MappingProxyType(
         "width": "int",
         "height": "int",
         "num_frames": "int",
-        "fps": "int",
+        "fps": "number",
         "steps": "int",
         "guidance_scale": "number",
         "strength": "number",

@@ -27,7 +27,7 @@ _RULES = {
     "height": _COUNT,
     "steps": _COUNT,
     "num_frames": _COUNT,
-    "fps": _COUNT,
+    "fps": ParamRule(type="number", min=1),
     "seed": ParamRule(type="int", min=0, max=MAX_SEED),
     "guidance_scale": ParamRule(type="number"),
     "strength": ParamRule(type="number", min=0, max=1),

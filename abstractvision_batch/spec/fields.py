@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from abstractvision_batch.media.frame_rates import read_fps, tidy_fps
 
 Auto = Literal["auto"]
 MAX_SEED = 2**63 - 1
@@ -34,6 +36,10 @@ def _float_from_int(value: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_float_from_int)]
+#: A whole one stays an `int`: request ids and fingerprints rest on how it is written.
+FrameRate = Annotated[
+    float, BeforeValidator(_float_from_int), BeforeValidator(read_fps), Field(ge=1, le=1000), AfterValidator(tidy_fps)
+]
 Text = Annotated[str, StringConstraints(min_length=1)]
 StrTuple = Annotated[tuple[Text, ...], BeforeValidator(tuple_from_list)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

@@ -17,6 +17,7 @@ from abstractvision_batch.spec.fields import (
     MAX_SIDE,
     MAX_STEPS,
     Auto,
+    FrameRate,
     FromEnv,
     Number,
     StrictModel,
@@ -44,8 +45,8 @@ class Params(StrictModel):
     """How much of the input image is replaced: 0 keeps it, 1 ignores it."""
     num_frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Frames of a video."""
-    fps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Frames per second of the written video."""
+    fps: FrameRate | None = None
+    """Frames per second of the written video; a fraction as 23.976 or `"24000/1001"`."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Base seed: each request's seed is derived from it, the prompt's id and the sample's number."""
     extra: dict[str, Any] = Field(default_factory=dict)

@@ -77,7 +77,7 @@ class PreparedRequest:
     expected_size: tuple[int, int] | None
     """What the user asked for; None where the pipeline may choose."""
     expected_frames: int | None
-    fps: int | None
+    fps: float | None
     one_at_a_time: bool = False
     """Whether the pipeline's class does one request a call."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -325,7 +325,7 @@ def _first_of(pipeline: Any, attributes: Sequence[str]) -> int | None:
 
 def _fps(
     request: VideoGenerationRequest | ImageToVideoRequest, accepted: Mapping[str, inspect.Parameter], argument: str
-) -> int:
+) -> float:
     """Return the frame rate: the request's, else the one that the pipeline conditions on, else ours."""
     usual = accepted[argument].default if argument in accepted else None
     return request.fps or (round(usual) if isinstance(usual, int | float) and usual >= 1 else DEFAULT_FPS)

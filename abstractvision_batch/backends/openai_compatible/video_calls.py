@@ -15,6 +15,7 @@ from abstractvision_batch.backends.openai_compatible.image_calls import model_fi
 from abstractvision_batch.backends.openai_compatible.input_images import read_images
 from abstractvision_batch.backends.openai_compatible.speech import Speech, Written, check_extra, write_parameters
 from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
+from abstractvision_batch.media.frame_rates import exact_fps
 from abstractvision_batch.spec.dialects import Endpoint
 from abstractvision_batch.types import TASK_OF_REQUEST, ImageToVideoRequest, VideoGenerationRequest
 
@@ -103,7 +104,7 @@ def _whole_seconds(request: VideoGenerationRequest | ImageToVideoRequest) -> str
     """The official API counts in whole seconds at its own frame rate."""
     if not request.fps:
         raise GenerationError("openai: num_frames without fps: this API wants seconds (give fps, or extra.seconds)")
-    seconds = Fraction(request.num_frames or 0, request.fps)
+    seconds = Fraction(request.num_frames or 0) / exact_fps(request.fps)
     if seconds.denominator != 1:
         raise GenerationError(
             f"openai: {request.num_frames} frames at {request.fps} per second are {float(seconds):g} s; "

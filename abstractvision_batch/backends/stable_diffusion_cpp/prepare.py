@@ -49,7 +49,7 @@ class Generation:
     loras: tuple[LinkedLora, ...] = ()
     expected_size: tuple[int, int] | None = None
     """None: the input image's size, rounded as the model wants."""
-    fps: int | None = None
+    fps: float | None = None
     """Of a video; None for an image."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Metadata."""
