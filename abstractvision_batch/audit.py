@@ -13,7 +13,7 @@ Repair forgets the shards that lost rows or files, so that running the spec agai
 belongs to nothing, if it is ours by its name and older than a grace, since a retry may go on; and it merges again.
 Artifacts of a shard that is not done yet are left alone: they are written again, or become orphans when it is done.
 
-Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report.
+Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report other than `metadata.parquet`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ from abstractvision_batch.execute.shard_audit import Artifacts, Finding, ShardAu
 from abstractvision_batch.plan.read import hash_file, read_ids
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.plan.supersede import superseded_ids
-from abstractvision_batch.report.run_report import write_report
+from abstractvision_batch.report.loading import METADATA
+from abstractvision_batch.report.run_report import README, iter_made_rows, write_metadata, write_report
 from abstractvision_batch.run import Run, merge, open_run
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.names import is_temporary
@@ -92,11 +93,13 @@ class AuditReport:
     """Shards whose parts the repair removed; running the spec again redoes them."""
     merged: bool = False
     """Whether the repair merged the manifest anew."""
+    rewritten: bool = False
+    """Whether the repair wrote `metadata.parquet` again."""
 
     @property
     def remaining(self) -> tuple[Finding, ...]:
         """Findings that are still true after the repair."""
-        removed = {*self.removed, *([MANIFEST] if self.merged else [])}
+        removed = {*self.removed, *([MANIFEST] if self.merged else []), *([METADATA] if self.rewritten else [])}
         return tuple(finding for finding in self.findings if finding.name not in removed)
 
     @property
@@ -130,6 +133,7 @@ class AuditReport:
             "removed": list(self.removed),
             "forgotten_shards": list(self.forgotten),
             "merged": self.merged,
+            "rewritten": self.rewritten,
             "exit_code": self.exit_code,
         }
 
@@ -199,7 +203,8 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
     if not missing and not not_run and not any(finding.kind in REDONE for finding in findings):
         planned_parts = {shard: parts[shard] for shard in range(plan.shards)}
-        findings += _check_merged(store, iter_shards(store, plan, planned_parts))
+        unmerged = [*_check_merged(store, iter_shards(store, plan, planned_parts))]
+        findings += unmerged or _check_metadata(store)
     return AuditReport(
         path=run.path,
         requests=plan.requests,
@@ -238,7 +243,10 @@ def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
     if merged:
         merge(store, run.record)
         write_report(store, run.record.data)
-    return replace(report, removed=tuple(removed), forgotten=tuple(forgotten), merged=merged)
+    rewritten = any(f.kind == "metadata" for f in report.findings)  # only of a manifest that is whole
+    if rewritten:
+        write_metadata(store)
+    return replace(report, removed=tuple(removed), forgotten=tuple(forgotten), merged=merged, rewritten=rewritten)
 
 
 def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
@@ -295,6 +303,21 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
         same, said = False, f"cannot be read: {exc.__cause__} (--repair merges it again)"
     if not same:
         yield Finding("manifest", MANIFEST, said)
+
+
+def _check_metadata(store: Store) -> Iterator[Finding]:
+    """Whether `metadata.parquet`, where a report has one, has the manifest's rows that have a file."""
+    if not (store.exists(README) and store.exists(METADATA)):
+        return
+    said = "has other rows than the manifest (--repair writes it again)"
+    try:
+        footer = read_footer(store, METADATA)
+        empty = footer.schema.to_arrow_schema().empty_table()
+        same = _same_rows(iter_row_groups(store, METADATA, footer=footer), iter_made_rows(store), waiting=empty)
+    except DamagedFileError as exc:
+        same, said = False, f"cannot be read: {exc.__cause__} (--repair writes it again)"
+    if not same:
+        yield Finding("metadata", METADATA, said)
 
 
 def _same_rows(merged: Iterator[pa.Table], parts: Iterator[pa.Table], *, waiting: pa.Table) -> bool:

@@ -2,8 +2,10 @@
 
 This is the only place that reads Parquet, and so the only one that knows what Arrow raises for a damaged file: its own
 errors, plain OSError (thrift, zstd, a wrong checksum), and what Python makes of bytes that are no text and of times
-that are no dates. What is written here has a checksum for every page and a digest of its columns in the footer, so a
-flipped bit is found; files without them (plans, those of earlier versions) are read as well.
+that are no dates. What is written here has a checksum for every page, and a seal: before the footer, the footer's hash.
+So every flipped bit is found. Files without them (plans, those of earlier versions) are read as well, but nobody asks
+pyarrow what the footer of such a file says of a column: where that is damaged, Arrow throws, pyarrow does not catch it,
+and the process aborts (seen with pyarrow 26: a definition level histogram of the wrong size).
 
 Not covered: whether a whole file is the right one (`plan.read`, `execute.manifest`).
 """
@@ -13,10 +15,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +25,15 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import DamagedFileError
 
-#: Key of a file's metadata: a digest of its columns, which no checksum of a page covers.
-COLUMNS_KEY = b"abstractvision_batch.columns"
+#: Key of a file's metadata: it has a seal, these bytes and the SHA-256 of the footer, right before the footer.
+SEALED_KEY = b"abstractvision_batch.sealed"
+_SEAL = b"avbSEAL1"
+_SEAL_BYTES = len(_SEAL) + hashlib.sha256().digest_size
+_MAGIC = b"PAR1"
+#: Read at first for the footer.
+_TAIL_BYTES = 1 << 16
 #: What Arrow, and Python on what Arrow gives it, raise for a damaged file. UnicodeDecodeError is a ValueError.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, LookupError, pa.lib.ArrowMemoryError)
-#: Python's dates, in each unit of Arrow's timestamps.
-_SECONDS = (-62_135_596_800, 253_402_300_800)
-_UNITS = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 class ParquetReader:
@@ -49,13 +52,14 @@ class ParquetReader:
         self._name = name
         self._remedy = remedy
         with parquet_errors(name, remedy):
+            self.metadata = footer or _read_footer(source)
             # Arrow's pre-buffering reads on threads of its own, which let go of a Python buffer at any later time. When
             # that is the interpreter's end, the thread cannot take the interpreter's lock and the process aborts
             # (signal 6). Hence no reading on threads either.
-            self._file = pq.ParquetFile(source, metadata=footer, pre_buffer=False, page_checksum_verification=True)
-            self.metadata: pq.FileMetaData = self._file.metadata
+            options = {"pre_buffer": False, "page_checksum_verification": True}
+            self._file = pq.ParquetFile(source, metadata=self.metadata, **options)
             self.schema: pa.Schema = self._file.schema_arrow
-            self._require_columns()
+            str(self.schema)  # decodes every name
 
     def __enter__(self) -> Self:
         return self
@@ -89,12 +93,6 @@ class ParquetReader:
                 _require_sound(pa.Table.from_batches([batch]), batch.num_rows)
             yield batch
 
-    def _require_columns(self) -> None:
-        str(self.schema)  # decodes every name
-        written = (self.metadata.metadata or {}).get(COLUMNS_KEY)
-        if written is not None and written != _digest(self.schema):
-            raise ValueError("its columns are not those that were written")
-
 
 def open_parquet(
     source: BinaryIO | Path, *, name: str, remedy: str | None = None, footer: pq.FileMetaData | None = None
@@ -118,45 +116,114 @@ def parquet_errors(name: str, remedy: str | None = None) -> Iterator[None]:
         raise DamagedFileError(f"{name}: is damaged: {said[:300]}{fix}") from exc
 
 
-def open_writer(sink: BinaryIO | Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> pq.ParquetWriter:
-    """Open a file for writing, with a checksum for every page and a digest of the columns.
+class SealingWriter(pq.ParquetWriter):  # type: ignore[misc]  # pyarrow has no types
+    """A writer that seals its file when it is closed."""
+
+    def __init__(self, sink: BinaryIO | Path, schema: pa.Schema, **options: Any) -> None:
+        super().__init__(sink, schema, **options)
+        self._sink = sink
+
+    def close(self) -> None:
+        """Write the footer, and the seal before it."""
+        if self.is_open:
+            super().close()
+            with self._sink.open("r+b") if isinstance(self._sink, Path) else nullcontext(self._sink) as file:
+                _seal(file)
+
+
+def open_writer(sink: BinaryIO | Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> SealingWriter:
+    """Open a file for writing, with a checksum for every page and for the footer.
 
     Args:
-        sink: The file.
+        sink: The file; a stream must be one that can be read and sought.
         schema: Its columns.
         metadata: Of the file, in place of the schema's.
     """
-    described = schema.with_metadata({**metadata, COLUMNS_KEY: _digest(_as_read(schema.remove_metadata()))})
-    return pq.ParquetWriter(sink, described, compression="zstd", write_page_checksum=True)
+    described = schema.with_metadata({**metadata, SEALED_KEY: b"1"})
+    return SealingWriter(sink, described, compression="zstd", write_page_checksum=True)
 
 
-@lru_cache(maxsize=64)
-def _as_read(schema: pa.Schema) -> pa.Schema:
-    """The schema that a reader of a file with these columns gets: Parquet has no word for some types."""
-    sink = io.BytesIO()
-    pq.write_table(schema.empty_table(), sink)
-    return pq.read_schema(sink)
+def is_sealed(footer: pq.FileMetaData) -> bool:
+    """Whether a footer that was read here is known to be the one that was written."""
+    return SEALED_KEY in (footer.metadata or {})
 
 
-def _digest(schema: pa.Schema) -> bytes:
-    """A digest of the columns' names and types; of nested types the kind, since Arrow renames their insides."""
-    lines = (f"{field.name}\t{'nested' if pa.types.is_nested(field.type) else field.type}" for field in schema)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest().encode()
+def _seal(file: BinaryIO) -> None:
+    footer = _read_tail(file)[_SEAL_BYTES:]
+    file.seek(-len(footer), io.SEEK_END)
+    file.write(_SEAL + hashlib.sha256(footer).digest() + footer)
+
+
+def _read_footer(source: BinaryIO | Path) -> pq.FileMetaData:
+    """The footer, once its seal is checked where it has one.
+
+    Raises:
+        ValueError, pa.ArrowException: it is damaged.
+    """
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        tail = _read_tail(file)
+    seal, footer = tail[:_SEAL_BYTES], tail[_SEAL_BYTES:]
+    sealed = seal.startswith(_SEAL)
+    if sealed and seal != _SEAL + hashlib.sha256(footer).digest():
+        raise ValueError("its footer is not the one that was written")
+    metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
+    if is_sealed(metadata) != sealed:
+        raise ValueError("its seal is not the one that was written")
+    return metadata
+
+
+def _read_tail(file: BinaryIO) -> bytes:
+    """The footer with its length and the file's last mark, and before it as many bytes as a seal has.
+
+    Raises:
+        ValueError: there is no such footer.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    tail = file.read()
+    wanted = _SEAL_BYTES + int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != _MAGIC or wanted - _SEAL_BYTES > size:
+        raise ValueError("it has no footer of a Parquet file")
+    if wanted > len(tail) and len(tail) < size:
+        file.seek(max(0, size - wanted))
+        tail = file.read()
+    return tail[-wanted:].rjust(wanted, b"\0")
 
 
 def _require_sound(table: pa.Table, rows: int) -> pa.Table:
-    """Refuse rows that are too few, text that is none, and times beyond Python's.
+    """Refuse rows that are too few, text that is none, and times that Python does not know.
 
     Raises:
-        ValueError: there are such.
+        ValueError, OverflowError, LookupError, pa.ArrowException: there are such.
     """
     if table.num_rows != rows and table.num_columns:
         raise ValueError(f"{table.num_rows:,} rows, and {rows:,} in the footer")
     table.validate(full=True)
     for field, column in zip(table.schema, table.columns, strict=True):
-        if pa.types.is_timestamp(field.type) and table.num_rows:
-            first, last = _SECONDS[0] * _UNITS[field.type.unit], _SECONDS[1] * _UNITS[field.type.unit]
-            found = pc.min_max(column.cast(pa.int64())).as_py()
-            if found["min"] is not None and not (first <= found["min"] and found["max"] < last):
-                raise ValueError(f"{field.name}: a time beyond every calendar")
+        _require_python(field.type, column)
     return table
+
+
+def _require_python(kind: pa.DataType, column: pa.ChunkedArray) -> None:
+    """Refuse values that Python has no object for: times beyond its calendar, or in a time zone that does not exist.
+
+    Raises:
+        ValueError, OverflowError, LookupError, pa.ArrowException: there are such.
+    """
+    if pa.types.is_temporal(kind):
+        if pa.types.is_interval(kind):
+            return
+        pa.scalar(0, kind).as_py()  # its time zone, also where no row has a time
+        if getattr(kind, "unit", None) != "ns":  # those end in 2262
+            ends = pc.min_max(column.cast(pa.int64()) if pa.types.is_duration(kind) else column)
+            for end in ("min", "max"):
+                ends[end].cast(kind).as_py()
+    elif _holds_temporal(kind):
+        column.to_pylist()
+
+
+def _holds_temporal(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_temporal(kind.value_type)
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    return pa.types.is_temporal(kind) or any(map(_holds_temporal, inner))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.execute.manifest import MANIFEST, count_failed, count_rows, iter_rows, read_part
 from abstractvision_batch.execute.run_record import read_record
+from abstractvision_batch.parquet import open_parquet
 from abstractvision_batch.plan.read import count_shard_rows, read_ids
 from abstractvision_batch.plan.read import iter_rows as iter_plan
 from abstractvision_batch.report.run_report import sample_positions
@@ -81,9 +85,9 @@ def require_line(error: Exception, name: str) -> None:
 
 
 def plain(data: bytes) -> bytes:
-    """The same file as an earlier version wrote it: without checksums, without a digest of its columns."""
+    """The same file as an earlier version wrote it: without checksums, without a seal."""
     table, sink = pq.read_table(io.BytesIO(data)), io.BytesIO()
-    kept = {key: value for key, value in table.schema.metadata.items() if b"columns" not in key}
+    kept = {key: value for key, value in table.schema.metadata.items() if b"sealed" not in key}
     pq.write_table(table.replace_schema_metadata(kept), sink, compression="zstd")
     return sink.getvalue()
 
@@ -135,11 +139,12 @@ def test_a_merged_manifest_with_any_damage_is_right_or_one_error(seed: int, dama
     good = store.read(MANIFEST)
     rows = open_run(damaged).manifest().to_pylist()
     counts = count_rows(store)
+    positions = sample_positions(store, 20, 5, pictures=10)
     uses: list[Callable[[Run], bool]] = [
         lambda run: run.manifest().to_pylist() == rows,
         lambda run: run.counts() == counts,
         lambda run: sum(count_failed(run.store).values()) == 4,
-        lambda run: len(sample_positions(run.store, 20, 5, pictures=10)) == 10,
+        lambda run: sample_positions(run.store, 20, 5, pictures=10) == positions,
     ]
 
     for number, data in enumerate(damages(good, 120, seed)):
@@ -170,6 +175,111 @@ def test_a_plan_with_any_damage_is_read_or_one_error(damaged: Path) -> None:
                 use()
             except StorageError as error:
                 require_line(error, "plan.parquet")
+
+
+def each_sets_a_byte_of_the_footer(data: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """Copies of a file with another value of one byte of its footer."""
+    chance = random.Random(seed)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for _ in range(count):
+        changed = bytearray(data)
+        changed[chance.randrange(start, len(data))] = chance.randrange(256)
+        yield bytes(changed)
+
+
+READ_ALL = """
+import io, sys
+from pathlib import Path
+from abstractvision_batch.errors import DamagedFileError
+from abstractvision_batch.execute.manifest import MANIFEST
+from abstractvision_batch.storage.local import LocalStore
+from abstractvision_batch.storage.row_groups import iter_row_groups
+from tests.test_damage import damages, each_sets_a_byte_of_the_footer
+run, good, seed = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), int(sys.argv[3])
+store, refused = LocalStore(run), 0
+for damage in (damages, each_sets_a_byte_of_the_footer):
+    for data in damage(good, 400, seed):
+        (run / MANIFEST).write_bytes(data)
+        try:
+            for table in iter_row_groups(store, MANIFEST):
+                table.to_pylist()
+        except DamagedFileError:
+            refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_no_damage_ends_the_process_that_reads(checksums: bool, damaged: Path, tmp_path: Path) -> None:
+    """Arrow throws what pyarrow does not catch where a footer is damaged: a signal would end this process too."""
+    good = tmp_path / "good.parquet"
+    data = (damaged / MANIFEST).read_bytes()
+    good.write_bytes(data if checksums else plain(data))
+
+    command = [sys.executable, "-X", "faulthandler", "-c", READ_ALL, str(damaged), str(good), "11"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+
+    assert ended.returncode == 0, f"signal or error {ended.returncode}: {ended.stderr[-3000:]}"
+    assert int(ended.stdout) > 300
+
+
+def test_every_flipped_bit_of_a_footer_is_found(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "part.parquet"
+    good = (whole / PART).read_bytes()
+    start = len(good) - 8 - int.from_bytes(good[-8:-4], "little") - 40  # with the seal before it
+
+    for position in range(start + 8, len(good), 7):
+        data = bytearray(good)
+        data[position] ^= 1 << position % 8
+        path.write_bytes(data)
+        with pytest.raises(DamagedFileError):
+            open_parquet(path, name="part.parquet")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (b"UTC", b"UTX"),  # no such zone
+        (b"UTC", b"U\xffC"),  # no text
+        (b"UTC", b"../"),
+    ],
+)
+def test_a_time_zone_that_does_not_exist_is_damage(damage: tuple[bytes, bytes], tmp_path: Path) -> None:
+    """Arrow reads such a column, and falls over it once Python asks for a value."""
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"at": pa.array([0], pa.timestamp("us", "UTC"))})
+    pq.write_table(table, path)
+    metadata = pq.read_metadata(path).metadata[b"ARROW:schema"]
+    schema = base64.b64encode(base64.b64decode(metadata).replace(*damage))
+    path.write_bytes(path.read_bytes().replace(metadata, schema))
+
+    with pytest.raises(DamagedFileError, match=r"^rows.parquet: is damaged: "):
+        open_parquet(path, name="rows.parquet").read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.date32(), 2**31 - 1),
+        (pa.timestamp("s"), 2**40),
+        (pa.timestamp("us", "UTC"), 2**62),
+        (pa.duration("s"), 2**62),
+        (pa.list_(pa.timestamp("ms")), 2**60),
+        (pa.struct([("at", pa.timestamp("ms"))]), -(2**60)),
+    ],
+)
+def test_a_time_beyond_every_calendar_is_damage(kind: pa.DataType, value: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    leaf = kind.field(0).type if kind.num_fields else kind
+    times = pa.array([value], pa.int32() if leaf == pa.date32() else pa.int64()).view(leaf)
+    if pa.types.is_list(kind):
+        times = pa.ListArray.from_arrays([0, 1], times)
+    elif pa.types.is_struct(kind):
+        times = pa.StructArray.from_arrays([times], ["at"])
+    pq.write_table(pa.table({"at": times}), path)
+
+    with pytest.raises(DamagedFileError):
+        open_parquet(path, name="rows.parquet").read()
 
 
 def zero_the_first_half(path: Path) -> None:
@@ -329,3 +439,20 @@ def test_a_store_that_refuses_to_give_a_file_has_not_lost_it(damaged: Path, monk
     assert ended.exit_code == 4
     assert "Permission denied" in ended.stderr
     assert (damaged / PART).exists()
+
+
+@pytest.mark.parametrize("damage", [flip_a_page, put_another_file, truncate])
+def test_a_damaged_metadata_file_is_found_and_written_again(damage: Callable[[Path], None], damaged: Path) -> None:
+    metadata = damaged / "metadata.parquet"
+    good = metadata.read_bytes()
+    damage(metadata)
+
+    found = avbatch("audit", damaged)
+    repaired = avbatch("audit", damaged, "--repair")
+
+    assert found.exit_code == 1
+    assert "metadata.parquet: " in found.stdout
+    assert repaired.exit_code == 0
+    assert "repaired   metadata.parquet written again" in repaired.stdout
+    assert metadata.read_bytes() == good
+    assert avbatch("audit", damaged).exit_code == 0

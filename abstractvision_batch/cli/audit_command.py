@@ -73,6 +73,8 @@ def _describe(report: AuditReport) -> Iterator[str]:
         yield f"repaired   {plural(len(report.removed), 'orphan')} removed"
     if report.merged:
         yield "repaired   manifest.parquet merged anew"
+    if report.rewritten:
+        yield "repaired   metadata.parquet written again"
     if report.forgotten:
         yield f"repaired   {plural(len(report.forgotten), 'shard')} forgotten: run the spec again, which redoes them"
     if not report.whole:

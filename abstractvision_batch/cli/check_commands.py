@@ -217,13 +217,11 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _write_plan(folder: Path, summary: PlanSummary, output: Path) -> None:
     """The whole plan as one file, however many files it has in a run; a row group stays a shard."""
-    import pyarrow.parquet as pq
-
-    from abstractvision_batch.parquet import open_parquet
+    from abstractvision_batch.parquet import open_parquet, open_writer
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(output, summary.schema, compression="zstd") as writer:
+        with open_writer(output, summary.schema, summary.schema.metadata or {}) as writer:
             for file in summary.files:
                 source = open_parquet(folder / file.name, name=str(folder / file.name))
                 for group in range(source.metadata.num_row_groups):

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM in three steps: drain, cancel, stop at once.
 
 The first lets running shards finish and commit, for as long as they take or the drain's time limit; the second, or that
-limit, ends running generation at its next step; the third raises.
+limit, ends running generation at its next step; the third raises, once: a key that is held sends thirty a second, which
+must not end the cleaning up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,6 +20,8 @@ from abstractvision_batch.errors import RunInterruptedError
 
 logger = logging.getLogger(__name__)
 
+#: After the third interrupt, further ones mean nothing for as long.
+DEAF_S = 2.0
 _RESUME = "the same command resumes the run"
 
 
@@ -32,6 +37,7 @@ class Interrupts:
         self._drain_timeout_s = drain_timeout_s
         self._drain_ends = float("inf")
         self._stopping = False
+        self._raised = float("-inf")
         self._previous: dict[int, Any] = {}
 
     @property
@@ -68,11 +74,14 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if self._raised == float("-inf") else self._receive_late)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 2:
+            if time.monotonic() < self._raised + DEAF_S:
+                return
+            self._raised = time.monotonic()
             raise RunInterruptedError("stopped at once (run the same command again to resume)")
         if self.count == 2:
             said = "interrupted again: running generation ends at its next step (again: stop at once)"
@@ -85,3 +94,24 @@ class Interrupts:
                 "(again: cancel them)"
             )
         logger.warning("%s; %s", said, _RESUME)
+
+    def _receive_late(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal after a run that was stopped at once: the third's key may still be down."""
+        if time.monotonic() < self._raised + DEAF_S:
+            return
+        signal.signal(number, self._previous[number])
+        signal.raise_signal(number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM meanwhile: for cleaning up that ends by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

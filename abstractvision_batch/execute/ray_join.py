@@ -9,8 +9,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry from a library
@@ -19,6 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from abstractvision_batch.errors import ClusterError, SpecError
+from abstractvision_batch.execute.interrupts import undisturbed
 from abstractvision_batch.execute.ray_address import find_address
 from abstractvision_batch.execute.ray_auth import MODE, explain_refusal, show_token_if_any
 from abstractvision_batch.execute.ray_cluster import HEAD_TIMEOUT_S, first_line
@@ -27,6 +29,9 @@ from abstractvision_batch.spec.model import ExecutionSpec
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+#: For Ray's processes to end by themselves.
+SHUTDOWN_TIMEOUT_S = 2.0
+_RAY_FOLDER = f"{Path(ray.__file__).parent}/"
 
 
 @contextmanager
@@ -45,14 +50,43 @@ def joined_cluster(execution: ExecutionSpec) -> Iterator[bool]:
         return
     address = find_address(execution)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime_env}
-    if address is None:
-        _start_ray(options if execution.address is None else {**options, "address": "local"})
-    else:
-        _join_ray(address, options)
+    started: set[Any] = set()
     try:
+        if address is None:
+            _start_ray(options if execution.address is None else {**options, "address": "local"})
+            started |= _own_processes()
+        else:
+            _join_ray(address, options)
         yield address is not None
     finally:
-        ray.shutdown()
+        with undisturbed():
+            if address is None:
+                started |= _own_processes()
+            ray.shutdown()
+            _end_processes(started)
+
+
+def _own_processes() -> set[Any]:
+    """The processes of the Ray that this process has started: its node's services, their agents, the workers."""
+    import psutil  # Ray brings it, and has its place known once it is imported
+
+    found: set[Any] = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it ended meanwhile
+            if any(_RAY_FOLDER in word for word in child.cmdline()):
+                found |= {child, *child.children(recursive=True)}
+    return found
+
+
+def _end_processes(processes: Collection[Any]) -> None:
+    """End what outlives Ray's own shutdown: agents of a node that was killed, or whose head was."""
+    import psutil
+
+    _, alive = psutil.wait_procs(processes, timeout=SHUTDOWN_TIMEOUT_S)
+    for process in alive:
+        with suppress(psutil.Error):  # it ended meanwhile; one that has its number is not killed
+            process.kill()
+    psutil.wait_procs(alive, timeout=SHUTDOWN_TIMEOUT_S)
 
 
 def _outlive_the_head() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from abstractvision_batch.execute.environment_files import read_environments
 from abstractvision_batch.execute.manifest import MANIFEST, MERGE_AGAIN, iter_rows
 from abstractvision_batch.execute.row_files import read_artifact
+from abstractvision_batch.parquet import open_writer
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.loading import METADATA
@@ -57,13 +57,18 @@ def write_metadata(store: Store) -> None:
     with scratch_folder() as folder:
         path = folder / METADATA
         writer: Any = None
-        for table in iter_row_groups(store, MANIFEST):
-            made = table.filter(pc.field("status") == "ok").replace_schema_metadata(None)
-            writer = writer or pq.ParquetWriter(path, made.schema, compression="zstd")
+        for made in iter_made_rows(store):
+            writer = writer or open_writer(path, made.schema, {})
             writer.write_table(made)
         if writer is not None:
             writer.close()
             store.put_file(METADATA, path)
+
+
+def iter_made_rows(store: Store) -> Iterator[pa.Table]:
+    """Yield the rows of the merged manifest that have a file, a row group at a time: what `metadata.parquet` holds."""
+    for table in iter_row_groups(store, MANIFEST, remedy=MERGE_AGAIN):
+        yield table.filter(pc.field("status") == "ok").replace_schema_metadata(None)
 
 
 def sample_positions(store: Store, requests: int, points: int, *, pictures: int = MAX_PICTURES) -> list[int]:
