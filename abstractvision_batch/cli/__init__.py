@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     from abstractvision_batch.cli.app import app
+    from abstractvision_batch.cli.command import INTERRUPTED
     from abstractvision_batch.cli.output import NotesHandler
 
     logging.lastResort = NotesHandler(logging.WARNING)  # of warnings that nobody else takes
@@ -22,5 +24,11 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         app(args=args, prog_name="avbatch")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    else:
+        code = 0
+    if code == INTERRUPTED and args is None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the key may still be down, and libraries clean up at exit
+    return code
