@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -52,9 +52,31 @@ def raylet_pid(node: Any) -> int:
 def worker_pids(nodes: Sequence[Any]) -> list[int]:
     """Processes of our actors on these nodes, loading ones included; their parents are the nodes' raylets."""
     parents = {raylet_pid(node) for node in nodes}
+    return [pid for pid, parent, args in _processes() if parent in parents and args.startswith("ray::Worker")]
+
+
+def processes_below(pid: int) -> dict[int, str]:
+    """The command line of each process that descends from this one, by its number."""
+    found: dict[int, str] = {}
+    parents = {pid}
+    while parents:
+        children = {child: args for child, parent, args in _processes() if parent in parents and child not in found}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def still_running(processes: Mapping[int, str]) -> list[str]:
+    """Those of the processes that have not ended."""
+    return [args for pid, _, args in _processes() if pid in processes and not args.endswith("<defunct>")]
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """The number, the parent and the command line of each process of this machine."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    found = (line.split(maxsplit=2) for line in listing.splitlines())
-    return [int(pid) for pid, parent, *args in found if int(parent) in parents and args[0].startswith("ray::Worker")]
+    for line in listing.splitlines():
+        pid, parent, args = line.split(maxsplit=2)
+        yield int(pid), int(parent), args
 
 
 def drain_node(cluster: Any, node: Any, *, deadline_s: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +24,15 @@ from abstractvision_batch.run import open_run, run
 from abstractvision_batch.storage.names import TEMPORARY_PREFIX
 from tests.jobs import MakeJob
 from tests.journal import read_journal, wait_for
-from tests.ray_nodes import add_node, drain_node, raylet_pid, running_cluster, worker_pids
+from tests.ray_nodes import (
+    add_node,
+    drain_node,
+    processes_below,
+    raylet_pid,
+    running_cluster,
+    still_running,
+    worker_pids,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -96,7 +106,8 @@ def job(cluster: Any, make_job: MakeJob, tmp_path: Path) -> Job:
 
 def _make_job(cluster: Any, make_job: MakeJob, tmp_path: Path, *, delay_s: float = DELAY_S, **execution: Any) -> Job:
     spec, journal = tmp_path / "job.yaml", tmp_path / "journal.jsonl"
-    execution = {"executor": "ray", "address": cluster.address, "batch_size": 2, "shard_size": 4, **execution}
+    address = {} if cluster is None else {"address": cluster.address}
+    execution = {"executor": "ray", **address, "batch_size": 2, "shard_size": 4, **execution}
     backend = {"kind": "procedural", "delay_s": delay_s, "journal_path": str(journal)}
     spec.write_text(yaml.safe_dump(make_job(backend=backend, execution=execution)))
     return Job(cluster, spec, tmp_path / "run", journal)
@@ -284,3 +295,52 @@ def test_a_raylet_that_is_told_to_end_costs_no_more_than_its_shard(
 
     assert job.rows() == undisturbed
     assert sum(job.begun().values()) <= 20 + 4
+
+
+@pytest.fixture
+def own_ray(make_job: MakeJob, tmp_path: Path) -> Iterator[Job]:
+    """A job whose driver starts a Ray of its own, in a folder that no other program looks into."""
+    folder = tempfile.mkdtemp(prefix="avb-")  # short: the paths of its sockets may have 107 bytes
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        yield _make_job(None, make_job, tmp_path, delay_s=0.5, actors=1, batch_size=1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_the_death_of_the_head_of_its_own_ray_ends_a_run_with_4_and_one_line(
+    own_ray: Job, undisturbed: pa.Table
+) -> None:
+    driver = own_ray.start()
+    wait_for(lambda: len(own_ray.begun()) >= 2, "generation")
+    processes = processes_below(driver.pid)
+    (head,) = (pid for pid, command in processes.items() if "gcs_server" in command.split()[0])
+    os.kill(head, signal.SIGKILL)
+
+    said = _ends_with(driver, 4)
+
+    assert said == "the cluster's head did not answer for 60 s (when it is up, running again resumes)\n"
+    wait_for(lambda: not still_running(processes), "the end of Ray's processes", seconds=10)
+    again = own_ray.start("--set", "backend.delay_s=0")
+    _ends_with(again, 0)
+    assert own_ray.rows() == undisturbed
+
+
+@pytest.mark.slow
+def test_a_held_ctrl_c_ends_with_130_without_a_traceback_or_a_process_of_ray(own_ray: Job) -> None:
+    driver = own_ray.start()
+    wait_for(lambda: len(own_ray.begun()) >= 2, "generation")
+    processes = processes_below(driver.pid)
+    for _ in range(40):
+        driver.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+
+    said = _ends_with(driver, 130)
+
+    assert [line.split(":")[0].split(" (")[0] for line in said.splitlines()] == [
+        "interrupted",
+        "interrupted again",
+        "stopped at once",
+    ]
+    assert len(processes) > 5
+    wait_for(lambda: not still_running(processes), "the end of Ray's processes", seconds=10)

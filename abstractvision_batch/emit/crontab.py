@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name, shell_words
+from abstractvision_batch.emit.emission import (
+    FURTHER_STARTS,
+    RESTART_S,
+    Emission,
+    EmittedFile,
+    comment_lines,
+    object_name,
+    shell_words,
+)
 from abstractvision_batch.errors import SpecError
 
 #: Characters that cron takes of a line.
@@ -47,12 +55,17 @@ def emit_crontab(emission: Emission, options: CrontabOptions) -> list[EmittedFil
 
 
 def _command(emission: Emission, options: CrontabOptions, name: str) -> str:
-    """What the shell of cron runs: the lock holds the process's number, and ends with it."""
+    """What the shell of cron runs: the lock holds the shell's number, which passes SIGTERM on, and ends with it."""
     work_dir = shell_words([str(options.work_dir.absolute())])
     secrets = f"set -a && . {shell_words([str(_env_file(options, name))])} && set +a && " if emission.secrets else ""
     run = shell_words([str(options.bin_dir.absolute() / "avbatch"), *emission.arguments()])
     lock = f"exec 9>> {name}.lock && flock -n 9 && echo $$ > {name}.lock"
-    return f"cd {work_dir} && {secrets}{lock} && exec {run} >> {name}.log 2>&1"
+    # 4 (storage, cluster) and 70 (a fault of avbatch) are worth another start; a signal ends the waiting, not the job.
+    wait = 'while s=; wait $p; c=$?; [ "$s" ]; do t=1; done'
+    again = f'case "$c$t" in 4|70) ;; *) exit $c;; esac; [ $n -lt {FURTHER_STARTS} ] || exit $c; n=$((n+1))'
+    loop = f'while :; do {run} & p=$!; {wait}; {again}; sleep {RESTART_S}; [ ! "$s" ] || exit $c; done'
+    hear = "n=0 s= t=; trap 's=1; kill $p 2>/dev/null' TERM"
+    return f"cd {work_dir} && {secrets}{lock} && {{ {hear}; {loop}; }} >> {name}.log 2>&1"
 
 
 def _env_file(options: CrontabOptions, name: str) -> Path:
@@ -66,6 +79,7 @@ def _head(emission: Emission, options: CrontabOptions, name: str) -> Iterator[st
     yield ""
     yield f"  apply   (crontab -l; cat {name}.crontab) | crontab -      or paste these lines in crontab -e"
     yield "  resume  the command of the line, by hand; what earlier times left undone: avbatch backfill"
+    yield f"          after exit code 4 or 70 it starts again by itself, {FURTHER_STARTS} times, {RESTART_S} s apart"
     yield f"  stop    cd {work_dir} && {{ flock -n {name}.lock true || kill $(cat {name}.lock); }}"
     yield f"          running shards finish, within {emission.drain_s} s"
     yield f"  look    {work_dir}/{name}.log"

@@ -20,6 +20,9 @@ from abstractvision_batch.spec.restated import restate_variables
 DRAIN_S = 90
 #: Seconds more before it is killed: what it takes to cancel what still runs, and to say how to resume.
 MARGIN_S = 30
+#: Further starts of a run that ended with 4 or 70, where the scheduler itself makes none; and seconds before each.
+FURTHER_STARTS = 3
+RESTART_S = 60
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name, shell_words
+from abstractvision_batch.emit.emission import (
+    FURTHER_STARTS,
+    RESTART_S,
+    Emission,
+    EmittedFile,
+    comment_lines,
+    object_name,
+    shell_words,
+)
 from abstractvision_batch.emit.needs import collect_files, needed_extras, require_output_elsewhere, uses_gpu
 from abstractvision_batch.emit.ticks import minutes_apart
 from abstractvision_batch.emit.yaml_text import Note, write_yaml
@@ -82,12 +90,14 @@ def _steps(emission: Emission, options: GithubOptions, name: str, root: Path) ->
     limit_s = (options.timeout_minutes - SET_UP_MINUTES) * 60 - emission.grace_s
     python: dict[str, Any] = {"python-version": options.python_version, "cache": "pip"}
     python["cache-dependency-path"] = f".github/workflows/{name}.yml"
-    command = ["timeout", "--foreground", "--preserve-status", f"{limit_s}s", "avbatch"]
-    command += emission.arguments(*_inside(emission, root))
+    command = shell_words(["avbatch", *emission.arguments(*_inside(emission, root))])
     run: dict[str | Note, Any] = {
         "name": "Run, or resume",
         Note("It is told to stop in time to commit what runs; running the workflow again resumes it."): None,
-        "run": _literal(shell_words(command)) + "\n",
+        Note(
+            "After 4 (storage, cluster) and 70 (a fault of avbatch) it starts again; after 1, 2 and 3 it does not."
+        ): None,
+        "run": _loop(_literal(command), limit_s),
     }
     if emission.secrets:
         run["env"] = {secret: f"${{{{ secrets.{secret} }}}}" for secret in emission.secrets}
@@ -99,6 +109,20 @@ def _steps(emission: Emission, options: GithubOptions, name: str, root: Path) ->
         steps.append({"uses": "actions/cache@v4", "with": {"path": "~/.cache/huggingface", "key": f"{name}-weights"}})
     steps.append({"name": "Install", "run": _literal(shell_words(["pip", "install", install]))})
     return [*steps, run]
+
+
+def _loop(command: str, limit_s: int) -> str:
+    """A script that runs the command, within a limit in all, until it ends in a way that another start would repeat."""
+    return f"""\
+for further in $(seq {FURTHER_STARTS} -1 0); do
+  code=0
+  timeout --foreground --preserve-status "$(({limit_s} - SECONDS))s" {command} || code=$?
+  [[ $code =~ ^(4|70)$ && $further -gt 0 && $((SECONDS + 2 * {RESTART_S})) -lt {limit_s} ]] || break
+  echo "exit code $code: again in {RESTART_S} s"
+  sleep {RESTART_S}
+done
+exit "$code"
+"""
 
 
 def _head(emission: Emission, options: GithubOptions, name: str, root: Path) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 
 from tests.emit.conftest import DAILY, Emit, Refuse
 from tests.emit.cron_line import cron_command
+from tests.emit.stand_in import ENDINGS, count_starts, ends_in_turn
 from tests.jobs import MakeJob
 
 
@@ -56,6 +59,37 @@ def test_cron_runs_the_line_and_a_second_start_waits_for_none(make_job: MakeJob,
     (run,) = folder.glob("run *")
     assert (run / "manifest.parquet").is_file()
     assert "4 succeeded" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("codes", "starts", "code"), ENDINGS)
+def test_the_line_starts_a_run_again_after_4_and_70_alone(
+    codes: Sequence[int], starts: int, code: int, emit: Emit, tmp_path: Path
+) -> None:
+    options = (*DAILY, "--bin-dir", ends_in_turn(tmp_path, codes), "--work-dir", tmp_path)
+    command = cron_command(emit("crontab", *options)["avbatch-small.crontab"]).replace("sleep 60", "sleep 0")
+
+    done = subprocess.run(["/bin/sh", "-c", command], env=_environment(), cwd="/", check=False)
+
+    assert (count_starts(tmp_path), done.returncode) == (starts, code)
+
+
+def test_sigterm_to_the_process_of_the_lock_reaches_the_run_and_ends_the_line(emit: Emit, tmp_path: Path) -> None:
+    programs = ends_in_turn(tmp_path, ())
+    (programs / "avbatch").write_text(
+        f"#!/bin/sh\ntrap 'sleep 0.3; exit 4' TERM\ntouch '{tmp_path}/started'\nwhile :; do sleep 0.05; done\n",
+        encoding="utf-8",
+    )
+    options = (*DAILY, "--bin-dir", programs, "--work-dir", tmp_path)
+    command = cron_command(emit("crontab", *options)["avbatch-small.crontab"])
+
+    line = subprocess.Popen(["/bin/sh", "-c", command], env=_environment(), cwd="/")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(int((tmp_path / "avbatch-small.lock").read_text()), signal.SIGTERM)
+
+    assert line.wait(30) == 4
 
 
 @pytest.mark.parametrize(

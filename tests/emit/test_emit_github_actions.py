@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from tests.emit.conftest import DAILY, Emit, Refuse
+from tests.emit.stand_in import ENDINGS, count_starts, ends_in_turn
 from tests.jobs import MakeJob
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -62,7 +65,7 @@ def test_the_run_is_told_to_stop_before_github_ends_the_job(emit: Emit) -> None:
     job = _load(emit("github-actions", "--timeout-minutes", "60", "--secret", "HF_TOKEN"))["jobs"]["run"]
 
     step = job["steps"][-1]
-    seconds = int(step["run"].split("--preserve-status ")[1].split("s ")[0])
+    (seconds,) = map(int, re.findall(r'--preserve-status "\$\(\((\d+) - SECONDS\)\)s"', step["run"]))
     assert seconds + 120 <= (60 - 10) * 60 and job["timeout-minutes"] == 60
     assert step["env"] == {"HF_TOKEN": "${{ secrets.HF_TOKEN }}"}
 
@@ -77,7 +80,7 @@ def test_its_step_runs_the_job_from_the_root_of_the_repository(make_job: MakeJob
     spec.write_text(yaml.safe_dump(data), encoding="utf-8")
     workflow = _load(emit("github-actions", spec=spec))
 
-    command = workflow["jobs"]["run"]["steps"][-1]["run"].strip() + f" --set output.path={tmp_path}/out"
+    command = workflow["jobs"]["run"]["steps"][-1]["run"].replace(" || ", f" --set output.path={tmp_path}/out || ", 1)
 
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -86,6 +89,20 @@ def test_its_step_runs_the_job_from_the_root_of_the_repository(make_job: MakeJob
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "manifest.parquet").is_file()
+
+
+@pytest.mark.parametrize(("codes", "starts", "code"), ENDINGS)
+def test_its_step_starts_a_run_again_after_4_and_70_alone(
+    codes: Sequence[int], starts: int, code: int, emit: Emit, tmp_path: Path
+) -> None:
+    programs = ends_in_turn(tmp_path, codes)
+    script = _load(emit("github-actions"))["jobs"]["run"]["steps"][-1]["run"].replace("sleep 60", "sleep 0")
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True, check=False
+    )
+
+    assert (count_starts(tmp_path), done.returncode) == (starts, code)
 
 
 @pytest.mark.parametrize(
