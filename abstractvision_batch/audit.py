@@ -297,7 +297,7 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
         return
     try:
         footer = read_footer(store, MANIFEST)
-        empty = footer.schema.to_arrow_schema().empty_table()
+        empty = footer.metadata.schema.to_arrow_schema().empty_table()
         same = _same_rows(iter_row_groups(store, MANIFEST, footer=footer), tables, waiting=empty)
     except DamagedFileError as exc:
         same, said = False, f"cannot be read: {exc.__cause__} (--repair merges it again)"
@@ -312,7 +312,7 @@ def _check_metadata(store: Store) -> Iterator[Finding]:
     said = "has other rows than the manifest (--repair writes it again)"
     try:
         footer = read_footer(store, METADATA)
-        empty = footer.schema.to_arrow_schema().empty_table()
+        empty = footer.metadata.schema.to_arrow_schema().empty_table()
         same = _same_rows(iter_row_groups(store, METADATA, footer=footer), iter_made_rows(store), waiting=empty)
     except DamagedFileError as exc:
         same, said = False, f"cannot be read: {exc.__cause__} (--repair writes it again)"

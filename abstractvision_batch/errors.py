@@ -91,7 +91,7 @@ class BackendNotConfiguredError(AbstractVisionError):
 
 
 class DependencyError(AbstractVisionError):
-    """A model, a server or a program is missing; the message has the command that mends it."""
+    """A model, a server or a program is missing; the message has the command that fixes it."""
 
     exit_code = 3
 

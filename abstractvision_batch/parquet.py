@@ -16,6 +16,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -25,8 +26,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import DamagedFileError
 
-#: Key of a file's metadata: it has a seal, these bytes and the SHA-256 of the footer, right before the footer.
-SEALED_KEY = b"abstractvision_batch.sealed"
+#: A seal is these bytes and the SHA-256 of the footer, right before the footer.
 _SEAL = b"avbSEAL1"
 _SEAL_BYTES = len(_SEAL) + hashlib.sha256().digest_size
 _MAGIC = b"PAR1"
@@ -34,6 +34,15 @@ _MAGIC = b"PAR1"
 _TAIL_BYTES = 1 << 16
 #: What Arrow, and Python on what Arrow gives it, raise for a damaged file. UnicodeDecodeError is a ValueError.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, LookupError, pa.lib.ArrowMemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a Parquet file says of itself."""
+
+    metadata: pq.FileMetaData
+    sealed: bool
+    """Whether it is known to be what was written; else nobody may ask it for a column."""
 
 
 class ParquetReader:
@@ -47,12 +56,13 @@ class ParquetReader:
     """
 
     def __init__(
-        self, source: BinaryIO | Path, *, name: str, remedy: str | None = None, footer: pq.FileMetaData | None = None
+        self, source: BinaryIO | Path, *, name: str, remedy: str | None = None, footer: Footer | None = None
     ) -> None:
         self._name = name
         self._remedy = remedy
         with parquet_errors(name, remedy):
-            self.metadata = footer or _read_footer(source)
+            self.footer = footer or _read_footer(source)
+            self.metadata = self.footer.metadata
             # Arrow's pre-buffering reads on threads of its own, which let go of a Python buffer at any later time. When
             # that is the interpreter's end, the thread cannot take the interpreter's lock and the process aborts
             # (signal 6). Hence no reading on threads either.
@@ -95,7 +105,7 @@ class ParquetReader:
 
 
 def open_parquet(
-    source: BinaryIO | Path, *, name: str, remedy: str | None = None, footer: pq.FileMetaData | None = None
+    source: BinaryIO | Path, *, name: str, remedy: str | None = None, footer: Footer | None = None
 ) -> ParquetReader:
     """Open a file for reading; the arguments are those of `ParquetReader`.
 
@@ -139,13 +149,8 @@ def open_writer(sink: BinaryIO | Path, schema: pa.Schema, metadata: Mapping[byte
         schema: Its columns.
         metadata: Of the file, in place of the schema's.
     """
-    described = schema.with_metadata({**metadata, SEALED_KEY: b"1"})
+    described = schema.with_metadata(dict(metadata))
     return SealingWriter(sink, described, compression="zstd", write_page_checksum=True)
-
-
-def is_sealed(footer: pq.FileMetaData) -> bool:
-    """Whether a footer that was read here is known to be the one that was written."""
-    return SEALED_KEY in (footer.metadata or {})
 
 
 def _seal(file: BinaryIO) -> None:
@@ -154,7 +159,7 @@ def _seal(file: BinaryIO) -> None:
     file.write(_SEAL + hashlib.sha256(footer).digest() + footer)
 
 
-def _read_footer(source: BinaryIO | Path) -> pq.FileMetaData:
+def _read_footer(source: BinaryIO | Path) -> Footer:
     """The footer, once its seal is checked where it has one.
 
     Raises:
@@ -166,10 +171,7 @@ def _read_footer(source: BinaryIO | Path) -> pq.FileMetaData:
     sealed = seal.startswith(_SEAL)
     if sealed and seal != _SEAL + hashlib.sha256(footer).digest():
         raise ValueError("its footer is not the one that was written")
-    metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer))
-    if is_sealed(metadata) != sealed:
-        raise ValueError("its seal is not the one that was written")
-    return metadata
+    return Footer(pq.read_metadata(pa.BufferReader(_MAGIC + footer)), sealed)
 
 
 def _read_tail(file: BinaryIO) -> bytes:

@@ -22,7 +22,7 @@ def check_model(loaded: LoadedSpec) -> None:
     """Check that the model is there, loading nothing; workers of a cluster elsewhere find out for themselves.
 
     Raises:
-        DependencyError: it is not; the message has the command that mends it.
+        DependencyError: it is not; the message has the command that fixes it.
         SpecError: it takes no such parameters.
     """
     if workers_are_here(loaded):

@@ -73,7 +73,9 @@ def still_running(processes: Mapping[int, str]) -> list[str]:
 
 def _processes() -> Iterator[tuple[int, int, str]]:
     """The number, the parent and the command line of each process of this machine."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     for line in listing.splitlines():
         pid, parent, args = line.split(maxsplit=2)
         yield int(pid), int(parent), args

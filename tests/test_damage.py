@@ -87,8 +87,7 @@ def require_line(error: Exception, name: str) -> None:
 def plain(data: bytes) -> bytes:
     """The same file as an earlier version wrote it: without checksums, without a seal."""
     table, sink = pq.read_table(io.BytesIO(data)), io.BytesIO()
-    kept = {key: value for key, value in table.schema.metadata.items() if b"sealed" not in key}
-    pq.write_table(table.replace_schema_metadata(kept), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 

@@ -331,7 +331,7 @@ def _merged_metadata(store: Store) -> dict[bytes, bytes]:
     if not store.exists(MANIFEST):
         return {}
     try:
-        return read_footer(store, MANIFEST).metadata or {}
+        return read_footer(store, MANIFEST).metadata.metadata or {}
     except DamagedFileError:
         return {}  # whoever needs it merges it again
 

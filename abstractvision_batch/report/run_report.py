@@ -96,14 +96,14 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
     footer = read_footer(store, MANIFEST, remedy=MERGE_AGAIN)
     inside: dict[int, list[int]] = {}
     start = 0
-    for group in range(footer.num_row_groups):
-        end = start + footer.row_group(group).num_rows
+    for group in range(footer.metadata.num_row_groups):
+        end = start + footer.metadata.row_group(group).num_rows
         if found := [position - start for position in positions if start <= position < end]:
             inside[group] = found
         start = end
     groups = iter_row_groups(store, MANIFEST, columns, footer=footer, groups=inside, remedy=MERGE_AGAIN)
     tables = [table.take(pa.array(chosen)) for table, chosen in zip(groups, inside.values(), strict=True)]
-    return pa.concat_tables(tables) if tables else footer.schema.to_arrow_schema().empty_table()
+    return pa.concat_tables(tables) if tables else footer.metadata.schema.to_arrow_schema().empty_table()
 
 
 def read_outcomes(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> Outcomes:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.parquet import is_sealed, open_parquet, parquet_errors
+from abstractvision_batch.parquet import Footer, open_parquet, parquet_errors
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.store import Store
@@ -22,14 +22,14 @@ from abstractvision_batch.storage.store import Store
 GAP_BYTES = 1 << 18
 
 
-def read_footer(store: Store, name: str, *, remedy: str | None = None) -> pq.FileMetaData:
+def read_footer(store: Store, name: str, *, remedy: str | None = None) -> Footer:
     """What a Parquet file says of itself.
 
     Raises:
         DamagedFileError: it is damaged.
     """
     with store.open(name) as stream:
-        return open_parquet(stream, name=store.url_of(name), remedy=remedy).metadata
+        return open_parquet(stream, name=store.url_of(name), remedy=remedy).footer
 
 
 def iter_row_groups(
@@ -37,7 +37,7 @@ def iter_row_groups(
     name: str,
     columns: Sequence[str] | None = None,
     *,
-    footer: pq.FileMetaData | None = None,
+    footer: Footer | None = None,
     groups: Iterable[int] | None = None,
     remedy: str | None = None,
 ) -> Iterator[pa.Table]:
@@ -56,8 +56,8 @@ def iter_row_groups(
     """
     known = footer or read_footer(store, name, remedy=remedy)
     where = store.url_of(name)
-    wanted = range(known.num_row_groups) if groups is None else groups
-    if not is_sealed(known):
+    wanted = range(known.metadata.num_row_groups) if groups is None else groups
+    if not known.sealed:
         with store.open(name) as stream:
             file = open_parquet(stream, name=where, remedy=remedy, footer=known)
             yield from (file.read_row_group(group, columns) for group in wanted)
@@ -65,7 +65,7 @@ def iter_row_groups(
 
     def read(group: int) -> list[tuple[int, bytes]]:
         with parquet_errors(where, remedy):
-            spans = _spans(known.row_group(group), columns)
+            spans = _spans(known.metadata.row_group(group), columns)
             return [(start, store.read_range(name, start, end - start)) for start, end in spans]
 
     for group, pieces in map_in_flight(wanted, read):

@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.parquet import SealingWriter
 from abstractvision_batch.storage.in_flight import IN_FLIGHT, map_in_flight
 from abstractvision_batch.storage.row_groups import GAP_BYTES, iter_row_groups, read_footer
 from abstractvision_batch.storage.store import open_store
@@ -65,7 +65,8 @@ def test_row_groups_are_read_as_they_were_written(tmp_path: Path, columns: list[
             "far": [0.5] * 300,
         }
     )
-    pq.write_table(table, tmp_path / "t.parquet", row_group_size=100, compression="none")
+    with SealingWriter(tmp_path / "t.parquet", table.schema, compression="none") as writer:
+        writer.write_table(table, row_group_size=100)
     store = open_store(f"counted://{tmp_path}")
     footer = read_footer(store, "t.parquet")
     CountedFileSystem.requests.clear()

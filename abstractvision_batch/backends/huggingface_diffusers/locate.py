@@ -53,7 +53,7 @@ def find_model(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     """Find a model's folder without network access.
 
     Raises:
-        DependencyError: there is none, or it is no Diffusers folder; the message has the command that mends it.
+        DependencyError: there is none, or it is no Diffusers folder; the message has the command that fixes it.
     """
     if config.path is not None:
         path = _local_path(config.path)
