@@ -303,7 +303,7 @@ def own_ray(make_job: MakeJob, tmp_path: Path) -> Iterator[Job]:
     folder = tempfile.mkdtemp(prefix="avb-")  # short: the paths of its sockets may have 107 bytes
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_TMPDIR", folder)
-        yield _make_job(None, make_job, tmp_path, delay_s=0.5, actors=1, batch_size=1)
+        yield _make_job(None, make_job, tmp_path, delay_s=0.5, actors=1)
     shutil.rmtree(folder, ignore_errors=True)
 
 
