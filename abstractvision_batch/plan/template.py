@@ -18,6 +18,8 @@ from abstractvision_batch.plan.problems import suggest
 from abstractvision_batch.spec.load import LoadedSpec
 from abstractvision_batch.spec.sandbox import TEMPLATE_ERRORS, SandboxedTemplates
 
+#: What messages call Python's types.
+_TYPE_NAMES = {"NoneType": "null", "IntegerCell": "a number", "NumberCell": "a number", "TruthCell": "a truth value"}
 MAX_PROMPT_CHARACTERS = 100_000
 
 
@@ -106,7 +108,13 @@ def _check_names(
 
 def _said(error: Exception) -> str:
     """The message on one short line: it may quote a value of the template."""
-    return " ".join(str(error)[:300].split()) or type(error).__name__
+    said = " ".join(str(error)[:300].split()) or type(error).__name__
+    if isinstance(error, TypeError):
+        for python, ours in _TYPE_NAMES.items():
+            said = said.replace(f"'{python}'", ours)
+        if "null" in said and "write" not in said:
+            said += " (a value is null in this row: write NAME is not none and …)"
+    return said
 
 
 def _place(loaded: LoadedSpec, field: str) -> str:

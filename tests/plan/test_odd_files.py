@@ -155,6 +155,14 @@ def test_where_compares_cells_as_values_and_as_their_text(planner: Planner, wher
     assert "".join(planner.build(planner.write("p.csv", ROWS), prompts={"where": where}).column("prompt")) == kept
 
 
+def test_comparing_an_empty_cell_is_said_in_words(planner: Planner) -> None:
+    (problem,) = planner.problems(planner.write("p.csv", ROWS), prompts={"where": "score > 0.4"})
+
+    assert problem.startswith(
+        "p.csv:3: where: '>' not supported between instances of null and 'float' (a value is null"
+    )
+
+
 def test_a_template_prints_cells_as_they_were_written_and_computes_with_them(planner: Planner) -> None:
     template = "{{ prompt }} {{ score or 0 }} {{ code }} {{ ok }} {{ (count or 0) * 2 }} {{ day }}"
     plan = planner.build(planner.write("p.csv", ROWS), prompts={"template": template})
