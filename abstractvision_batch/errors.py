@@ -21,7 +21,7 @@
         InputImageError                 permanent: an input image is no use      never tried again
         InvalidOutputError              permanent: black, NaN or undecodable     never tried again
         WorkerCrashedError              permanent: it ended its worker process   isolated and recorded
-        PartialBatchError               some outputs of one library call failed  has the others
+        PartialBatchError               permanent: of one library call           has the other outputs
       StorageError                      reading or writing a store failed        run again: resumes          exit 4
         DamagedFileError                a file is not what was written           avbatch audit --repair     exit 4
       ClusterError                      Ray could not be reached or died         run again: resumes          exit 4

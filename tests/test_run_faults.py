@@ -216,13 +216,13 @@ ROW_FAULTS: dict[str, tuple[Fault, str, str]] = {
     "10 GB": (announces(10 * 10**9), "invalid_output", "10000000000 bytes; more than"),
     "a body without end": (never_ends, "invalid_output", "over 1000000 bytes"),
     "refused by policy": (refuses(400, "not this", "content_policy_violation"), "policy", "400: not this"),
+    "403 while the key works": (refuses(403, "not yours"), "generation", "403: not yours"),
     "moderated": (refuses(400, "not this", "moderation_blocked"), "policy", "400: not this"),
 }
 #: What no other request would survive either.
 FATAL_FAULTS: dict[str, tuple[Fault, str]] = {
     "401": (refuses(401, "wrong key", "invalid_api_key"), "401: wrong key"),
-    "403": (refuses(403, "not yours"), "403: not yours"),
-    "no credit": (refuses(429, "pay first", "insufficient_quota"), "mend the account"),
+    "no credit": (refuses(429, "pay first", "insufficient_quota"), "fix the account"),
     "no such model": (refuses(404, "no model x", "model_not_found"), "backend.served_model"),
 }
 
