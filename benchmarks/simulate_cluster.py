@@ -116,6 +116,11 @@ def _repeat(planned: PlanSummary, shards: int, shard_size: int) -> PlanSummary:
     return replace(planned, requests=shards * shard_size, shards=shards, files=files)
 
 
+def _batches(shard: int, plan: PlanSummary) -> list[tuple[int, ...]]:
+    indexes = range(shard * plan.shard_size, (shard + 1) * plan.shard_size)
+    return [tuple(indexes[start : start + plan.batch_size]) for start in range(0, len(indexes), plan.batch_size)]
+
+
 def _simulate(context: RunContext, actors: int, *, durations: Durations, faults: Faults, seed: int) -> Simulated:
     plan = context.plan
     cluster = SimulatedCluster(
@@ -145,6 +150,7 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
         guard=guard,
         on_rows=tracker.on_rows,
         on_shard=tracker.on_shard,
+        split=lambda shard: _batches(shard, plan),  # the rows of the repeated file say that they are of another shard
     ).run()
     cpu_s = time.thread_time() - began
     once = progress[0].shards_done == plan.shards and progress[0].generated == plan.requests

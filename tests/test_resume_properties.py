@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import uuid
 from functools import cache
 from typing import Any
@@ -22,6 +23,7 @@ from abstractvision_batch.execute.manifest import (
     part_name,
     read_part,
 )
+from abstractvision_batch.execute.results import METADATA_KEY
 from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.retry import retry
 from abstractvision_batch.run import open_run, run
@@ -176,7 +178,8 @@ def test_the_merge_takes_the_newest_attempt_of_each_row_however_many_there_are(
         column = rows.schema.get_field_index("attempt")
         rows = rows.set_column(column, "attempt", pa.array([attempt] * rows.num_rows, pa.int64()))
         sink = io.BytesIO()
-        pq.write_table(rows, sink)
+        note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}).encode()
+        pq.write_table(rows.replace_schema_metadata({METADATA_KEY: note}), sink)
         store.put(part_name(shard, attempt), sink.getvalue())
         for index in rows["index"].to_pylist():
             newest[index] = max(newest[index], attempt)

@@ -50,6 +50,8 @@ class ActorPool:
         guard: Asked before each shard.
         on_rows: Called with the (succeeded, failed) rows of shards that are not committed yet.
         on_shard: Called after each commit.
+        split: Returns the plan indexes of a shard's batches, for a shard that is to be run in pieces; read from the
+            plan by default.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ActorPool:
         guard: SpendingGuard,
         on_rows: Callable[[int, int], None],
         on_shard: Callable[[ShardSummary], None],
+        split: Callable[[int], list[tuple[int, ...]]] | None = None,
     ) -> None:
         self._cluster = cluster
         self._context = context
@@ -69,7 +72,7 @@ class ActorPool:
         self._guard = guard
         self._on_rows = on_rows
         self._on_shard = on_shard
-        self._queue = ShardQueue(shards, split=self._batches_of)
+        self._queue = ShardQueue(shards, split=split or self._batches_of)
         nodes = cluster.nodes()
         self._options = actor_options(context, nodes, grows=cluster.grows, measure_gpus=cluster.measure_gpus)
         needs = needs_of(self._options)
