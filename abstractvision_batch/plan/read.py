@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any, BinaryIO
 
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.errors import DamagedFileError
 from abstractvision_batch.parquet import ParquetReader, open_parquet
-from abstractvision_batch.plan.columns import PLAN_SCHEMA
+from abstractvision_batch.plan.columns import PLAN_FORMAT, fixed_columns
 from abstractvision_batch.plan.identity import REQUEST_ID_DIGITS
 from abstractvision_batch.plan.summary import PlanFile, PlanSummary
 from abstractvision_batch.storage.in_flight import map_in_flight
@@ -143,16 +143,28 @@ def _read_group(stream: BinaryIO, file: PlanFile, shard: int) -> pa.Table:
 def _require_rows(file: PlanFile, shard: int, rows: pa.Table) -> None:
     """Refuse rows that no plan of ours has: of a stranger's run, the hash is his too."""
     there = {field.name: field.type for field in rows.schema}
-    for field in PLAN_SCHEMA:
-        if field.name not in there and field.name in _KEYS:
-            raise _damaged(file, f"has no column {field.name}")
-        if there.get(field.name, field.type) != field.type:
-            raise _damaged(file, f"column {field.name} is {there[field.name]}, not {field.type}")
+    for name, types in _types_by_column().items():
+        if name not in there and name in _KEYS:
+            raise _damaged(file, f"has no column {name}")
+        if name in there and there[name] not in types:
+            raise _damaged(file, f"column {name} is {there[name]}, not {' or '.join(map(str, types))}")
     if any(rows[name].null_count for name in _KEYS):
         raise _damaged(file, f"shard {shard} has a row without {', '.join(_KEYS)}")
     if pc.unique(rows["shard"]).to_pylist() != [shard]:
         raise _damaged(file, f"shard {shard} has rows of another")
     _require_ids(file, rows)
+
+
+@cache
+def _types_by_column() -> dict[str, list[pa.DataType]]:
+    """The types that each fixed column has in a plan of one format or another."""
+    types: dict[str, list[pa.DataType]] = {}
+    for format in range(1, PLAN_FORMAT + 1):
+        for field in fixed_columns(format):
+            known = types.setdefault(field.name, [])
+            if field.type not in known:
+                known.append(field.type)
+    return types
 
 
 def _require_ids(file: PlanFile, rows: pa.Table) -> None:
