@@ -134,6 +134,7 @@ def test_failures_are_the_same_whatever_numbers_ids_and_prompts_their_messages_h
     assert said[:-1] == [None] * (BRAKE_ROWS - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_on_ray_stops_too(make_job: MakeJob, tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ def test_a_price_changes_no_fingerprint(make_job: MakeJob, tmp_path: Path) -> No
     assert run(spec).generated == 0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_shards_side_by_side_share_the_budget(make_job: MakeJob, tmp_path: Path) -> None:

@@ -218,6 +218,7 @@ def test_on_ray_a_worker_that_hangs_for_good_is_ended_and_the_request_isolated(m
     assert result.by_error_kind == {"worker_crashed": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_a_run_of_which_too_much_fails_stops(make_job: MakeJob, tmp_path: Path) -> None:

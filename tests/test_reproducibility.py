@@ -52,6 +52,7 @@ def _pixels(opened: Run) -> dict[str, str]:
     return dict(zip(manifest["request_id"].to_pylist(), manifest["pixel_sha256"].to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_executor_actors_layout_storage_and_a_resume_change_no_pixel(job: dict[str, Any], tmp_path: Path) -> None:

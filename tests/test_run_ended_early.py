@@ -199,6 +199,7 @@ def test_shards_without_a_part_and_rows_that_were_not_run_are_done_by_one_comman
     assert account.paid == Counter(ANIMALS)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_every_picture_that_was_paid_is_kept_too(

@@ -32,6 +32,7 @@ def test_ray_and_inline_write_the_same_manifest(make_job: MakeJob, tmp_path: Pat
     assert _manifest(on_ray.path).select(IDENTITY) == _manifest(inline.path).select(IDENTITY)
 
 
+@pytest.mark.slow
 def test_many_actors_share_the_shards(make_job: MakeJob) -> None:
     result = run(make_job(backend={"kind": "procedural", "delay_s": 0.05}, execution={**ON_RAY, "actors": 3}))
 
@@ -41,6 +42,7 @@ def test_many_actors_share_the_shards(make_job: MakeJob) -> None:
     assert {row["environment_id"] for row in rows} == {environment.stem}
 
 
+@pytest.mark.slow
 def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:
     result = run(make_job(backend={"kind": "procedural", "fail_when": "dog"}, execution=ON_RAY))
 
@@ -85,6 +87,7 @@ def test_threads_of_an_actor_without_a_gpu_are_those_of_the_spec(make_job: MakeJ
     assert environment["backend"]["switches"]["torch_threads"] == 2
 
 
+@pytest.mark.slow
 def test_pictures_never_cross_the_object_store(make_job: MakeJob) -> None:
     """Five pictures of 3 MB each as pixels; all that Ray keeps for the run is what the driver told its workers."""
 
@@ -102,6 +105,7 @@ def test_pictures_never_cross_the_object_store(make_job: MakeJob) -> None:
     assert 0 < stored_bytes() - before < 200_000
 
 
+@pytest.mark.slow
 def test_an_interrupted_ray_run_is_finished_inline(make_job: MakeJob, tmp_path: Path) -> None:
     run(make_job(execution=ON_RAY))
     whole = _manifest(tmp_path / "run")

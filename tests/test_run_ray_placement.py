@@ -86,6 +86,7 @@ def _begun(folder: Path) -> list[int]:
     return [entry.pid for entry in read_journal(folder / "journal.jsonl")]
 
 
+@pytest.mark.slow
 def test_auto_uses_a_node_that_joins_and_lets_one_go_that_is_not_needed_any_more(
     start: Callable[..., subprocess.Popen[str]], join: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -244,6 +244,7 @@ def test_secrets_of_the_store_come_from_the_environment_and_stay_out_of_the_reco
     assert connection.encode() not in record
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_of_a_cluster_write_to_the_store_with_the_drivers_secrets(

@@ -134,6 +134,7 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
     assert "the cluster has a job of this id" in cluster.end_of(again, 2)
 
 
+@pytest.mark.slow
 def test_a_secret_that_the_cluster_lacks_is_one_line_of_the_job_and_its_value_goes_nowhere(
     cluster: Cluster, s3_server: StoreServer, make_job: MakeJob, spec: Path
 ) -> None:

@@ -36,7 +36,7 @@ MEETINGS = (
 CARELESS = {"file": "no_hard_links", "s3": "ignored_condition"}
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
 def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> NewPlace:
     """On a local disk, and on S3."""
     if request.param == "file":
