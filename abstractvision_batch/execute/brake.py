@@ -18,8 +18,11 @@ from dataclasses import dataclass
 BRAKE_ROWS = 16
 #: Of a message: what tells one kind of failure from another stands in front.
 _SHAPE_CHARACTERS = 160
-_PROMPT_CHARACTERS = 8
-_VARYING = re.compile(r"\[[^\]]*\]|'[^']*'|\"[^\"]*\"|\b[0-9a-f][0-9a-f-]{7,}\b|\d+(\.\d+)?")
+#: Quotations, and what looks like an id: hexadecimal, after a prefix, or letters and digits in one word.
+_VARYING = re.compile(
+    r"\[[^\]]*\]|'[^']*'|\"[^\"]*\"|\b[0-9a-f][0-9a-f-]{7,}\b|\b[a-z]{2,5}[_-][A-Za-z0-9_-]{6,}"
+    r"|\b(?=\w*\d)(?=\w*[A-Za-z])\w{6,}\b|\d+(\.\d+)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,12 @@ class Failure:
     @property
     def shape(self) -> tuple[str, str]:
         """What failures of one cause share: no numbers, ids and quotations, and nothing of the prompt."""
-        # A short prompt may be any word of the message.
-        message = self.message.replace(self.prompt, "") if len(self.prompt) >= _PROMPT_CHARACTERS else self.message
-        return self.kind, _VARYING.sub("#", message)[:_SHAPE_CHARACTERS]
+        message = self.message
+        if self.prompt.strip():
+            message = re.sub(rf"(?<!\w){re.escape(self.prompt.strip())}(?!\w)", "", message)
+            for word in self.prompt.split():  # a message may quote a part of it
+                message = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "", message) if len(word) > 2 else message
+        return self.kind, " ".join(_VARYING.sub("#", message).split())[:_SHAPE_CHARACTERS]
 
 
 class Brake:

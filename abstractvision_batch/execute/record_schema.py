@@ -105,6 +105,7 @@ class _Plan(_Shape):
     prompts_files: list[_Text]
     files: list[_PlanFile]
     notes: list[_Text] = []
+    inputs_digest: Annotated[str, Field(max_length=200)] | None = None
     columns: list[Annotated[list[_Text], Field(min_length=2, max_length=2)]]
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -68,12 +69,36 @@ def decode_image(data: bytes, *, name: str = "image") -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _refuse_misread(image)
             image.load()
             return _normalise_mode(ImageOps.exif_transpose(_to_8_bits(image)))
     except _NoKnownWhiteError as exc:
         raise GenerationError(f"{name}: {exc} (save it with 8 or 16 bits)") from exc
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
-        raise GenerationError(f"{name}: {len(data)} bytes are not a readable image ({_one_line(exc)})") from exc
+        said = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", _one_line(exc))
+        raise GenerationError(f"{name}: {len(data)} bytes are not a readable image ({said})") from exc
+
+
+#: Tags of TIFF: bits of each channel, whether each channel has a plane of its own (2), signed whole numbers (2).
+_BITS, _PLANES, _SAMPLES = 258, 284, 339
+
+
+def _refuse_misread(image: Image.Image) -> None:
+    """Refuse what Pillow opens and reads as something else: planes of more than 8 bits, signed values, FITS.
+
+    Raises:
+        _NoKnownWhiteError: it is one of those.
+    """
+    if image.format == "FITS":
+        raise _NoKnownWhiteError("is FITS, whose values are measurements")
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    if tags is None:
+        return
+    bits, samples = tags.get(_BITS, (8,)), tags.get(_SAMPLES, (1,))
+    if tags.get(_PLANES) == 2 and max(bits, default=8) > 8:
+        raise _NoKnownWhiteError("has a plane of more than 8 bits for each channel")
+    if 2 in samples and max(bits, default=8) <= 16:  # of 32 bits the range is named
+        raise _NoKnownWhiteError("has signed values")
 
 
 def pixel_sha256(image: Image.Image) -> str:

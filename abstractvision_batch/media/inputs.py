@@ -153,7 +153,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     # A PNG without such tags in its header would be decoded whole to look for them at the end.
     tags = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
     has_tags = image.format != "PNG" or any(tag in image.info for tag in tags)
-    turned = has_tags and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    # Pillow turns the size of a TIFF when it opens it.
+    turned = has_tags and image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return (image.height, image.width) if turned else image.size
 
 

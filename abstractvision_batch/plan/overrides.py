@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,9 @@ from abstractvision_batch.spec.model import Params
 
 _FLOATS = frozenset({"guidance_scale", "strength", "fps"})
 _EXACT_FLOAT = 2**53
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 
 
 class OverrideParser:
@@ -39,6 +43,8 @@ class OverrideParser:
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             return None
         if name == "negative_prompt":
+            if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+                raise ValueError(f"{cell!r} is not a text")
             return self._checked(name, cell if isinstance(cell, str) else str(cell))
         if name == "seed":
             return self._checked(name, self._in_range(name, _number(name, cell)))
@@ -76,6 +82,8 @@ def _number(name: str, cell: Any) -> int | float:
     value = cell = read_fps(cell) if name == "fps" else cell
     if isinstance(cell, str):
         text = cell.strip()
+        if not _NUMBER.fullmatch(text):  # Python takes 1_000 and full-width digits as well
+            raise ValueError(f"{text[:60]!r} is not {wanted}")
         try:
             value = int(text) if whole and text.lstrip("+-").isdecimal() else float(text)
         except (ValueError, OverflowError):
@@ -83,7 +91,10 @@ def _number(name: str, cell: Any) -> int | float:
     if not isinstance(value, int) and not math.isfinite(value):
         raise ValueError(f"{value} is not {wanted}")
     if not whole:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # of a whole number of some hundred digits
+            raise ValueError(f"{str(value)[:60]}… is not {wanted}") from None
     # pandas writes whole numbers as 30.0 where a column has gaps; beyond 2**53 the digits are no longer there.
     if isinstance(value, float) and (not value.is_integer() or abs(value) > _EXACT_FLOAT):
         raise ValueError(f"{value} is not {wanted}")

@@ -17,6 +17,7 @@ from abstractvision_batch.media.inputs import (
     prepare_picture,
     read_mask,
     read_picture,
+    upright_size,
 )
 from abstractvision_batch.types import Fit
 from tests.media.circles import draw_circle, measure_circle
@@ -289,3 +290,22 @@ def test_a_prepared_mask_has_one_channel_in_which_white_changes() -> None:
     with Image.open(io.BytesIO(prepared)) as image:
         assert image.mode == "L"
         assert np.array_equal(np.asarray(image), MIDDLE)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_turned_tiff_has_the_size_that_it_is_read_with(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = io.BytesIO()
+    Image.new("RGB", (32, 16), "teal").save(data, "TIFF", exif=exif)
+
+    with Image.open(io.BytesIO(data.getvalue())) as opened:
+        assert upright_size(opened) == read_picture(data.getvalue(), name="a TIFF").size == (16, 32)
+
+
+def test_signed_values_are_refused_and_not_wrapped() -> None:
+    data = io.BytesIO()
+    Image.new("L", (8, 8), 200).save(data, "TIFF", tiffinfo={339: 2})
+
+    with pytest.raises(InputImageError, match="has signed values"):
+        read_picture(data.getvalue(), name="a TIFF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,3 +47,28 @@ def test_a_seed_of_minus_one_is_answered_with_what_to_do(planner: Planner, secti
 
     assert "-1 is not an integer from 0 to 9223372036854775807 (leave it out for a derived seed)" in problem
     assert "(leave it out for a derived seed)" in planner.problems([{"prompt": "a fox", "seed": -1}])[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "seed": "1_000"}, "'1_000' is not a whole number"),
+        ({"prompt": "a", "steps": "１２"}, "is not a whole number"),
+        ({"prompt": "a", "negative_prompt": ["b", "c"]}, "is not a text"),
+        ({"prompt": "a", "negative_prompt": False}, "is not a text"),
+    ],
+)
+def test_a_cell_of_another_kind_is_refused_with_its_place(planner: Planner, row: dict[str, Any], said: str) -> None:
+    (problem,) = planner.problems([row])
+
+    assert said in problem
+
+
+def test_a_number_of_hundreds_of_digits_in_a_file_is_refused_with_its_place(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "huge.jsonl"
+    path.write_text('{"prompt": "a", "guidance_scale": 1' + "0" * 400 + "}\n")
+
+    (problem,) = planner.problems(str(path))
+
+    assert "huge.jsonl:1" in problem
+    assert "is not a number" in problem

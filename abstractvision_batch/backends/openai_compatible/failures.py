@@ -64,7 +64,7 @@ _POLICY_WORDS = re.compile(
 )
 _ACCOUNT_WORDS = re.compile(
     r"insufficient (credit|balance|fund|quota)|out of credits?|no credits? (left|remaining)|credit balance is too low"
-    r"|exceeded your current quota|billing hard limit|payment (is )?required"
+    r"|exceeded your current quota|billing hard limit|payment (is )?required|(usage|spend(ing)?) limits?|quota exceeded"
     r"|account (is |has been )?(suspended|deactivated)",
     re.IGNORECASE,
 )
@@ -105,13 +105,24 @@ def without_keys(value: Any, secrets: Sequence[str] = ()) -> Any:
     """Return JSON values with every key masked that a text in them repeats, names included."""
     if isinstance(value, str):
         for secret in secrets:
-            value = value.replace(secret, "***").replace(base64.b64encode(secret.encode()).decode(), "***")
+            for form in _forms(secret):
+                value = value.replace(form, "***")
         return _KEY.sub("***", mask_keys(value))
     if isinstance(value, Mapping):
         return {without_keys(str(name), secrets): without_keys(one, secrets) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [without_keys(one, secrets) for one in value]
     return value
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield the texts in which a server may repeat a secret, with the word that it was sent with or without."""
+    yield secret
+    for sent in (f"Bearer {secret}", secret):
+        data = sent.encode()
+        for encoded in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+            yield encoded.decode().rstrip("=")
+        yield data.hex()
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
@@ -134,7 +145,9 @@ def error_of(payload: Any) -> tuple[str | None, frozenset[str]]:
     """The same of parsed JSON: OpenAI's `{"error": {…}}`, `{"error": text}`, FastAPI's `{"detail": …}`."""
     if not isinstance(payload, dict):
         return None, frozenset()
-    found = payload.get("error") or payload.get("detail") or payload.get("message")
+    found = payload.get("error") or payload.get("detail") or payload.get("message") or payload.get("msg")
+    if isinstance(errors := payload.get("errors"), list) and errors and not found:
+        found = errors[0]
     if isinstance(found, str) and isinstance(payload.get("message"), str) and payload["message"] != found:
         found = f"{found}: {payload['message']}"  # sd-server: the kind, then what happened
     if not isinstance(found, dict):

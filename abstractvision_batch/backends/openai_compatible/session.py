@@ -39,6 +39,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.redaction import bare_url
 from abstractvision_batch.spec.dialects import EXTENSIONS
 from abstractvision_batch.types import (
     GeneratedAsset,
@@ -129,14 +130,15 @@ class Session:
             return error
         if self._refusals >= (REFUSALS_LATER if self._answered else REFUSALS_AT_START):
             return error
+        known = "the key works, so this is of the request"
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await self._transport.get(self._config.models_path)
         except KeyRefusedError:
             return error
-        except (AbstractVisionError, TimeoutError):
-            pass  # a catalog is no duty, so its absence says nothing
-        return GenerationError(f"{error} [the key works, so this is of the request]", status=status)
+        except (AbstractVisionError, TimeoutError):  # a server need not have a catalog
+            known = "taken to be of the request; the server has no catalog to ask with the key"
+        return GenerationError(f"{error} [{known}]", status=status)
 
     async def list_models(self, task: str | None) -> list[ProviderModelInfo]:
         """The provider's catalog."""
@@ -272,8 +274,8 @@ class Session:
             return reply
 
         reply = await repeat(fetch_media, retries=self._config.retries)
-        # The query may be a signed link's secret.
-        shown = urlunsplit((*urlsplit(url)[:3], "", ""))
+        parts = urlsplit(bare_url(url))  # the query may be a signed link's secret, under any name
+        shown = urlunsplit((*parts[:3], "", ""))
         return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})
 
     def _metadata(self, call: Call, effort: Effort) -> dict[str, Any]:

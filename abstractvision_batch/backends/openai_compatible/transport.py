@@ -87,11 +87,11 @@ class Transport:
         except BackendBusyError:
             raise
         except (DependencyError, PolicyError) as error:
-            raise BackendBusyError(f"{error} [the file that the reply names]") from error
+            raise BackendBusyError(_of_the_file(error)) from error
         except GenerationError as error:
             if getattr(error, "status", None) is None:  # no reply: the URL itself is wrong
                 raise
-            raise BackendBusyError(f"{error} [the file that the reply names]") from error
+            raise BackendBusyError(_of_the_file(error)) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -205,6 +205,11 @@ def _private(url: str, address: str) -> GenerationError:
         f"openai: the reply points to {_shown(url)}, which is at {address}, an address of this network "
         "(backend.allow_private_urls: true fetches it)"
     )
+
+
+def _of_the_file(error: AbstractVisionError) -> str:
+    """Return what was said of a file that a reply names, without the advice, which is for the server's own paths."""
+    return f"{str(error).partition(' (')[0]} [the file that the reply names]"
 
 
 def _too_large(url: str, size: str, limit: int) -> InvalidOutputError:
