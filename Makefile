@@ -53,7 +53,7 @@ model-adherence: setup  ## how often the embedded model draws what held-out prom
 	$(BIN)/python -m training.shapes64.evaluate --model abstractvision_batch/models/shapes64
 
 schema: setup  ## rewrite avbatch.schema.json from the spec's models
-	$(BIN)/python -m abstractvision_batch.spec.schema
+	$(BIN)/python -m abstractvision_batch.job.schema
 
 docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, the README's backends and files
 	$(BIN)/python -m abstractvision_batch.cli.document

@@ -8,26 +8,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from abstractvision_batch.version import __version__
 
 if TYPE_CHECKING:
     from abstractvision_batch.artifacts import RuntimeArtifactStoreAdapter, is_artifact_ref
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-    from abstractvision_batch.run import RunResult, open_run
+    from abstractvision_batch.runs.opened import open_run
     from abstractvision_batch.storage.asset_store import FsspecAssetStore, LocalAssetStore
     from abstractvision_batch.types import ProviderModelInfo
+    from abstractvision_batch.verbs.run import RunResult
     from abstractvision_batch.vision_manager import VisionManager
 
 _HOME = {
     "FsspecAssetStore": "storage.asset_store",
     "LocalAssetStore": "storage.asset_store",
     "ProviderModelInfo": "types",
-    "RunResult": "run",
+    "RunResult": "verbs.run",
     "RuntimeArtifactStoreAdapter": "artifacts",
     "VisionManager": "vision_manager",
     "VisionModelCapabilitiesRegistry": "model_capabilities",
     "is_artifact_ref": "artifacts",
-    "open_run": "run",
+    "open_run": "runs.opened",
 }
 
 __all__ = [

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from abstractvision_batch.redaction import redact
+from abstractvision_batch.text.redaction import redact
 
 ErrorClass = Literal["transient", "permanent", "resource", "policy"]
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import abstractvision_batch
 from abstractvision_batch.artifacts import MediaStore, json_safe, sha256_hex
 from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback, VisionBackend
 from abstractvision_batch.backends.foreign_backend import as_backend
@@ -36,9 +35,9 @@ from abstractvision_batch.errors import (
     PartialBatchError,
 )
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-from abstractvision_batch.redaction import without_secrets
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.request_check import InvalidRequestError, build_request
+from abstractvision_batch.text.redaction import without_secrets
 from abstractvision_batch.types import (
     Fit,
     GeneratedAsset,
@@ -51,6 +50,7 @@ from abstractvision_batch.types import (
     VideoGenerationRequest,
     VisionRequest,
 )
+from abstractvision_batch.version import __version__
 
 #: What a side is rounded to where no card says it: what a VAE scales by at least.
 _SIDE_MULTIPLE = 8
@@ -232,7 +232,7 @@ class VisionManager:
             **_described(request),
             "started_at": started_at.isoformat(),
             "latency_s": round(latency_s, 6),
-            "abstractvision_batch_version": abstractvision_batch.__version__,
+            "abstractvision_batch_version": __version__,
         }
         return [self._store(_with_generation(asset, made_by), task) for asset in assets]
 
@@ -271,7 +271,7 @@ def _fit_inputs(request: VisionRequest, fit: Fit, task: Task, card: ModelCard | 
         return request
     # These import Pillow and the job spec.
     from abstractvision_batch.media.inputs import prepare_mask, prepare_picture, read_picture
-    from abstractvision_batch.plan.sizes import complete_size, same_aspect
+    from abstractvision_batch.prompts.sizes import complete_size, same_aspect
 
     rules = card.tasks[task].params if card is not None else {}
     multiples = tuple(

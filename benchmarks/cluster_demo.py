@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.run import open_run
+from abstractvision_batch.runs.opened import open_run
 from benchmarks.local_cluster import LocalCluster, local_cluster
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,15 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.audit import audit
-from abstractvision_batch.execute.manifest import count_rows, list_parts, merge_manifest, missing_shards
-from abstractvision_batch.execute.run_record import read_record
-from abstractvision_batch.plan.read import count_shard_rows
+from abstractvision_batch.job.load import LoadedSpec, spec_from_mapping
 from abstractvision_batch.report.run_report import read_outcomes, write_report
-from abstractvision_batch.run import Run, run
-from abstractvision_batch.spec.load import LoadedSpec, spec_from_mapping
-from abstractvision_batch.start import start_run
+from abstractvision_batch.runs.manifest import count_rows, list_parts, merge_manifest, missing_shards
+from abstractvision_batch.runs.opened import Run
+from abstractvision_batch.runs.plan_rows import count_shard_rows
+from abstractvision_batch.runs.record import read_record
 from abstractvision_batch.storage.store import Store, open_store
+from abstractvision_batch.verbs.audit import audit
+from abstractvision_batch.verbs.run import run
+from abstractvision_batch.verbs.start import start_run
 from benchmarks.counted_store import CountedFileSystem
 from benchmarks.large_run import describe_job, write_parts, write_prompts
 

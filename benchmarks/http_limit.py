@@ -23,9 +23,9 @@ import ray
 
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
 from abstractvision_batch.backends.shared_limit import Allowance, Report, SharedLimit
-from abstractvision_batch.execute.ray_cluster import way_to
-from abstractvision_batch.run import run
+from abstractvision_batch.execute.ray.ray_cluster import way_to
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
+from abstractvision_batch.verbs.run import run
 from benchmarks.limited_server import LimitedServer, Schedule, limited_server
 
 CAPACITIES = (4, 16, 8, 32, 3)

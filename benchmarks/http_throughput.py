@@ -13,7 +13,7 @@ import time
 
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
-from tests.backends.openai_server import running_server
+from tests.support.openai_server import running_server
 
 
 def measure(max_concurrency: int, count: int, server_s: float, side: int) -> tuple[float, float]:

@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.execute.artifact_names import container_name
-from abstractvision_batch.execute.manifest import part_name
-from abstractvision_batch.execute.results import METADATA_KEY
-from abstractvision_batch.parquet import open_parquet
-from abstractvision_batch.plan.columns import RESULT_SCHEMA, manifest_schema
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.runs.artifact_names import container_name
+from abstractvision_batch.runs.columns import RESULT_SCHEMA, manifest_schema
+from abstractvision_batch.runs.manifest import part_name
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.results import METADATA_KEY
+from abstractvision_batch.storage.parquet import open_parquet
 
 PICTURE_BYTES = 1_500_000
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)

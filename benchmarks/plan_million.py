@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.plan.build import build_plan
-from abstractvision_batch.spec.load import spec_from_mapping
 
 SIZES = (10_000, 100_000, 1_000_000)
 SWEPT: dict[str, Any] = {"matrix": {"guidance_scale": [3, 5], "steps": [10, 20]}, "samples_per_prompt": 25}

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from abstractvision_batch.execute.actor_pool import ActorPool
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.ray.pool import ActorPool
 from abstractvision_batch.execute.spending import SpendingGuard
-from abstractvision_batch.run import build_context
-from abstractvision_batch.spec.load import spec_from_mapping
-from abstractvision_batch.spec.model import ExecutionSpec
-from abstractvision_batch.start import start_run
+from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
+from abstractvision_batch.verbs.run import build_context
+from abstractvision_batch.verbs.start import start_run
 from benchmarks.large_run import describe_job, write_prompts
 
 SHARDS = 2000
@@ -48,7 +48,7 @@ class Mark(NamedTuple):
 
 def measure_ray(actors: int, shards: int = SHARDS) -> Iterator[str]:
     """Lines that say what a shard costs on so many actors."""
-    from abstractvision_batch.execute.ray_join import joined_cluster
+    from abstractvision_batch.execute.ray.join import joined_cluster
 
     memory = Path("/dev/shm")
     with (
@@ -102,7 +102,7 @@ def _measure_busy(context: RunContext) -> Mark:
 def _run(
     context: RunContext, *, on_rows: Callable[[], None] = lambda: None, on_shard: Callable[[], None] = lambda: None
 ) -> None:
-    from abstractvision_batch.execute.ray_cluster import RayCluster
+    from abstractvision_batch.execute.ray.ray_cluster import RayCluster
 
     ActorPool(
         RayCluster(context, grows=False),

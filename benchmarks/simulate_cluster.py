@@ -20,16 +20,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from abstractvision_batch.execute.actor_pool import ActorPool
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
+from abstractvision_batch.execute.ray.pool import ActorPool
 from abstractvision_batch.execute.spending import SpendingGuard
+from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.plan.build import build_plan
-from abstractvision_batch.plan.summary import PlanSummary
-from abstractvision_batch.run import build_context
-from abstractvision_batch.spec.load import spec_from_mapping
+from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.storage.store import open_store
+from abstractvision_batch.verbs.run import build_context
 from benchmarks.large_run import describe_job, write_prompts
 from benchmarks.ray_costs import measure_ray
 from benchmarks.simulated_cluster import SimulatedCluster

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from abstractvision_batch.execute.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.progress import ShardSummary
-from abstractvision_batch.execute.results import RowResult
+from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
+from abstractvision_batch.runs.results import RowResult
 from benchmarks.simulated_nodes import Durations, Faults, SimulatedNode, SimulatedNodes, SimulatedWorker
 from benchmarks.virtual_time import ProcessorTime, VirtualTime
 

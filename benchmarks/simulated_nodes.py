@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from abstractvision_batch.execute.cluster import Call
+from abstractvision_batch.execute.ray.cluster import Call
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,12 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from abstractvision_batch.audit import audit
-from abstractvision_batch.execute.manifest import list_parts, part_name
-from abstractvision_batch.run import Run, open_run
+from abstractvision_batch.runs.manifest import list_parts, part_name
+from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.storage.names import TEMPORARY_PREFIX
-from tests.journal import Begun, read_journal
-from tests.ray_nodes import running_cluster, worker_pids
+from abstractvision_batch.verbs.audit import audit
+from tests.support.journal import Begun, read_journal
+from tests.support.ray_nodes import running_cluster, worker_pids
 
 BATCH_SIZE, SHARD_SIZE = 2, 4
 #: The last kill falls before this share of the requests is done, so that every kill finds a run.

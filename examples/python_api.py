@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from abstractvision_batch.run import open_run, run
+from abstractvision_batch.runs.opened import open_run
+from abstractvision_batch.verbs.run import run
 
 
 def main(folder: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import abstractvision_batch
-from tests.emulators import abfs_server, gs_server, s3_server  # noqa: F401  fixtures
-from tests.jobs import MakeJob
+from tests.support.emulators import abfs_server, gs_server, s3_server  # noqa: F401  fixtures
+from tests.support.jobs import MakeJob
+from tests.support.planning import Planner
 
 # Before anything imports them: no telemetry, no network, and no GPU that some machine might have.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -27,7 +28,7 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, those with tests on Ray and of whole jobs: one that comes last keeps a single worker busy."""
     on_ray = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: (item.path not in on_ray, item.path.parent != Path(__file__).parent))
+    items.sort(key=lambda item: (item.path not in on_ray, item.path.parent.name not in ("clusters", "verbs")))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +58,12 @@ def make_job(tmp_path: Path) -> MakeJob:
         }
 
     return make
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Planner:
+    """The planner, in a folder of its own."""
+    return Planner(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from abstractvision_batch.backends.shared_limit import Exchange
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
     GenerationCancelledError,
     GenerationError,
 )
+from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.types import (
     Fit,
     GeneratedAsset,

@@ -20,11 +20,11 @@ from PIL import Image
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.drawing import Picture, Plane, draw
-from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
 from abstractvision_batch.media.images import Rgb, raw_rgb, to_rgb_array
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.runs.processor import processor_name
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
     TASKS,

@@ -19,8 +19,8 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyE
 from abstractvision_batch.types import TASKS, Task
 
 if TYPE_CHECKING:
+    from abstractvision_batch.job.backend_sections import BackendSpec
     from abstractvision_batch.registry.cards import ModelCard
-    from abstractvision_batch.spec.backend_sections import BackendSpec
 
 ENTRY_POINT_GROUP = "abstractvision_batch.backends"
 

@@ -11,31 +11,31 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from abstractvision_batch import __version__
-from abstractvision_batch.cli.audit_command import audit
-from abstractvision_batch.cli.backfill_command import backfill
-from abstractvision_batch.cli.check_commands import plan, validate
 from abstractvision_batch.cli.command import Command
-from abstractvision_batch.cli.diff_command import diff
-from abstractvision_batch.cli.doctor_command import doctor
-from abstractvision_batch.cli.emit_command import emit_app
-from abstractvision_batch.cli.generate_command import generate
-from abstractvision_batch.cli.jobs_command import jobs_app
-from abstractvision_batch.cli.lock_command import lock
-from abstractvision_batch.cli.model_commands import list_models, list_tasks, show_model
-from abstractvision_batch.cli.provider_models_command import provider_models
-from abstractvision_batch.cli.record_command import record
-from abstractvision_batch.cli.repl_command import repl
-from abstractvision_batch.cli.rerun_command import rerun
-from abstractvision_batch.cli.retry_command import retry
-from abstractvision_batch.cli.run_command import run
-from abstractvision_batch.cli.runs_command import runs
-from abstractvision_batch.cli.schedule_command import schedule
-from abstractvision_batch.cli.show_command import show
-from abstractvision_batch.cli.starter_commands import init, schema
-from abstractvision_batch.cli.status_command import status
-from abstractvision_batch.cli.submit_command import submit
-from abstractvision_batch.cli.verify_command import verify
+from abstractvision_batch.cli.commands.audit import audit
+from abstractvision_batch.cli.commands.backfill import backfill
+from abstractvision_batch.cli.commands.check import plan, validate
+from abstractvision_batch.cli.commands.diff import diff
+from abstractvision_batch.cli.commands.doctor import doctor
+from abstractvision_batch.cli.commands.emit import emit_app
+from abstractvision_batch.cli.commands.generate import generate
+from abstractvision_batch.cli.commands.jobs import jobs_app
+from abstractvision_batch.cli.commands.lock import lock
+from abstractvision_batch.cli.commands.models import list_models, list_tasks, show_model
+from abstractvision_batch.cli.commands.provider_models import provider_models
+from abstractvision_batch.cli.commands.record import record
+from abstractvision_batch.cli.commands.repl import repl
+from abstractvision_batch.cli.commands.rerun import rerun
+from abstractvision_batch.cli.commands.retry import retry
+from abstractvision_batch.cli.commands.run import run
+from abstractvision_batch.cli.commands.runs import runs
+from abstractvision_batch.cli.commands.schedule import schedule
+from abstractvision_batch.cli.commands.show import show
+from abstractvision_batch.cli.commands.starter import init, schema
+from abstractvision_batch.cli.commands.status import status
+from abstractvision_batch.cli.commands.submit import submit
+from abstractvision_batch.cli.commands.verify import verify
+from abstractvision_batch.version import __version__
 
 # \b keeps the lines as they are.
 EXIT_CODES = """\b

@@ -12,9 +12,9 @@ from abstractvision_batch.cli.environment import (
     variable_for,
 )
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.generate_now import OFFICIAL_URL, Target, parse_backend
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.verbs.generate import OFFICIAL_URL, Target, parse_backend
 
 EMBEDDED_MODEL = "avbatch/shapes64"
 PROCEDURAL_MODEL = "avbatch/procedural"

@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from datetime import UTC, datetime
 
-from abstractvision_batch import __version__
+from abstractvision_batch.version import __version__
 
 #: Exit code: schedulers may start the same command again.
 FAULT = 70

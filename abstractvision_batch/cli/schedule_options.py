@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from abstractvision_batch.spec.load import LoadedSpec
+    from abstractvision_batch.job.load import LoadedSpec
 
 AtOption = Annotated[
     str | None,
@@ -39,7 +39,7 @@ def load_at(
     timezone: str,
 ) -> LoadedSpec:
     """The spec for a scheduled time: `at`, or the latest tick of `cron`, or none."""
-    from abstractvision_batch.spec.load import load_spec
+    from abstractvision_batch.job.load import load_spec
 
     time = scheduled_time(spec, overrides, at=at, cron=cron, timezone=timezone)
     return load_spec(spec, overrides=overrides or (), registry_paths=registry or (), scheduled_at=time)
@@ -55,15 +55,15 @@ def scheduled_time(
     if at is not None and cron is not None:
         raise typer.BadParameter("says the scheduled time, and so does --cron (leave one out)", param_hint="--at")
     if at is not None:
-        from abstractvision_batch.spec.scheduled_time import find_timezone, parse_time
+        from abstractvision_batch.job.scheduled_time import find_timezone, parse_time
 
         return parse_time(at, find_timezone(timezone))
     if cron is None:
         if timezone != "UTC":
             raise typer.BadParameter("is of --cron or --at, and neither is given", param_hint="--timezone")
         return None
-    from abstractvision_batch.scheduling.cron import parse_cron
-    from abstractvision_batch.scheduling.outputs import read_timed_spec, sample_ticks
+    from abstractvision_batch.schedule.cron import parse_cron
+    from abstractvision_batch.schedule.outputs import read_timed_spec, sample_ticks
 
     now = datetime.now(UTC)
     parsed = parse_cron(cron, timezone)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.redaction import find_key, gives_access
-from abstractvision_batch.spec.load import LoadedSpec
-from abstractvision_batch.spec.restated import restate_variables
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.restated import restate_variables
+from abstractvision_batch.text.redaction import find_key, gives_access
 
 #: Seconds that a job has to finish and commit running shards when it is stopped, where its spec does not say.
 DRAIN_S = 90

@@ -28,7 +28,7 @@ from abstractvision_batch.emit.pods import (
 )
 from abstractvision_batch.emit.yaml_text import Note
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.execute.gpu_memory import ACCELERATOR
+from abstractvision_batch.execute.ray.gpu_memory import ACCELERATOR
 
 #: The first with token authentication.
 OLDEST_RAY = (2, 52, 0)

@@ -12,13 +12,13 @@ from pydantic import BaseModel
 
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job_package import pack_job
-from abstractvision_batch.plan.sources import is_remote, source_names
-from abstractvision_batch.scratch import scratch_folder
-from abstractvision_batch.spec.fields import FromEnv
-from abstractvision_batch.spec.load import LoadedSpec, read_values
-from abstractvision_batch.spec.ray_sections import ActorRange
-from abstractvision_batch.spec.time_fields import find_timed_texts
+from abstractvision_batch.job.fields import FromEnv
+from abstractvision_batch.job.load import LoadedSpec, read_values
+from abstractvision_batch.job.ray_sections import ActorRange
+from abstractvision_batch.job.time_fields import find_timed_texts
+from abstractvision_batch.prompts.sources import is_remote, source_names
+from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.submit.package import pack_job
 
 #: URLs of this machine's own files and memory.
 _HERE = ("file:", "local:", "memory:")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from cronsim import CronSim
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.scheduling.cron import NAMES, parse_cron
+from abstractvision_batch.schedule.cron import NAMES, parse_cron
 
 #: A field that every scheduler reads alike, but for Sunday as 7.
 _PORTABLE = re.compile(r"\*(/[0-9]+)?|[0-9]+(-[0-9]+(/[0-9]+)?)?(,[0-9]+(-[0-9]+(/[0-9]+)?)?)*")

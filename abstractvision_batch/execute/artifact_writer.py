@@ -12,11 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from abstractvision_batch.execute.artifact_names import artifact_name
 from abstractvision_batch.execute.embedding import embed_row
-from abstractvision_batch.execute.encoding import FILE_EXTENSIONS, encode_asset
-from abstractvision_batch.execute.layouts.layout import Pieces
-from abstractvision_batch.spec.model import OutputSpec
+from abstractvision_batch.execute.encoding import encode_asset
+from abstractvision_batch.job.model import OutputSpec
+from abstractvision_batch.media.file_extensions import FILE_EXTENSIONS
+from abstractvision_batch.runs.artifact_names import artifact_name
+from abstractvision_batch.runs.layouts.layout import Pieces
 from abstractvision_batch.types import GeneratedAsset
 
 

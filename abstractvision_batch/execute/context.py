@@ -11,12 +11,12 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
-from abstractvision_batch.execute.row_status import FAILED
-from abstractvision_batch.execute.shard_rows import Retry
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.job.backend_sections import BackendSpec
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.registry.cards import ModelCard
-from abstractvision_batch.spec.backend_sections import BackendSpec
-from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.row_status import FAILED
+from abstractvision_batch.runs.shard_rows import Retry
 from abstractvision_batch.storage.store import Store, open_store
 
 #: Each is a thread that waits.

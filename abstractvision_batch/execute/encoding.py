@@ -8,20 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from abstractvision_batch.errors import InvalidOutputError
+from abstractvision_batch.job.model import OutputSpec
+from abstractvision_batch.media.file_extensions import FILE_EXTENSIONS
 from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.media.video import video_pixel_sha256
-from abstractvision_batch.spec.model import OutputSpec
 from abstractvision_batch.types import GeneratedAsset
-
-FILE_EXTENSIONS = {
-    "image/png": ".png",
-    "image/jpeg": ".jpg",
-    "image/webp": ".webp",
-    "image/gif": ".gif",
-    "video/mp4": ".mp4",
-    "video/webm": ".webm",
-}
 
 
 def encode_asset(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes]:

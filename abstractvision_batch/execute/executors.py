@@ -36,7 +36,7 @@ def run_shards(
 ) -> None:
     """Run shards on the spec's executor until they are done, an interrupt drains the run, or the budget is used up."""
     if context.spec.execution.executor == "ray":
-        from abstractvision_batch.execute.ray_executor import run_shards_ray
+        from abstractvision_batch.execute.ray.executor import run_shards_ray
 
         run_shards_ray(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)
     else:

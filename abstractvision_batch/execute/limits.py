@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from abstractvision_batch.errors import GenerationError, RequestTimeoutError, ShardTimeoutError
-from abstractvision_batch.spec.model import ExecutionSpec
+from abstractvision_batch.job.model import ExecutionSpec
 
 #: A worker that was asked to end has as long again as it had, within these bounds, in seconds.
 MIN_GRACE_S, MAX_GRACE_S = 1.0, 30.0

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from abstractvision_batch.backends.base_backend import NOT_BEGUN, BatchItem, VisionBackend
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     ErrorClass,
     GenerationCancelledError,
@@ -39,22 +38,23 @@ from abstractvision_batch.execute.artifact_writer import ArtifactWriter
 from abstractvision_batch.execute.brake import BRAKE_ROWS, Brake, Failure
 from abstractvision_batch.execute.canary import Specimen, check_batching
 from abstractvision_batch.execute.context import RunContext, worker_name
-from abstractvision_batch.execute.environment import describe_worker
-from abstractvision_batch.execute.environment_files import WorkerEnvironment, put_environment
-from abstractvision_batch.execute.layouts.layout import Pieces
-from abstractvision_batch.execute.layouts.table import LAYOUTS
 from abstractvision_batch.execute.limits import SpareTries, TimeLimits
-from abstractvision_batch.execute.manifest import part_name
 from abstractvision_batch.execute.progress import NOTED, ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
-from abstractvision_batch.execute.results import RowResult, add_up, build_part, failed_columns, not_run
-from abstractvision_batch.execute.row_status import NOT_RUN
 from abstractvision_batch.execute.run_server import agree_on_server
-from abstractvision_batch.execute.run_weights import agree_on_weights
 from abstractvision_batch.execute.seed_canary import SeedCanary
-from abstractvision_batch.execute.shard_rows import ShardRows, rows_to_run
-from abstractvision_batch.plan.supersede import SUPERSEDES
-from abstractvision_batch.spec.prices import cost_usd, find_price
+from abstractvision_batch.job.prices import cost_usd, find_price
+from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.runs.environment import describe_worker
+from abstractvision_batch.runs.environment_files import WorkerEnvironment, put_environment
+from abstractvision_batch.runs.layouts.layout import Pieces
+from abstractvision_batch.runs.layouts.table import LAYOUTS
+from abstractvision_batch.runs.manifest import part_name
+from abstractvision_batch.runs.results import RowResult, add_up, build_part, failed_columns, not_run
+from abstractvision_batch.runs.row_status import NOT_RUN
+from abstractvision_batch.runs.shard_rows import ShardRows, rows_to_run
+from abstractvision_batch.runs.superseded import SUPERSEDES
+from abstractvision_batch.runs.weights import agree_on_weights
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,9 @@ class ShardRunner:
         if self._environment is None:
             self._weights = self._backend.weights(self._context.spec.task)
             self._require_weights()
-            self._environment = put_environment(self._store, describe_worker(self._backend, self._weights))
+            self._environment = put_environment(
+                self._store, describe_worker(self._backend.environment(), self._weights)
+            )
 
     def _require_weights(self) -> None:
         if self._weights is not None:

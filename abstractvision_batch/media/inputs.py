@@ -6,7 +6,7 @@
 A mask with transparent pixels is read by its alpha channel: what is transparent changes, and the colours say nothing.
 Any other mask is read by its lightness: what is white changes, grey changes in part.
 
-Not covered: which size a request has (`plan.sizes`), where the bytes come from (`execute.requests`).
+Not covered: which size a request has (`prompts.sizes`), where the bytes come from (`execute.requests`).
 """
 
 from __future__ import annotations

@@ -19,19 +19,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
-from abstractvision_batch.plan.columns import PLAN_FORMAT, plan_schema
 from abstractvision_batch.plan.existing import ExistingPlan
-from abstractvision_batch.plan.images import InputsDigest
-from abstractvision_batch.plan.mapping import IMAGE_TASKS
-from abstractvision_batch.plan.notes import Notes
-from abstractvision_batch.plan.prompts import Prompt
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
-from abstractvision_batch.plan.rows import PromptReader
-from abstractvision_batch.plan.sources import digest_files, digest_inline, find_files
-from abstractvision_batch.plan.summary import PlanFile, PlanSummary
-from abstractvision_batch.scratch import scratch_folder
-from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.prompts.images import InputsDigest
+from abstractvision_batch.prompts.mapping import IMAGE_TASKS
+from abstractvision_batch.prompts.notes import Notes
+from abstractvision_batch.prompts.prompts import Prompt
+from abstractvision_batch.prompts.rows import PromptReader
+from abstractvision_batch.prompts.sources import digest_files, digest_inline, find_files
+from abstractvision_batch.runs.columns import PLAN_FORMAT, plan_schema
+from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
+from abstractvision_batch.storage.scratch import scratch_folder
 
 _SPOOL_CHUNK = 1024
 #: What stands before a plan that extends none.

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.plan.identity import REQUEST_ID_DIGITS
-from abstractvision_batch.plan.read import iter_rows, read_ids
 from abstractvision_batch.plan.requests import BatchKey, Request, request_ids
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.runs.columns import REQUEST_ID_DIGITS
+from abstractvision_batch.runs.plan_rows import iter_rows, read_ids
+from abstractvision_batch.runs.plan_summary import PlanSummary
 
 _ID = np.dtype(f"S{REQUEST_ID_DIGITS // 2}")
 _CHUNK = 4096

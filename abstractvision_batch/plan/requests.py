@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.plan.columns import PLAN_FORMAT, fixed_columns
-from abstractvision_batch.plan.expand import PARAM_COLUMNS, base_params, expand_points, extra_params
-from abstractvision_batch.plan.identity import RequestIds, canonical_json, derive_seed
-from abstractvision_batch.plan.mapping import ROW_PARAMS
-from abstractvision_batch.plan.prompts import Prompt
-from abstractvision_batch.plan.sizes import SizePlanner
-from abstractvision_batch.spec.load import LoadedSpec
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.points import PARAM_COLUMNS, base_params, expand_points, extra_params
+from abstractvision_batch.plan.request_ids import RequestIds, canonical_json, derive_seed
+from abstractvision_batch.prompts.mapping import ROW_PARAMS
+from abstractvision_batch.prompts.prompts import Prompt
+from abstractvision_batch.prompts.sizes import SizePlanner
+from abstractvision_batch.runs.columns import PLAN_FORMAT, fixed_columns
 
 _NEGATIVE, _SEED = ROW_PARAMS.index("negative_prompt"), ROW_PARAMS.index("seed")
 _SHARED = tuple(ROW_PARAMS.index(name) for name in PARAM_COLUMNS)

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.plan.build import describe_file
-from abstractvision_batch.plan.columns import fit_columns
-from abstractvision_batch.plan.read import read_shard
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.runs.columns import fit_columns
+from abstractvision_batch.runs.plan_rows import read_shard
+from abstractvision_batch.runs.plan_summary import PlanSummary
 
 SELECTED_PLAN = "plan.parquet"
 

@@ -4,29 +4,26 @@ A request's id is a hash of all that determines its pixels, so a reworded prompt
 of the one with the same prompt id, sample and point of the matrix; the extension's plan says which one that is in a
 column of its own, `supersedes`. The plan only grows: the old request stays a row of it.
 
-Not covered: which requests may be superseded (`extension`), and how their rows read then (`execute.manifest`).
+Not covered: which requests may be superseded (`extension`), and how their rows read then (`runs.manifest`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.parquet import open_parquet
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.plan.build import WRITER_OPTIONS, describe_file
-from abstractvision_batch.plan.read import iter_rows
-from abstractvision_batch.plan.summary import PlanFile, PlanSummary
-from abstractvision_batch.spec.model import JobSpec
-from abstractvision_batch.storage.in_flight import map_in_flight
-
-#: The column of an extension's plan: the id of the request whose place a request takes, if it takes one.
-SUPERSEDES = "supersedes"
+from abstractvision_batch.runs.plan_rows import iter_rows
+from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
+from abstractvision_batch.runs.superseded import SUPERSEDES
+from abstractvision_batch.storage.parquet import open_parquet
 
 Row = Mapping[str, Any]
 
@@ -63,17 +60,6 @@ def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], spec: Jo
         columns=(*added.columns, (SUPERSEDES, str(pa.string()))),
         superseding=tuple(file.name for file in files),
     )
-
-
-def superseded_ids(open_file: Callable[[str], BinaryIO], plan: PlanSummary) -> frozenset[str]:
-    """Ids of the requests of a plan whose place others took."""
-
-    def read(name: str) -> list[str | None]:
-        with open_file(name) as stream, open_parquet(stream, name=name) as file:
-            found: list[str | None] = file.read([SUPERSEDES]).column(0).to_pylist()
-            return found
-
-    return frozenset(old for _, ids in map_in_flight(plan.superseding, read) for old in ids if old is not None)
 
 
 def _rewrite(folder: Path, file: PlanFile, pairs: Mapping[str, str]) -> PlanFile:

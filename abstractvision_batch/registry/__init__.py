@@ -1,1 +1,1 @@
-"""Model cards: what each model takes, its licence and what runs it; as YAML beside the code that reads them."""
+"""Model cards: what each model takes, its licence and what runs it; the cards are `registry/` next to the package."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from abstractvision_batch.errors import SpecError
@@ -19,6 +18,8 @@ from abstractvision_batch.storage.regular import open_regular
 __all__ = ["ModelCard", "ParamRule", "TaskCard", "load_cards"]
 
 CARD_SUFFIXES = (".yaml", ".yml")
+#: Where an installed package has the cards; pyproject.toml puts them there.
+CARDS_IN_PACKAGE = "registry/cards"
 MAX_CARD_FILE_BYTES = 4_000_000
 
 
@@ -50,12 +51,19 @@ def load_cards(paths: Sequence[Path] = (), *, packaged: bool = True) -> dict[str
     return dict(sorted(found.items()))
 
 
+def packaged_folder() -> Path:
+    """Return the folder of the packaged cards: inside an installed package, at the top of a clone of the repository."""
+    package = Path(__file__).parents[1]
+    installed = package / CARDS_IN_PACKAGE
+    return installed if installed.is_dir() else package.parent / "registry"
+
+
 @cache
 def _packaged_cards() -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
-    for resource in files("abstractvision_batch.registry").iterdir():
-        if resource.name.endswith(CARD_SUFFIXES):
-            cards, problems = parse_cards(resource.read_bytes(), f"registry/{resource.name}", trusted=True)
+    for path in sorted(packaged_folder().iterdir()):
+        if path.suffix in CARD_SUFFIXES:
+            cards, problems = parse_cards(path.read_bytes(), f"registry/{path.name}", trusted=True)
             if problems:
                 raise SpecError(problems[0], problems=tuple(problems))
             found.update((card.id, card) for card in cards)

@@ -1,7 +1,7 @@
 """From keyword arguments to a request: everything wrong with them at once, before a backend sees them.
 
 Checked are the names, what a value may be at all, the backend's limits and the model's card. Not covered: job specs
-(`spec.check`), and keys of `extra` that the card does not declare, which are the backend's to judge.
+(`job.check`), and keys of `extra` that the card does not declare, which are the backend's to judge.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageChops
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
-from abstractvision_batch.redaction import printable
 from abstractvision_batch.report.contact_sheet import open_picture
+from abstractvision_batch.text.redaction import printable
 
 #: Longest side of a picture on the page, in pixels.
 SIDE = 256

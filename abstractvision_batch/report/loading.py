@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from abstractvision_batch.media.images import EXTENSIONS, MIME_TYPES
-from abstractvision_batch.plan.columns import media_column
+from abstractvision_batch.runs.columns import media_column
 
 #: Rows of the pictures that there are, under the name that Hugging Face's image and video folders look for.
 METADATA = "metadata.parquet"

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from abstractvision_batch.redaction import printable, without_secrets
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.report.loading import data_files, describe_loading
 from abstractvision_batch.report.outcomes import Outcomes
-from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.text.redaction import printable, without_secrets
 
 #: Inline prompts of the spec that the README repeats.
 SHOWN_PROMPTS = 20

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.execute.environment_files import read_environments
-from abstractvision_batch.execute.manifest import MANIFEST, MERGE_AGAIN, iter_rows
-from abstractvision_batch.execute.row_files import read_artifact
-from abstractvision_batch.parquet import open_writer
-from abstractvision_batch.plan.summary import PlanSummary
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
-from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.runs.environment_files import read_environments
+from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_rows
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.row_files import read_artifact
+from abstractvision_batch.storage.parquet import open_writer
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
+from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 
 CONTACT_SHEET = "report/contact-sheet.png"

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from abstractvision_batch.redaction import redact
 from abstractvision_batch.storage.failures import Failure, classify
+from abstractvision_batch.text.redaction import redact
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.parquet import Footer, open_parquet, parquet_errors
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.object_reader import open_object
+from abstractvision_batch.storage.parquet import Footer, open_parquet, parquet_errors
 from abstractvision_batch.storage.store import Store
 
 #: Columns no farther apart are read as one, in bytes.

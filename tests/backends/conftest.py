@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.sdcpp_models import write_models
-from tests.backends.tiny_models import (
+from tests.support.sdcpp_models import write_models
+from tests.support.tiny_models import (
     make_flux,
     make_qwen_image,
     make_sd,

@@ -11,7 +11,6 @@ from PIL import Image
 
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     AbstractVisionError,
     CapabilityNotSupportedError,
@@ -20,6 +19,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.types import (
     TASKS,
     GeneratedAsset,
@@ -30,7 +30,7 @@ from abstractvision_batch.types import (
     VideoGenerationRequest,
     VisionRequest,
 )
-from tests.backends.openai_server import running_server
+from tests.support.openai_server import running_server
 
 
 def a_picture(width: int = 64, height: int = 32) -> bytes:

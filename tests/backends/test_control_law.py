@@ -12,14 +12,8 @@ from abstractvision_batch.backends.openai_compatible.concurrency import Adaptive
 from abstractvision_batch.backends.openai_compatible.retries import Effort, persist
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
-from tests.backends.simulated_endpoint import (
-    Endpoint,
-    answers_of_one_who_is_told,
-    answers_within,
-    in_steps,
-    way_to,
-)
-from tests.backends.virtual_time import run_in_virtual_time
+from tests.support.simulated_endpoint import Endpoint, answers_of_one_who_is_told, answers_within, in_steps, way_to
+from tests.support.virtual_time import run_in_virtual_time
 
 MOVING = in_steps([4, 16, 8, 32, 3], 4.0)
 SECONDS = 20.0

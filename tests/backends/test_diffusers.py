@@ -39,7 +39,7 @@ from abstractvision_batch.types import (
     MultiAngleRequest,
     VideoGenerationRequest,
 )
-from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
+from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
 
 pytestmark = pytest.mark.model
 

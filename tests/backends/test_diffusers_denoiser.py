@@ -12,8 +12,8 @@ import torch
 from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest
-from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
-from tests.backends.tiny_models import save_adapter
+from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
+from tests.support.tiny_models import save_adapter
 
 pytestmark = pytest.mark.model
 

@@ -10,7 +10,7 @@ import pytest
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest, ImageToVideoRequest, MultiAngleRequest
-from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
+from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
 
 pytestmark = pytest.mark.model
 

@@ -16,7 +16,7 @@ import torch
 from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.types import RAW_RGB_MIME_TYPE, GeneratedAsset, ImageEditRequest, VisionRequest
-from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
+from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request
 
 pytestmark = pytest.mark.model
 

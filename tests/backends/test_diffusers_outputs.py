@@ -23,9 +23,9 @@ from abstractvision_batch.types import (
     VideoGenerationRequest,
     VisionRequest,
 )
-from tests.backends.tiny_diffusers import gray, make_backend, metadata, text_request
-from tests.backends.tiny_families import FAMILIES
-from tests.backends.tiny_models import make_flux, make_qwen_image, make_sd, make_sdxl, make_svd, make_wan, save
+from tests.support.tiny_diffusers import gray, make_backend, metadata, text_request
+from tests.support.tiny_families import FAMILIES
+from tests.support.tiny_models import make_flux, make_qwen_image, make_sd, make_sdxl, make_svd, make_wan, save
 
 pytestmark = pytest.mark.model
 

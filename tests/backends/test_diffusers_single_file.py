@@ -19,11 +19,11 @@ from abstractvision_batch.backends.huggingface_diffusers import (
 from abstractvision_batch.backends.huggingface_diffusers.config import config_from_fields
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
+from abstractvision_batch.job.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.types import ImageEditRequest, VisionRequest
-from tests.backends.original_names import checkpoint_of
-from tests.backends.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
+from tests.support.original_names import checkpoint_of
+from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
 
 pytestmark = pytest.mark.model
 

@@ -14,9 +14,9 @@ from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.registry.output_size import OutputSize
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest, ImageGenerationRequest, VideoGenerationRequest
-from tests.backends.tiny_diffusers import gray, make_backend, metadata, pixels
-from tests.backends.tiny_families import FAMILIES
-from tests.backends.tiny_models import save
+from tests.support.tiny_diffusers import gray, make_backend, metadata, pixels
+from tests.support.tiny_families import FAMILIES
+from tests.support.tiny_models import save
 
 pytestmark = pytest.mark.model
 

@@ -16,9 +16,9 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
     config_from_fields,
 )
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
-from abstractvision_batch.spec.backend_sections import DiffusersBackendSpec
+from abstractvision_batch.job.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.types import GeneratedAsset
-from tests.backends.tiny_diffusers import levels_apart, make_backend, text_request
+from tests.support.tiny_diffusers import levels_apart, make_backend, text_request
 
 pytestmark = pytest.mark.model
 

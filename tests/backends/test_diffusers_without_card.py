@@ -16,7 +16,7 @@ from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.types import GeneratedAsset
 from abstractvision_batch.vision_manager import VisionManager
-from tests.backends.tiny_diffusers import make_backend, text_request
+from tests.support.tiny_diffusers import make_backend, text_request
 
 pytestmark = pytest.mark.model
 

@@ -19,7 +19,7 @@ from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.registry.request_check import InvalidRequestError
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest
 from abstractvision_batch.vision_manager import VisionManager
-from tests.media.circles import draw_circle, measure_circle
+from tests.support.circles import draw_circle, measure_circle
 
 
 def encode(image: Image.Image) -> bytes:

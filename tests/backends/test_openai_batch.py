@@ -14,15 +14,9 @@ from PIL import Image
 
 from abstractvision_batch.backends.openai_compatible import retries
 from abstractvision_batch.errors import DependencyError, SpecError
-from abstractvision_batch.run import run
-from tests.backends.openai_server import (
-    OpenAIServer,
-    answers,
-    half_a_json,
-    refuses,
-    running_server,
-)
-from tests.jobs import MakeJob
+from abstractvision_batch.verbs.run import run
+from tests.support.jobs import MakeJob
+from tests.support.openai_server import OpenAIServer, answers, half_a_json, refuses, running_server
 
 SPECS = Path(__file__).parents[2] / "specs"
 KEY = "sk-test-0123456789abcdef"

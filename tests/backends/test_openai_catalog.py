@@ -9,7 +9,7 @@ from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAIC
 from abstractvision_batch.backends.openai_compatible.catalog import read_catalog
 from abstractvision_batch.backends.openai_compatible.failures import Reply
 from abstractvision_batch.errors import AbstractVisionError, CapabilityNotSupportedError, InvalidOutputError
-from tests.backends.openai_server import running_server
+from tests.support.openai_server import running_server
 
 LOCAL = OpenAICompatibleBackendConfig("http://127.0.0.1:1/v1")
 OFFICIAL = OpenAICompatibleBackendConfig("https://api.openai.com/v1")

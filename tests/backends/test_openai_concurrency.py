@@ -12,7 +12,7 @@ from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAIC
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.errors import BackendBusyError
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
-from tests.backends.openai_server import OpenAIServer, running_server
+from tests.support.openai_server import OpenAIServer, running_server
 
 
 def test_turns_go_in_order_but_the_refused_go_first() -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
 from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import BackendBusyError, DependencyError, GenerationError, SpecError, StorageError
+from abstractvision_batch.job.dialects import DIALECT_NAMES, DIALECTS
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.video import video_pixel_sha256
-from abstractvision_batch.spec.dialects import DIALECT_NAMES, DIALECTS
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -26,8 +26,8 @@ from abstractvision_batch.types import (
     ImageToVideoRequest,
     VideoGenerationRequest,
 )
-from tests.backends.dialect_server import KINDS, DialectServer, dialect_server, with_headers
-from tests.backends.openai_server import OpenAIServer, running_server
+from tests.support.dialect_server import KINDS, DialectServer, dialect_server, with_headers
+from tests.support.openai_server import OpenAIServer, running_server
 
 SERVERS = ("vllm_omni", "sglang", "localai", "xinference", "litellm")
 FULL = ImageGenerationRequest("a fox", "a dog", 48, 32, seed=7, steps=5, guidance_scale=3.5)

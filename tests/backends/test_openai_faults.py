@@ -28,7 +28,7 @@ from abstractvision_batch.errors import (
     PolicyError,
 )
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VideoGenerationRequest, VisionRequest
-from tests.backends.openai_server import (
+from tests.support.openai_server import (
     Fault,
     OpenAIServer,
     announces,

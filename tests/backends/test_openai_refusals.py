@@ -26,7 +26,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.media.images import encode_image
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
-from tests.backends.openai_server import OpenAIServer, answers, error_body, redirects, refuses, resets, running_server
+from tests.support.openai_server import OpenAIServer, answers, error_body, redirects, refuses, resets, running_server
 
 FOX = ImageGenerationRequest("a fox", width=16, height=16, seed=7)
 KEY = "sk-test-0123456789abcdef"

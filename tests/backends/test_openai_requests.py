@@ -29,7 +29,7 @@ from abstractvision_batch.types import (
     MultiAngleRequest,
     VideoGenerationRequest,
 )
-from tests.backends.openai_server import OpenAIServer, running_server
+from tests.support.openai_server import OpenAIServer, running_server
 
 PIXEL = ImageGenerationRequest("a fox", seed=7)
 

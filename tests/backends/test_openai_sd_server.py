@@ -22,7 +22,6 @@ from abstractvision_batch.errors import (
     GenerationError,
 )
 from abstractvision_batch.media.images import decode_image, pixel_sha256
-from abstractvision_batch.run import run
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,
@@ -30,9 +29,10 @@ from abstractvision_batch.types import (
     VideoGenerationRequest,
     VisionRequest,
 )
-from tests.backends.sdcpp_models import config_for
+from abstractvision_batch.verbs.run import run
 from tests.backends.test_contract import a_picture
-from tests.jobs import MakeJob
+from tests.support.jobs import MakeJob
+from tests.support.sdcpp_models import config_for
 
 pytestmark = pytest.mark.sdcpp
 

@@ -23,7 +23,7 @@ from abstractvision_batch.types import (
     MultiAngleRequest,
     VisionRequest,
 )
-from tests.journal import read_journal
+from tests.support.journal import read_journal
 
 
 def prompts(*texts: str) -> list[VisionRequest]:

@@ -31,11 +31,11 @@ from abstractvision_batch.errors import (
     WorkerCrashedError,
 )
 from abstractvision_batch.media.images import decode_image, pixel_sha256
-from abstractvision_batch.run import run
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest, ImageGenerationRequest, VisionRequest
-from tests.backends.sdcpp_models import MODES, config_for, random_tensors, save, transformer
+from abstractvision_batch.verbs.run import run
 from tests.backends.test_contract import a_picture
 from tests.backends.test_sdcpp_program import is_running
+from tests.support.sdcpp_models import MODES, config_for, random_tensors, save, transformer
 
 pytestmark = pytest.mark.sdcpp
 

@@ -9,8 +9,8 @@ import pytest
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppVisionBackend
-from tests.backends.sdcpp_models import config_for
 from tests.backends.test_contract import BackendContract
+from tests.support.sdcpp_models import config_for
 
 pytestmark = pytest.mark.sdcpp
 

@@ -16,7 +16,7 @@ import pytest
 from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppVisionBackend
 from abstractvision_batch.media.images import Rgb, decode_image
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
-from tests.backends.sdcpp_models import config_for
+from tests.support.sdcpp_models import config_for
 
 pytestmark = [pytest.mark.sdcpp, pytest.mark.model]
 

@@ -19,12 +19,12 @@ import yaml
 
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import DependencyError
+from abstractvision_batch.job.load import load_spec
 from abstractvision_batch.media.probe import probe
-from abstractvision_batch.run import run
-from abstractvision_batch.spec.load import load_spec
-from tests.backends.openai_server import running_server
-from tests.backends.sdcpp_models import config_for
-from tests.backends.wan_models import write_wan_models
+from abstractvision_batch.verbs.run import run
+from tests.support.openai_server import running_server
+from tests.support.sdcpp_models import config_for
+from tests.support.wan_models import write_wan_models
 
 SPECS = Path(__file__).parents[2] / "specs"
 SMALL = ("params.width=64", "params.height=64")

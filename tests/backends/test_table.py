@@ -19,14 +19,14 @@ from abstractvision_batch.errors import (
     DependencyError,
     OptionalDependencyMissingError,
 )
-from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.backend_sections import (
+from abstractvision_batch.job.backend_sections import (
     BackendSpec,
     DiffusersBackendSpec,
     LoraSpec,
     OpenAIBackendSpec,
     ProceduralBackendSpec,
 )
+from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import TASKS
 
 

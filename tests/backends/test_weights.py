@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from abstractvision_batch.backends import file_hashes
-from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights as describe_sdcpp_weights
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError
-from tests.backends.tiny_diffusers import levels_apart, make_backend, text_request
+from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.storage import file_hashes
+from abstractvision_batch.storage.file_hashes import hash_file
+from tests.support.tiny_diffusers import levels_apart, make_backend, text_request
 
 SNAPSHOT = "models--test--tiny/snapshots/5f3c"
 

@@ -19,7 +19,7 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.cli.machine import EXTRAS
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import TASKS
-from tests.jobs import MakeJob
+from tests.support.jobs import MakeJob
 
 CARD = """\
 id: me/mine

@@ -18,8 +18,8 @@ from abstractvision_batch.cli.environment import (
 )
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.integrations.settings import ENVIRONMENT
+from abstractvision_batch.job.backend_sections import BackendSpec, OpenAIBackendSpec, SdcppBackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-from abstractvision_batch.spec.backend_sections import BackendSpec, OpenAIBackendSpec, SdcppBackendSpec
 
 OFFICIAL = "https://api.openai.com/v1"
 LOCAL = "http://127.0.0.1:1234/v1"

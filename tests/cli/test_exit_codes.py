@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
-from tests.jobs import MakeJob
+from tests.support.jobs import MakeJob
 
 AVBATCH = [sys.executable, "-m", "abstractvision_batch"]
 

@@ -17,8 +17,8 @@ from abstractvision_batch.media.images import to_rgb_array
 from abstractvision_batch.media.metadata.embed import read_parameters
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.storage.asset_store import LocalAssetStore
-from tests.backends.openai_server import OpenAIServer, running_server
-from tests.backends.sdcpp_models import config_for, write_models
+from tests.support.openai_server import OpenAIServer, running_server
+from tests.support.sdcpp_models import config_for, write_models
 
 PROCEDURAL = ("--backend", "procedural", "--steps", "2", "--width", "32", "--height", "24")
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.cli.environment import VARIABLES
-from tests.backends.openai_server import OpenAIServer, running_server
+from tests.support.openai_server import OpenAIServer, running_server
 
 MODELS = [
     {"id": "painter", "owned_by": "us", "capabilities": ["text-to-image"]},

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import abstractvision_batch
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.run import run
-from tests.jobs import MakeJob
+from abstractvision_batch.verbs.run import run
+from tests.support.jobs import MakeJob
 
 
 def _record(*arguments: str) -> str:

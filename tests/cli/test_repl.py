@@ -25,7 +25,7 @@ from abstractvision_batch.errors import AbstractVisionError
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.storage.asset_store import LocalAssetStore
-from tests.backends.openai_server import OpenAIServer, running_server
+from tests.support.openai_server import OpenAIServer, running_server
 
 SMALL = "--steps 2 --width 32 --height 24"
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.run import open_run, run
-from tests.jobs import MakeJob
+from abstractvision_batch.runs.opened import open_run
+from abstractvision_batch.verbs.run import run
+from tests.support.jobs import MakeJob
 
 
 def avbatch(*args: str | Path) -> tuple[int, str, str]:

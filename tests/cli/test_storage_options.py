@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.spec.storage_options import parse_storage_options
-from tests.emulators import StoreServer
-from tests.jobs import MakeJob
-from tests.storage.faulty_s3 import FaultyS3, running_door
+from abstractvision_batch.job.storage_options import parse_storage_options
+from tests.support.emulators import StoreServer
+from tests.support.faulty_s3 import FaultyS3, running_door
+from tests.support.jobs import MakeJob
 
 
 @pytest.fixture

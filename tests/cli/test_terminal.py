@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from abstractvision_batch.cli import main
-from abstractvision_batch.redaction import printable
-from abstractvision_batch.run import run
-from tests.jobs import MakeJob
+from abstractvision_batch.text.redaction import printable
+from abstractvision_batch.verbs.run import run
+from tests.support.jobs import MakeJob
 
 STEERING = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202e\u2066\ufeff"
 BAD = set("\x1b\x07\r\x9b\u202e\u2066\ufeff")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crash.drivers import Zygote
+from tests.support.crash.drivers import Zygote
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,17 @@ from pathlib import Path
 import pytest
 
 from abstractvision_batch.storage.asset_store import LocalAssetStore
-from tests.crash.drivers import Ended, Zygote
-from tests.crash.protocol import LAYOUTS
-from tests.crash.runs import HEALTHY, Place, audit_command, place_on_disk, repair_command, run_command, write_job
+from tests.support.crash.drivers import Ended, Zygote
+from tests.support.crash.protocol import LAYOUTS
+from tests.support.crash.runs import (
+    HEALTHY,
+    Place,
+    audit_command,
+    place_on_disk,
+    repair_command,
+    run_command,
+    write_job,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ import zlib
 
 import pytest
 
-from tests.crash.drivers import Zygote
-from tests.crash.matrix import Matrix
-from tests.crash.protocol import LAYOUTS, TWICE, Case, cases, points, scenarios
-from tests.crash.runs import place_on_disk
+from tests.support.crash.drivers import Zygote
+from tests.support.crash.matrix import Matrix
+from tests.support.crash.protocol import LAYOUTS, TWICE, Case, cases, points, scenarios
+from tests.support.crash.runs import place_on_disk
 
 #: By default one case in five, by a number that its name has in every process; the slow suite has them all.
 CASES = [

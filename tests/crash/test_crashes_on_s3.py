@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.drivers import Zygote
-from tests.crash.matrix import Matrix
-from tests.crash.protocol import LAYOUTS, TWICE, Case, cases, points, scenarios
-from tests.crash.runs import place_on_s3
-from tests.emulators import StoreServer
+from tests.support.crash.drivers import Zygote
+from tests.support.crash.matrix import Matrix
+from tests.support.crash.protocol import LAYOUTS, TWICE, Case, cases, points, scenarios
+from tests.support.crash.runs import place_on_s3
+from tests.support.emulators import StoreServer
 
 #: In the middle of uploads that have parts, as those from 100 MB on have.
 UPLOADS = (

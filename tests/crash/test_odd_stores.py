@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.drivers import Zygote
-from tests.crash.runs import audit_command, place_on_s3, repair_command, run_command, write_job
-from tests.emulators import StoreServer
+from tests.support.crash.drivers import Zygote
+from tests.support.crash.runs import audit_command, place_on_s3, repair_command, run_command, write_job
+from tests.support.emulators import StoreServer
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.protocol import LAYOUTS
-from tests.crash.runs import HEALTHY, Place, place_on_disk, retry_command, run_command, write_job
+from tests.support.crash.protocol import LAYOUTS
+from tests.support.crash.runs import HEALTHY, Place, place_on_disk, retry_command, run_command, write_job
 
 pytestmark = pytest.mark.slow
 

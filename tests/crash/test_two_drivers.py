@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.crash.drivers import Ended, Zygote
-from tests.crash.runs import (
+from tests.support.crash.drivers import Ended, Zygote
+from tests.support.crash.runs import (
     NewPlace,
     Place,
     audit_command,

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
-from tests.jobs import MakeJob
+from tests.support.jobs import MakeJob
 
 #: Emits the job for a target: the text of each file by its name, or what was said where it is refused.
 Emit = Callable[..., dict[str, str]]

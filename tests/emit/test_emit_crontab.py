@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.emit.conftest import DAILY, Emit, Refuse
-from tests.emit.cron_line import cron_command
-from tests.emit.stand_in import ENDINGS, count_starts, ends_in_turn
-from tests.jobs import MakeJob
+from tests.support.emit.cron_line import cron_command
+from tests.support.emit.stand_in import ENDINGS, count_starts, ends_in_turn
+from tests.support.jobs import MakeJob
 
 
 def _environment() -> dict[str, str]:

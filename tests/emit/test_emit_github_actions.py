@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.emit.conftest import DAILY, Emit, Refuse
-from tests.emit.stand_in import ENDINGS, count_starts, ends_in_turn
-from tests.jobs import MakeJob
+from tests.support.emit.stand_in import ENDINGS, count_starts, ends_in_turn
+from tests.support.jobs import MakeJob
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "by hand": (),

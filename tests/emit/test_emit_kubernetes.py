@@ -16,8 +16,8 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
 from tests.emit.conftest import DAILY, Emit, Refuse
-from tests.emit.kuberay import SCHEMAS, pod_templates, read_crds
-from tests.jobs import MakeJob
+from tests.support.emit.kuberay import SCHEMAS, pod_templates, read_crds
+from tests.support.jobs import MakeJob
 
 IMAGE = ("--image", "registry.example:5000/me/avbatch:1.2@sha256:0f")
 RAY = ("--set", "execution.executor=ray")

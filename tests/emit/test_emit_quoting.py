@@ -23,9 +23,9 @@ from abstractvision_batch.emit.pods import PodOptions
 from abstractvision_batch.emit.slurm import SlurmOptions, emit_slurm
 from abstractvision_batch.emit.systemd import SystemdOptions, emit_systemd
 from abstractvision_batch.emit.ticks import Ticks
-from abstractvision_batch.spec.load import load_spec
-from tests.emit.cron_line import cron_command
-from tests.emit.unit_words import read_words
+from abstractvision_batch.job.load import load_spec
+from tests.support.emit.cron_line import cron_command
+from tests.support.emit.unit_words import read_words
 
 #: Characters that some shell, table, unit or document reads in its own way, and others.
 TEXTS = st.text(

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.emit.conftest import DAILY, Emit, Refuse
-from tests.jobs import MakeJob
+from tests.support.jobs import MakeJob
 
 RAY = ("--set", "execution.executor=ray")
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")

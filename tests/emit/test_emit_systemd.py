@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.emit.conftest import DAILY, Emit, Refuse
-from tests.emit.unit_words import read_words
+from tests.support.emit.unit_words import read_words
 
 ANALYZE = shutil.which("systemd-analyze")
 VARIANTS: dict[str, tuple[str, ...]] = {

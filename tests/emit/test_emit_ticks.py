@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from abstractvision_batch.emit.ticks import minutes_apart, on_calendar, read_ticks
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.scheduling.cron import parse_cron
+from abstractvision_batch.schedule.cron import parse_cron
 
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 WORDS = {"1": "jan", "5": "MAY", "12": "Dec"}

@@ -14,10 +14,10 @@ from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.run import build_context, run
-from abstractvision_batch.start import load, open_output, start_run
 from abstractvision_batch.types import VisionRequest
-from tests.jobs import MakeJob
+from abstractvision_batch.verbs.run import build_context, run
+from abstractvision_batch.verbs.start import load, open_output, start_run
+from tests.support.jobs import MakeJob
 
 
 class OneForwardPass(ProceduralVisionBackend):

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from abstractvision_batch import __version__
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.media.images import encode_image
 from abstractvision_batch.media.metadata.embed import read_parameters
-from abstractvision_batch.run import run
-from tests.backends.openai_server import OpenAIServer, running_server
-from tests.jobs import MakeJob
+from abstractvision_batch.verbs.run import run
+from abstractvision_batch.version import __version__
+from tests.support.jobs import MakeJob
+from tests.support.openai_server import OpenAIServer, running_server
 
 #: A PNG's own C2PA manifest, as far as anyone looks.
 _MANIFEST = b"caBX\x00\x00\x00\x08jumb"

@@ -7,7 +7,7 @@ import pytest
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.execute.requests import InputImages
 from abstractvision_batch.storage.store import open_store
-from tests.emulators import StoreServer
+from tests.support.emulators import StoreServer
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs", "abfs"])

@@ -20,7 +20,7 @@ from abstractvision_batch.media.inputs import (
     upright_size,
 )
 from abstractvision_batch.types import Fit
-from tests.media.circles import draw_circle, measure_circle
+from tests.support.circles import draw_circle, measure_circle
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 BYTES = np.rint(np.linspace(0, 255, 256)).reshape(16, 16)

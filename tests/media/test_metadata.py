@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from abstractvision_batch import __version__
 from abstractvision_batch.errors import InvalidOutputError
 from abstractvision_batch.media.images import ImageFormat, decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.metadata.embed import embed_generation, read_parameters
@@ -22,6 +21,7 @@ from abstractvision_batch.media.metadata.generation import describe_generation
 from abstractvision_batch.media.metadata.infotext import parse_infotext, write_infotext
 from abstractvision_batch.media.probe import sniff_mime_type
 from abstractvision_batch.media.video import encode_video, video_pixel_sha256
+from abstractvision_batch.version import __version__
 
 FORMATS: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
 ASKED: dict[str, Any] = {

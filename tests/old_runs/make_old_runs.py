@@ -32,9 +32,9 @@ import yaml
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from abstractvision_batch import __version__
 from abstractvision_batch.cli.app import app
-from tests.backends.openai_server import running_server
+from abstractvision_batch.version import __version__
+from tests.support.openai_server import running_server
 
 WORK = Path("/srv/job")
 #: Where the spec of a server's job says that it is; the discard port, where nobody answers.

@@ -16,9 +16,8 @@ import fsspec
 import pytest
 import yaml
 
+from abstractvision_batch.job.load import load_spec
 from abstractvision_batch.plan.build import prompts_digest
-from abstractvision_batch.spec.load import load_spec
-from tests.backends.openai_server import OpenAIServer, running_server
 from tests.old_runs.runs import (
     ID,
     MODEL,
@@ -37,6 +36,7 @@ from tests.old_runs.runs import (
     pixels,
     unpack,
 )
+from tests.support.openai_server import OpenAIServer, running_server
 
 #: What each version gave its fingerprints as their version.
 FINGERPRINT_VERSIONS = {"v0_1": 1}

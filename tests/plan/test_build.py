@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.plan.columns import PLAN_SCHEMA, RESULT_SCHEMA, manifest_schema
-from abstractvision_batch.plan.identity import derive_seed
-from abstractvision_batch.plan.read import count_shard_rows, read_shard
-from abstractvision_batch.plan.summary import PlanSummary
+from abstractvision_batch.plan.request_ids import derive_seed
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.constraints import default_params
-from tests.plan.planning import BuiltPlan, Planner
+from abstractvision_batch.runs.columns import PLAN_SCHEMA, RESULT_SCHEMA, manifest_schema
+from abstractvision_batch.runs.plan_rows import count_shard_rows, read_shard
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from tests.support.planning import BuiltPlan, Planner
 
 BATCH_KEY = ("task", "width", "height", "steps", "guidance_scale", "strength", "num_frames", "fps")
 BATCH_COLUMNS = ("request_id", "batch_id", "batch_slot", "batch_size")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plan.planning import Planner
+from tests.support.planning import Planner
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 
 from abstractvision_batch.backends.huggingface_diffusers.families import OUTPUT_SIZES
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.registry.card_schema import file_problems
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.spec.load import spec_from_mapping
-from tests.backends.tiny_diffusers import gray
+from tests.support.tiny_diffusers import gray
 
 HIDREAM = "HiDream-ai/HiDream-I1-Full"
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from abstractvision_batch.registry.card_file import parse_cards
 from abstractvision_batch.registry.card_schema import CARD_KEYS, DIFFUSERS_KEYS, RULE_KEYS
-from abstractvision_batch.registry.cards import ModelCard, load_cards
+from abstractvision_batch.registry.cards import ModelCard, load_cards, packaged_folder
 from abstractvision_batch.types import TASKS
 from training.shapes64.grammar import grammar_words
 
-CARD_FILES = sorted(r.name for r in files("abstractvision_batch.registry").iterdir() if r.name.endswith(".yaml"))
+CARD_FILES = sorted(path.name for path in packaged_folder().glob("*.yaml"))
 CARDS = load_cards()
 
 #: How a Diffusers pipeline names what a card names otherwise; None is never an argument of the pipeline.
@@ -32,7 +31,7 @@ PIPELINE_NAMES = {
 
 @pytest.mark.parametrize("name", CARD_FILES)
 def test_a_packaged_file_passes_every_check_of_a_users_file(name: str) -> None:
-    text = (files("abstractvision_batch.registry") / name).read_bytes()
+    text = (packaged_folder() / name).read_bytes()
 
     cards, problems = parse_cards(text, name)
 
@@ -41,11 +40,7 @@ def test_a_packaged_file_passes_every_check_of_a_users_file(name: str) -> None:
 
 
 def test_no_two_packaged_files_have_a_card_of_the_same_id() -> None:
-    ids = [
-        card.id
-        for name in CARD_FILES
-        for card in parse_cards((files("abstractvision_batch.registry") / name).read_bytes(), name)[0]
-    ]
+    ids = [card.id for name in CARD_FILES for card in parse_cards((packaged_folder() / name).read_bytes(), name)[0]]
 
     assert sorted(ids) == sorted(CARDS)
 

@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.report.outcomes import collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.report.run_report import read_rows, sample_positions
-from abstractvision_batch.run import open_run, run
-from abstractvision_batch.spec.model import JobSpec
+from abstractvision_batch.runs.opened import open_run
+from abstractvision_batch.verbs.run import run
 
 NO_OUTCOMES = collect_outcomes([])
 PROMPTS = [f"prompt number {number}" for number in range(30)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from abstractvision_batch.run import run
-from tests.security.guard import SECRET, VARIABLE, Guard, listening, write_canaries
+from abstractvision_batch.verbs.run import run
+from tests.support.guard import SECRET, VARIABLE, Guard, listening, write_canaries
 
 
 @pytest.fixture(scope="session")

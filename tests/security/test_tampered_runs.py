@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from abstractvision_batch.execute.run_record import FORMAT
-from tests.security.guard import SECRET, VARIABLE, VERBS, Guard, call_verb
+from abstractvision_batch.runs.record import FORMAT
+from tests.support.guard import SECRET, VARIABLE, VERBS, Guard, call_verb
 
 Tamper = Callable[[Guard], None]
 
@@ -295,8 +295,8 @@ def _backend(**fields: Any) -> Tamper:
     """Another recorded backend, with the fingerprint that then is right."""
 
     def tamper(guard: Guard) -> None:
-        from abstractvision_batch.run import open_run
-        from abstractvision_batch.spec.load import spec_from_mapping
+        from abstractvision_batch.job.load import spec_from_mapping
+        from abstractvision_batch.runs.opened import open_run
 
         def change(data: dict[str, Any]) -> None:
             values = json.loads(json.dumps(fields).replace("SERVER", guard.url).replace("RUN", str(guard.run)))

@@ -13,15 +13,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from abstractvision_batch import started_runs
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.rerun import rerun
-from abstractvision_batch.retry import retry
-from abstractvision_batch.run import run
-from abstractvision_batch.spec.env import escape_references, interpolate
-from abstractvision_batch.verify import verify
-from tests.jobs import MakeJob
+from abstractvision_batch.job.env import escape_references, interpolate
+from abstractvision_batch.runs import started as started_runs
+from abstractvision_batch.verbs.rerun import rerun
+from abstractvision_batch.verbs.retry import retry
+from abstractvision_batch.verbs.run import run
+from abstractvision_batch.verbs.verify import verify
+from tests.support.jobs import MakeJob
 
 
 @pytest.fixture(autouse=True)

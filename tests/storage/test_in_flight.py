@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.parquet import SealingWriter
 from abstractvision_batch.storage.in_flight import IN_FLIGHT, map_in_flight
+from abstractvision_batch.storage.parquet import SealingWriter
 from abstractvision_batch.storage.row_groups import GAP_BYTES, iter_row_groups, read_footer
 from abstractvision_batch.storage.store import open_store
 from benchmarks.counted_store import CountedFileSystem

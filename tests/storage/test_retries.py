@@ -19,7 +19,7 @@ from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import Failure, classify
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.retries import DEFAULT_PATIENCE_S
-from tests.storage.faulty_filesystem import FakeTime, Fault, faulty_store
+from tests.support.faulty_filesystem import FakeTime, Fault, faulty_store
 
 
 def _s3(code: str, status: int, **body: str) -> Exception:

@@ -9,8 +9,8 @@ import pytest
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.store import Store, open_store
-from tests.emulators import StoreServer
-from tests.storage.faulty_s3 import Fault, FaultyS3, running_door
+from tests.support.emulators import StoreServer
+from tests.support.faulty_s3 import Fault, FaultyS3, running_door
 
 
 @pytest.fixture

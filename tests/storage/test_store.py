@@ -14,7 +14,7 @@ import pytest
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
 from abstractvision_batch.storage import store as store_module
 from abstractvision_batch.storage.store import Store, open_store
-from tests.emulators import StoreServer
+from tests.support.emulators import StoreServer
 
 
 @pytest.fixture(params=["local", "memory", "s3", "gs", "abfs"])

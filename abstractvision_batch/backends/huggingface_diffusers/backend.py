@@ -37,8 +37,8 @@ from abstractvision_batch.backends.huggingface_diffusers.signatures import read_
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.table import require_extra
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
+from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageGenerationRequest,

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
     DENOISERS,
@@ -24,8 +23,9 @@ from abstractvision_batch.backends.huggingface_diffusers.locate import (
     find_model,
     has_decoder,
 )
-from abstractvision_batch.backends.weights import Weights, WeightsPart, hash_part
 from abstractvision_batch.errors import DependencyError
+from abstractvision_batch.registry.weights import Weights, WeightsPart, hash_part
+from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.types import Task
 
 #: `diffusion_pytorch_model.fp16-00001-of-00002.safetensors`, `model.safetensors.index.fp16.json`, and plain ones.

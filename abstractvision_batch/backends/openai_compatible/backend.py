@@ -32,7 +32,7 @@ from abstractvision_batch.errors import (
     GenerationCancelledError,
     GenerationError,
 )
-from abstractvision_batch.spec.dialects import Dialect
+from abstractvision_batch.job.dialects import Dialect
 from abstractvision_batch.types import (
     TASK_OF_REQUEST,
     GeneratedAsset,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.spec.dialects import (
+from abstractvision_batch.job.dialects import (
     DIALECT_NAMES,
     DIALECTS,
     Dialect,
@@ -17,8 +17,8 @@ from abstractvision_batch.spec.dialects import (
     known_dialect,
     openai_family,
 )
-from abstractvision_batch.spec.env import resolve_secret
-from abstractvision_batch.spec.fields import FromEnv
+from abstractvision_batch.job.env import resolve_secret
+from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.types import Task
 
 Family = Literal["gpt-image", "dall-e"]
@@ -48,7 +48,7 @@ class OpenAICompatibleBackendConfig:
     poll_interval_s: float = field(default=1.0, kw_only=True)
     """Between looks at a video job, unless the server says otherwise."""
     dialect: str = field(default="auto", kw_only=True)
-    """A name of `spec.dialects`; `auto` asks the server what it is, unless host or model say that it is OpenAI's."""
+    """A name of `job.dialects`; `auto` asks the server what it is, unless host or model say that it is OpenAI's."""
     request_shape: Literal["auto", "openai", "extended", "sd_server"] | None = field(default=None, kw_only=True)
     """What was there before `dialect`, and means what it did; `auto`: `openai` for OpenAI's own, else `extended`."""
     field_names: Mapping[str, str] = field(default_factory=dict, kw_only=True)

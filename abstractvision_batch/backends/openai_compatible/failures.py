@@ -26,7 +26,7 @@ from abstractvision_batch.errors import (
     GenerationError,
     PolicyError,
 )
-from abstractvision_batch.redaction import mask_keys
+from abstractvision_batch.text.redaction import mask_keys
 
 QUOTE_LENGTH = 300
 #: A server that asks for more is not waited for.

@@ -1,6 +1,6 @@
 """Which kind of server this is, by what it says of itself: its catalog first, then paths that only one kind has.
 
-Not covered: what follows from it (`spec.dialects`), and OpenAI itself, which is known by its host.
+Not covered: what follows from it (`job.dialects`), and OpenAI itself, which is known by its host.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Identity:
     """What a server says of itself."""
 
     dialect: str | None = None
-    """Of `spec.dialects`; None where nothing tells."""
+    """Of `job.dialects`; None where nothing tells."""
     says: Mapping[str, str] = field(default_factory=dict)
     """`version`, and `model_root`: what it loaded for the model, where it names that."""
 

@@ -37,10 +37,10 @@ from abstractvision_batch.errors import (
     GenerationError,
     InvalidOutputError,
 )
+from abstractvision_batch.job.dialects import EXTENSIONS
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.media.probe import probe, sniff_mime_type
-from abstractvision_batch.redaction import bare_url
-from abstractvision_batch.spec.dialects import EXTENSIONS
+from abstractvision_batch.text.redaction import bare_url
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageEditRequest,

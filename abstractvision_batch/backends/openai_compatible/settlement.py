@@ -14,7 +14,7 @@ from abstractvision_batch.backends.openai_compatible.config import OpenAICompati
 from abstractvision_batch.backends.openai_compatible.failures import redact
 from abstractvision_batch.backends.openai_compatible.identify import Identity
 from abstractvision_batch.errors import DependencyError, StorageError
-from abstractvision_batch.spec.dialects import DIALECTS, Dialect
+from abstractvision_batch.job.dialects import DIALECTS, Dialect
 
 logger = logging.getLogger(__name__)
 

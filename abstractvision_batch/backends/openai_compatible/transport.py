@@ -19,7 +19,6 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from abstractvision_batch import __version__
 from abstractvision_batch.backends.openai_compatible.addresses import is_private_address, resolve
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
 from abstractvision_batch.backends.openai_compatible.failures import Reply, failure_of, redact
@@ -31,7 +30,8 @@ from abstractvision_batch.errors import (
     InvalidOutputError,
     PolicyError,
 )
-from abstractvision_batch.redaction import bare_url
+from abstractvision_batch.text.redaction import bare_url
+from abstractvision_batch.version import __version__
 
 HTTP_VERSION = httpx.__version__
 #: Of an error's body; the rest is not read.

@@ -15,8 +15,8 @@ from abstractvision_batch.backends.openai_compatible.image_calls import model_fi
 from abstractvision_batch.backends.openai_compatible.input_images import read_images
 from abstractvision_batch.backends.openai_compatible.speech import Speech, Written, check_extra, write_parameters
 from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
+from abstractvision_batch.job.dialects import Endpoint
 from abstractvision_batch.media.frame_rates import exact_fps
-from abstractvision_batch.spec.dialects import Endpoint
 from abstractvision_batch.types import TASK_OF_REQUEST, ImageToVideoRequest, VideoGenerationRequest
 
 

@@ -13,8 +13,6 @@ from typing import Any, Literal, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
-from abstractvision_batch.backends.file_hashes import hash_file
-from abstractvision_batch.backends.processor import processor_name
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.config import (
@@ -34,7 +32,6 @@ from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mo
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights
-from abstractvision_batch.backends.weights import Weights
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
@@ -42,6 +39,9 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.media.images import Rgb, raw_rgb
 from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.runs.processor import processor_name
+from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
     TASK_OF_REQUEST,

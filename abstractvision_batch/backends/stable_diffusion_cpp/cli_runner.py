@@ -27,7 +27,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.runner import (
 )
 from abstractvision_batch.errors import DependencyError, GenerationError, InvalidOutputError
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
-from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.storage.scratch import scratch_folder
 
 _IMAGE_FLAGS = {"init": ("--init-img", "-i"), "mask": ("--mask",), "reference": ("--ref-image", "-r")}
 _UNLOADABLE = re.compile(r"new_sd_ctx_t failed|new_sd_ctx failed|failed to load model")

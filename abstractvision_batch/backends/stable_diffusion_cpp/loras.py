@@ -19,7 +19,7 @@ from typing import Any
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.model_files import EXTENSIONS, inspect_file
 from abstractvision_batch.errors import DependencyError, GenerationError
-from abstractvision_batch.scratch import scratch_folder
+from abstractvision_batch.storage.scratch import scratch_folder
 
 _TAG = re.compile(r"<lora:([^:>]+):([^>]+)>")
 _EXTRA_KEYS = ("loras", "loras_json")

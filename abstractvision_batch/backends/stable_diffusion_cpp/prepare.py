@@ -12,13 +12,13 @@ from typing import Any
 
 from PIL import Image
 
-from abstractvision_batch.backends.file_hashes import hash_file
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.images import encode_image
 from abstractvision_batch.media.inputs import read_mask, read_picture
+from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
-from abstractvision_batch.backends.weights import Weights, WeightsPart, hash_part
 from abstractvision_batch.errors import DependencyError
+from abstractvision_batch.registry.weights import Weights, WeightsPart, hash_part
 
 #: Of a Diffusers folder the library reads these names alone.
 _OF_A_FOLDER = (

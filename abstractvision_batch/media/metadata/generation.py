@@ -7,8 +7,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from abstractvision_batch import __version__
-from abstractvision_batch.redaction import without_secrets
+from abstractvision_batch.text.redaction import without_secrets
+from abstractvision_batch.version import __version__
 
 #: Of what a backend says of its output: what it alone knows, and no time, device or count of tries.
 _OF_BACKEND = ("seed", "angle", "sampler", "scheduler", "revision", "dtype", "revised_prompt")

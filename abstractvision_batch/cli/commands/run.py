@@ -1,0 +1,185 @@
+"""`run`: run a job, or what is left of it, showing how far it is and how it ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.output import (
+    format_cost,
+    format_duration,
+    format_rate,
+    one_line,
+    plural,
+    print_json,
+    print_lines,
+    print_notes,
+)
+from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from abstractvision_batch.job.model import JobSpec
+    from abstractvision_batch.report.outcomes import FailureGroup
+    from abstractvision_batch.verbs.run import RunResult
+
+#: What the notes say that a summary counts (`execute.progress.NOTED`).
+NOTES = {"transport": "came in another size or type than asked for, or lost pixels on the way"}
+#: Kinds of failure that the summary names; the manifest has all of them.
+SHOWN_FAILURES = 5
+#: Of a run whose rows are looked at for prompts that were cut.
+MAX_READ_ROWS = 100_000
+
+
+def run(
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Run on this Ray cluster, whatever the spec's execution says: its head, as 10.0.0.5:6379.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Refuse what is not as SPEC's lock file says (avbatch lock writes it).")
+    ] = False,
+    new_run: Annotated[
+        bool,
+        typer.Option("--new-run", help="If output.path holds another run, go beside it, to output.path-2 or so on."),
+    ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="If output.path holds a run of fewer prompts, samples or matrix points, add the others."
+        ),
+    ] = False,
+) -> None:
+    """Run a job. The same command again resumes it, and does nothing once it is complete."""
+    if new_run and extend:
+        raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
+    from abstractvision_batch.execute.ray.address import require_driver_address
+    from abstractvision_batch.job.env import resolve_options
+
+    if address is not None:
+        require_driver_address(address, f"--address {address}")
+        on_ray = ["execution.executor=ray", f"execution.address={json.dumps(address)}"]
+        overrides = [*(overrides or ()), *on_ray]
+    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+    # Only now what a wrong spec need not wait for.
+    from abstractvision_batch.report.run_report import read_outcomes
+    from abstractvision_batch.runs.opened import open_run
+    from abstractvision_batch.verbs.lock import require_locked
+    from abstractvision_batch.verbs.new_output import choose_output
+    from abstractvision_batch.verbs.run import run as run_job
+
+    if locked:
+        loaded = require_locked(loaded)
+    if new_run:
+        loaded = choose_output(loaded)
+    # What a library prints on the way is no result.
+    with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
+        result = run_job(loaded, extend=extend, on_progress=on_progress)
+    failures: tuple[FailureGroup, ...] = ()
+    if result.failed and (as_json or not quiet):
+        options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
+        opened = open_run(result.path, options)
+        failures = read_outcomes(opened.store, plan=opened.plan).failures
+    cut = 0 if quiet else _count_cut_rows(loaded.spec, result)
+    if as_json:
+        shown = [asdict(group) for group in failures]
+        print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown, "prompts_cut": cut})
+    elif not quiet:
+        print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at, cut=cut))
+        print_notes(*(f"note: {line}" for line in result.plan_notes))
+    if result.incomplete_because:
+        print_notes(result.incomplete_because)
+    raise typer.Exit(result.exit_code)
+
+
+def _count_cut_rows(spec: JobSpec, result: RunResult) -> int:
+    """Count the rows whose prompt was cut, in runs that are quickly read."""
+    if spec.backend.kind != "diffusers" or result.manifest_path is None or result.requests > MAX_READ_ROWS:
+        return 0
+    import pyarrow.compute as pc
+
+    from abstractvision_batch.job.env import resolve_options
+    from abstractvision_batch.runs.manifest import iter_rows
+    from abstractvision_batch.runs.opened import open_run
+
+    options = resolve_options(spec.output.storage_options, "output.storage_options")
+    opened = open_run(result.path, options)
+    tables = iter_rows(opened.store, ["metadata_json"], plan=opened.plan)
+    found = (pc.sum(pc.match_substring(table["metadata_json"], '"prompt_tokens_cut"')).as_py() for table in tables)
+    return sum(count or 0 for count in found)
+
+
+def summarise_run(
+    spec: JobSpec,
+    result: RunResult,
+    failures: tuple[FailureGroup, ...],
+    *,
+    scheduled_at: datetime | None = None,
+    cut: int = 0,
+) -> Iterator[str]:
+    """What was done and where it is, on one screen; `cut` rows had prompts that the model did not read to their end."""
+    if result.generated == 0 and result.complete and not (result.interrupted or result.stopped):
+        yield f"nothing to do: all {plural(result.requests, 'request')} are done"
+    yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
+    if spec.description:
+        yield f"  {one_line(spec.description, width=100)}"
+    yield ""
+    missing = f", {result.superseded:,} replaced by others" if result.superseded else ""
+    missing += f", {result.not_done:,} not done yet" if result.not_done else ""
+    yield f"requests   {result.requests:,}: {result.succeeded:,} succeeded, {result.failed:,} failed{missing}"
+    if result.generated:
+        rate = format_rate(result.generated / result.elapsed_s) if result.elapsed_s > 0 else "-"
+        before = f"; {result.skipped:,} were done before" if result.skipped else ""
+        yield f"this time  {result.generated:,} in {format_duration(result.elapsed_s)}, {rate}{before}"
+    if result.cost_usd is not None:
+        yield f"cost       {format_cost(result.cost_usd, result.attempts)}"
+    if cut:
+        yield f"prompts    of {plural(cut, 'row')} are longer than the model reads (prompt_tokens_cut in metadata_json)"
+    for name, rows in result.notes.items():
+        yield f"note       {plural(rows, 'row')} {NOTES[name]} (metadata_json: {name})"
+    yield from describe_failures(failures)
+    yield ""
+    yield f"run        {result.path}"
+    if scheduled_at is not None:
+        yield f"scheduled  {scheduled_at.isoformat()}"
+    if result.manifest_path:
+        yield f"manifest   {result.manifest_path}"
+    if result.contact_sheet_path:
+        yield f"pictures   {result.contact_sheet_path}"
+    if result.manifest_path:
+        yield f"reading    {result.path}/README.md shows how, with pandas, DuckDB and datasets"
+    if result.stopped:
+        yield result.stopped
+    if result.interrupted:
+        yield "interrupted: run the same command again to resume"
+
+
+def describe_failures(failures: tuple[FailureGroup, ...]) -> Iterator[str]:
+    """Kinds of failure with an example each, the most frequent first."""
+    for group in failures[:SHOWN_FAILURES]:
+        yield f"  {group.rows:,} × {group.error_kind} ({group.error_class}), for example {group.request_id}:"
+        yield f"    {one_line(group.error_message, width=160)}"
+        yield f"    prompt: {one_line(group.prompt, width=100)}"
+    if len(failures) > SHOWN_FAILURES:
+        yield f"  and {plural(len(failures) - SHOWN_FAILURES, 'other kind')} (the manifest's column error_kind)"

@@ -1,0 +1,132 @@
+"""`status`: how far a run is, from what is on its storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
+from abstractvision_batch.cli.commands.run import describe_failures
+from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
+from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+
+if TYPE_CHECKING:
+    from abstractvision_batch.runs.opened import Run
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A run's folder or URL, or the spec that wrote it.", show_default=False)
+]
+
+
+def status(
+    path: RunArgument,
+    overrides: SetOption = None,
+    registry: RegistryOption = None,
+    storage_options: StorageOption = None,
+    at: AtOption = None,
+    cron: CronOption = None,
+    timezone: TimezoneOption = "UTC",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a run is: shards and rows done, failures, size."""
+    from abstractvision_batch.report.run_report import read_outcomes
+    from abstractvision_batch.runs.manifest import is_merged, list_parts, missing_shards
+
+    run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
+    parts = list_parts(run.store)
+    outcomes = read_outcomes(run.store, parts, run.plan)
+    shards_done = run.plan.shards - len(missing_shards(run.plan, parts)) - outcomes.unfinished_shards
+    state = {
+        "path": run.path,
+        "name": run.record.data["name"],
+        "task": run.record.spec.task,
+        "model": run.record.spec.model,
+        "created_at": run.record.data["created_at"],
+        "scheduled_at": run.record.data.get("scheduled_at"),
+        "extensions": run.record.data["extensions"],
+        "complete": shards_done == run.plan.shards,
+        "merged": shards_done == run.plan.shards and is_merged(run.store),
+        "shards": run.plan.shards,
+        "shards_done": shards_done,
+        "requests": run.plan.requests,
+        **outcomes.to_json(),
+    }
+    if as_json:
+        print_json(state)
+        return
+    _print_state(run, state)
+    print_lines(*describe_failures(outcomes.failures))
+    if not state["complete"]:
+        print_lines("", "not complete: run the same spec again to resume")
+
+
+def _print_state(run: Run, state: dict[str, Any]) -> None:
+    left = state["requests"] - state["succeeded"] - state["failed"] - state["superseded"]
+    rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left"
+    if state["superseded"]:
+        rows += f", {state['superseded']:,} replaced by others"
+    if state["not_run"]:
+        rows += f" ({state['not_run']:,} of them in shards that ended early)"
+    print_lines(
+        f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
+        "",
+        f"run        {state['path']}, started {state['created_at']}",
+        *([f"scheduled  {state['scheduled_at']}"] if state["scheduled_at"] is not None else []),
+        *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state["extensions"]),
+        f"shards     {state['shards_done']:,} of {state['shards']:,} done",
+        f"requests   {state['requests']:,}: {rows}",
+        *([f"cost       {format_cost(state['cost_usd'], state['attempts'])}"] if state["cost_usd"] is not None else []),
+        f"artifacts  {format_size(state['size_bytes'])}",
+        f"manifest   {run.store.url_of('manifest.parquet') if state['merged'] else 'not merged yet'}",
+    )
+
+
+def locate_run(
+    path: str,
+    overrides: list[str] | None,
+    registry: list[str] | None,
+    given: list[str] | None = None,
+    *,
+    at: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
+) -> tuple[str, dict[str, Any]]:
+    """The run's folder or URL, and the options of its storage: a spec's, and over them the `given`."""
+    from abstractvision_batch.job.storage_options import parse_storage_options
+
+    options = parse_storage_options(given or ())
+    if not is_spec(path):
+        if overrides:
+            raise typer.BadParameter("overrides a spec, and PATH is a run", param_hint="--set")
+        if at is not None or cron is not None:
+            raise typer.BadParameter(
+                "is of a spec with time fields, and PATH is a run", param_hint="--at" if at is not None else "--cron"
+            )
+        return path, options
+    from abstractvision_batch.job.env import resolve_options
+
+    output = load_at(path, overrides, registry, at=at, cron=cron, timezone=timezone).spec.output
+    return output.path, resolve_options(output.storage_options, "output.storage_options", given=options)
+
+
+def open_located_run(
+    path: str,
+    overrides: list[str] | None = None,
+    registry: list[str] | None = None,
+    storage_options: list[str] | None = None,
+    *,
+    at: str | None = None,
+    cron: str | None = None,
+    timezone: str = "UTC",
+) -> Run:
+    """The run, opened."""
+    from abstractvision_batch.runs.opened import open_run
+
+    return open_run(*locate_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone))
+
+
+def is_spec(path: str) -> bool:
+    """Whether PATH is the spec that wrote a run, not the run."""
+    return path.endswith((".yaml", ".yml")) and Path(path).is_file()

@@ -1,0 +1,144 @@
+"""What the loss of an actor means: its work killed it, its node went away, or it never ran. Knows no Ray.
+
+A worker that goes down with its node is no fault of its shard; one that dies alone is, as far as `shard_queue` says.
+Which of the two it was may take the cluster a while to know, so a lost actor is held until then, its work with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+from abstractvision_batch.errors import ClusterError
+from abstractvision_batch.execute.ray.cluster import Call, Cluster, WorkerLostError
+from abstractvision_batch.execute.ray.nodes import ClusterNodes
+from abstractvision_batch.execute.ray.roster import Actor
+from abstractvision_batch.execute.ray.shard_queue import ShardQueue
+from abstractvision_batch.runs.results import RowResult
+
+logger = logging.getLogger(__name__)
+
+#: Workers that die while they load, in a row, before the run gives up; of many workers so large a share of them.
+MAX_LOADING_DEATHS = 3
+MAX_LOADING_DEATH_SHARE = 0.05
+#: How long a worker that cannot be reached may turn out to have gone down with its node: Ray takes its time to say so.
+UNREACHABLE_S = 60.0
+#: How long an actor that died before it ran waits for another: Ray places some on a dead node until it notices.
+PLACE_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Lost:
+    actor: Actor
+    error: WorkerLostError
+    at: float
+
+
+class LostActors:
+    """Actors that are no more, until it is known whether their work or their node was the reason.
+
+    Args:
+        cluster: Where they were.
+        queue: Takes their work back.
+        nodes: What is known of the cluster's nodes.
+        model: For messages.
+        actors: How many there should be.
+    """
+
+    def __init__(self, cluster: Cluster, queue: ShardQueue, nodes: ClusterNodes, *, model: str, actors: int) -> None:
+        self._cluster = cluster
+        self._queue = queue
+        self._nodes = nodes
+        self._model = model
+        self._max_loading_deaths = max(MAX_LOADING_DEATHS, math.ceil(actors * MAX_LOADING_DEATH_SHARE))
+        self._lost: list[_Lost] = []
+        self._asking: dict[Call, _Lost] = {}
+        self._loading_deaths = 0
+        self._unplaced_since = float("inf")
+
+    @property
+    def works(self) -> int:
+        """Calls whose work is held."""
+        return sum(len(lost.actor.calls) for lost in self._lost)
+
+    @property
+    def unplaced(self) -> int:
+        """Actors that never ran; no other takes their place while they are here."""
+        return sum(lost.actor.node is None for lost in self._lost)
+
+    def add(self, actor: Actor, error: WorkerLostError) -> None:
+        """Hold an actor that is lost, and its calls."""
+        lost = _Lost(actor, error, self._cluster.now())
+        if actor.node is None:
+            self._unplaced_since = min(self._unplaced_since, lost.at)
+        elif not error.certain:
+            self._ask(lost)
+        self._lost.append(lost)
+
+    def one_was_placed(self) -> None:
+        """Take that an actor runs."""
+        self._unplaced_since = float("inf")
+
+    def one_was_useful(self) -> None:
+        """Take that an actor loaded, or generated something."""
+        self._loading_deaths = 0
+
+    def hear(self, call: Call) -> None:
+        """Take the answer to a question whether a worker that is out of reach lives; any other call means nothing."""
+        if (lost := self._asking.pop(call, None)) is None:
+            return
+        try:
+            self._cluster.answer_of(call)
+            lost.error = WorkerLostError("it was out of reach for a moment")
+        except WorkerLostError as exc:
+            lost.error = exc
+            if not exc.certain:
+                self._ask(lost)
+
+    def judge(self) -> list[tuple[int, dict[int, RowResult]]]:
+        """Put back the work of those of whom enough is known; the nodes are to be looked at just before.
+
+        Returns:
+            Shards whose last row was given up, with the results of all their rows, for the caller to commit.
+
+        Raises:
+            ClusterError: one after the other dies while it loads, or none can be started.
+        """
+        finished: list[tuple[int, dict[int, RowResult]]] = []
+        self._lost = [lost for lost in self._lost if not self._is_settled(lost, finished)]
+        return finished
+
+    def _is_settled(self, lost: _Lost, finished: list[tuple[int, dict[int, RowResult]]]) -> bool:
+        actor, works = lost.actor, list(lost.actor.calls.values())
+        waited_s = self._cluster.now() - lost.at
+        if actor.node is None:
+            if lost.at - self._unplaced_since > UNREACHABLE_S:
+                raise ClusterError(f"no worker could be started for {UNREACHABLE_S:g} s: {lost.error}") from lost.error
+            return waited_s >= PLACE_AGAIN_S
+        if self._nodes.is_gone(actor.node):
+            logger.warning("a node went away; %d shards that its worker had are put back", len(works))
+            for work in reversed(works):
+                self._queue.put_back(work)
+            return True
+        if not lost.error.certain and waited_s < UNREACHABLE_S:
+            return False
+        self._cluster.end(actor.handle)  # one that is still out of reach may live
+        for work in works[1:]:
+            self._queue.put_back(work)
+        results = self._queue.worker_died(works[0]) if works else None
+        if results is not None:
+            finished.append((works[0].shard, results))
+        if not actor.ready:
+            self._loading_deaths += 1
+            if self._loading_deaths >= self._max_loading_deaths:
+                raise ClusterError(
+                    f"{self._loading_deaths} workers died while they loaded {self._model}: {lost.error}"
+                ) from lost.error
+        what = f"shard {works[0].shard}" if works else "loading" if not actor.ready else "waiting for work"
+        logger.warning("a worker died during %s; another takes its place: %s", what, lost.error)
+        return True
+
+    def _ask(self, lost: _Lost) -> None:
+        """Ask one that is out of reach: the call ends when the cluster knows more."""
+        self._asking[self._cluster.ask_node(lost.actor.handle)] = lost

@@ -1,0 +1,320 @@
+"""The driver of a run on a cluster: feed the actors, take what they answer, replace what died. Knows no Ray.
+
+One actor per share of a GPU (or of CPUs), up to two shards in flight each. A dead actor's shards are put back and a
+new actor takes its place (`lost_actors`, `shard_queue`); those of a node that is about to go are moved
+(`cluster_nodes`). Actors that cannot be placed yet stay pending, which is what an autoscaler looks at. Numbers cross
+the cluster, never prompts or pixels; an answered shard costs the same however many actors and shards there are.
+
+An error that ends one worker's shard, as an empty account does, lets the others finish theirs, and no further is begun.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.progress import RunningRows, ShardSummary
+from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Cluster, WorkerLostError
+from abstractvision_batch.execute.ray.lost_actors import LostActors
+from abstractvision_batch.execute.ray.nodes import ClusterNodes
+from abstractvision_batch.execute.ray.placement import actor_options, needs_of
+from abstractvision_batch.execute.ray.pool_size import PoolSize
+from abstractvision_batch.execute.ray.roster import IN_FLIGHT, Actor, Roster
+from abstractvision_batch.execute.ray.shard_queue import ShardQueue, Work
+from abstractvision_batch.execute.spending import SpendingGuard
+from abstractvision_batch.runs.results import RowResult, add_up
+from abstractvision_batch.runs.shard_rows import rows_to_run
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.25
+#: Between two looks at the cluster's nodes, in seconds.
+NODES_S = 1.0
+#: Between two looks at what running shards have done so far, in seconds.
+REPORT_S = 0.5
+
+
+class ActorPool:
+    """The actors of one run, and the loop that keeps them at work.
+
+    Args:
+        cluster: A cluster that was joined for this run; it is closed at the end.
+        context: The run.
+        shards: Numbers of the shards to run.
+        interrupts: Polled; a drain cancels queued shards, a cancel also running ones.
+        guard: Asked before each shard.
+        on_rows: Called with the (succeeded, failed) rows of shards that are not committed yet.
+        on_shard: Called after each commit.
+        split: Returns the plan indexes of a shard's batches, for a shard that is to be run in pieces; read from the
+            plan by default.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        context: RunContext,
+        shards: Sequence[int],
+        *,
+        interrupts: Interrupts,
+        guard: SpendingGuard,
+        on_rows: Callable[[int, int], None],
+        on_shard: Callable[[ShardSummary], None],
+        split: Callable[[int], list[tuple[int, ...]]] | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._context = context
+        self._interrupts = interrupts
+        self._guard = guard
+        self._on_rows = on_rows
+        self._on_shard = on_shard
+        self._queue = ShardQueue(shards, split=split or self._batches_of)
+        nodes = cluster.nodes()
+        self._options = actor_options(context, nodes, grows=cluster.grows, measure_gpus=cluster.measure_gpus)
+        needs = needs_of(self._options)
+        self._size = PoolSize(context, needs)
+        self._size.look(nodes, actors=0, pending=0)
+        self._nodes = ClusterNodes(needs, wait_s=context.spec.execution.node_wait_s, now=cluster.now)
+        wanted = self._size.wanted(busy=0, waiting=len(shards))
+        self._lost = LostActors(cluster, self._queue, self._nodes, model=context.spec.model, actors=wanted)
+        self._names = (f"worker {number}" for number in itertools.count())
+        self._roster = Roster()
+        self._running = RunningRows()
+        self._looked = self._reported = float("-inf")
+        self._drained = self._cancelled = False
+        self._errors: list[Exception] = []
+
+    def run(self) -> None:
+        """Run the shards until they are done, an interrupt drains the run, or the budget is used up.
+
+        Raises:
+            RunStoppedError: every request fails in the same way.
+            DependencyError: the model or a package is missing on a worker.
+            StorageError: a worker could not read the plan or write.
+            ClusterError: the cluster cannot hold one actor, or workers die while they load.
+        """
+        try:
+            self._resize()
+            while self._goes_on():
+                self._heed_interrupts()
+                self._heed_nodes()
+                self._feed()
+                self._take_answers()
+                self._report()
+            if self._errors:
+                raise self._errors[0]
+        finally:
+            for actor in self._roster:
+                self._cluster.end(actor.handle)
+            self._cluster.close()
+
+    def _goes_on(self) -> bool:
+        if self._roster.works or (self._interrupts.draining and self._commit_pieces()):
+            return True
+        return not self._interrupts.draining and bool(len(self._queue) or self._lost.works)
+
+    def _resize(self) -> None:
+        """Start actors until there are as many as there should be, or end those that have nothing to do."""
+        staying = [actor for actor in self._roster if not actor.leaving]
+        busy = sum(bool(actor.calls) for actor in staying)
+        waiting = 0 if self._interrupts.draining else len(self._queue) + self._lost.works
+        missing = self._size.wanted(busy=busy, waiting=waiting) - len(staying) - self._lost.unplaced
+        if not self._interrupts.draining:
+            for _ in range(missing):
+                self._start_actor()
+        if missing < 0:
+            # First those without a place, then those that load; the newest of each.
+            idle = [actor for actor in reversed(staying) if not actor.calls]
+            idle.sort(key=lambda actor: (actor.node is not None, actor.ready))
+            for actor in idle[:-missing]:
+                self._end(actor)
+
+    def _end(self, actor: Actor) -> None:
+        self._roster.remove(actor)
+        self._cluster.end(actor.handle)
+        self._cluster.release_share(actor.name)
+
+    def _start_actor(self) -> Actor:
+        name = next(self._names)
+        started = self._cluster.start_worker(name, self._options)
+        actor = Actor(name, started.handle, started.placing, started.loading)
+        self._roster.add(actor)
+        return actor
+
+    def _feed(self) -> None:
+        if self._interrupts.draining:
+            return
+        for held in range(IN_FLIGHT):
+            # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.
+            while len(self._queue) > (len(self._roster) - 1 if held else 0):
+                if (actor := self._roster.with_room(held)) is None:
+                    break
+                work = self._queue.peek()
+                grant = self._guard.grant(work.shard, requests=len(work.indexes) or None)
+                if grant is None:
+                    return  # until a shard gives back what it did not use, or for good
+                work = self._queue.pop()
+                if work.indexes:
+                    call = self._cluster.run_rows(actor.handle, work.shard, work.indexes, grant.tries)
+                else:
+                    call = self._cluster.run_shard(actor.handle, work.shard, grant.tries)
+                self._roster.sent(actor, call, work, grant)
+
+    def _take_answers(self) -> None:
+        lost = False
+        for call in self._cluster.wait(POLL_S):
+            if (actor := self._roster.take_owner(call)) is None:
+                self._lost.hear(call)
+                continue
+            try:
+                answer = self._cluster.answer_of(call)
+            except WorkerLostError as exc:
+                self._lose(actor, call, exc)
+                lost = True
+            except (CallCancelledError, GenerationCancelledError):
+                self._give_up_call(actor, call, begun=True)
+            except Exception as exc:  # noqa: BLE001 - raised once the others have finished what they run
+                self._end_early(actor, call, exc)
+            else:
+                self._accept(actor, call, answer)
+        if lost:
+            self._resize()
+            self._look_at_nodes()
+
+    def _accept(self, actor: Actor, call: Call, answer: Any) -> None:
+        if call == actor.placing:
+            actor.node = answer
+            self._lost.one_was_placed()
+            return
+        if call == actor.loading:
+            self._roster.begin(actor)
+            self._lost.one_was_useful()
+            return
+        if answer is None:
+            self._give_up_call(actor, call, begun=False)
+            return
+        work = self._roster.ended(actor, call)
+        self._lost.one_was_useful()
+        grant = actor.grants.pop(call, None)
+        if isinstance(answer, ShardSummary):
+            if grant is not None:
+                self._guard.settle(grant, tries=answer.tries, usd=answer.cost_usd)
+            self._on_shard(answer)
+            self._running.drop(answer.shard)
+            self._on_rows(*self._running.total)
+            if isinstance(answer.ended_by, RunStoppedError):
+                self._stop_for(answer.ended_by)
+            return
+        if grant is not None:
+            tries, usd = add_up(answer.values())
+            self._guard.settle(grant, tries=tries, usd=usd)
+        if (results := self._queue.piece_done(work, answer)) is not None:
+            self._commit(actor, work.shard, results)
+
+    def _give_up_call(self, actor: Actor, call: Call, *, begun: bool) -> None:
+        """Forget a call that was cancelled or not begun; its work is for others unless the run ends."""
+        work = self._roster.ended(actor, call)
+        actor.close_grant(call, self._guard, begun=begun)
+        if not self._interrupts.draining:
+            self._queue.put_back(work)
+
+    def _end_early(self, actor: Actor, call: Call, error: Exception) -> None:
+        """Take that no worker can go on: what the others run is the last."""
+        if call in actor.calls:
+            self._roster.ended(actor, call)
+            actor.close_grant(call, self._guard, begun=True)
+        self._stop_for(error)
+
+    def _stop_for(self, error: Exception) -> None:
+        self._errors.append(error)
+        self._interrupts.drain()
+
+    def _commit_pieces(self) -> bool:
+        """Have the finished rows of shards committed that were run in pieces, and not to their end."""
+        committer = self._roster.with_room(0)
+        if committer is None:
+            return False
+        partial = self._queue.take_partial()
+        for shard, results in partial:
+            self._commit(committer, shard, results)
+        return bool(partial)
+
+    def _lose(self, actor: Actor, call: Call, error: WorkerLostError) -> None:
+        self._roster.remove(actor)
+        self._cluster.release_share(actor.name)
+        for number, held in enumerate(actor.calls):
+            actor.close_grant(held, self._guard, begun=number == 0)
+        self._lost.add(actor, error)
+
+    def _commit(self, actor: Actor, shard: int, results: dict[int, RowResult]) -> None:
+        """Have an actor commit a shard whose rows were run in pieces."""
+        self._roster.sent(actor, self._cluster.commit(actor.handle, shard, results), Work(shard))
+
+    def _heed_interrupts(self) -> None:
+        if self._guard.is_over():
+            self._interrupts.drain()
+        if self._interrupts.draining and not self._drained:
+            self._drained = True
+            self._stop(self._roster)
+        if self._interrupts.cancelled and not self._cancelled:
+            self._cancelled = True
+            for actor in self._roster:
+                self._cluster.cancel(actor.calls)
+
+    def _stop(self, actors: Iterable[Actor]) -> None:
+        """Let actors finish what they run and begin nothing more of what they hold."""
+        self._cluster.stop([actor.name for actor in actors])
+
+    def _heed_nodes(self) -> None:
+        if self._cluster.now() - self._looked < NODES_S:
+            return
+        self._look_at_nodes()
+        if not self._interrupts.draining:
+            self._heed_leaving()
+        self._resize()
+
+    def _heed_leaving(self) -> None:
+        """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
+        for actor in self._roster:
+            if not self._nodes.is_leaving(actor.node):
+                continue
+            if not actor.leaving:
+                logger.warning("a node is about to go: its worker gets no new shards")
+                self._roster.leave(actor)
+                self._stop([actor])
+            elif not actor.calls:
+                self._end(actor)
+
+    def _look_at_nodes(self) -> None:
+        self._looked = self._cluster.now()
+        nodes = self._cluster.nodes()
+        self._nodes.look(nodes)
+        staying = [actor for actor in self._roster if not actor.leaving]
+        self._size.look(nodes, actors=len(staying), pending=sum(actor.node is None for actor in staying))
+        for shard, results in self._lost.judge():
+            self._commit(self._choose_committer(), shard, results)
+
+    def _choose_committer(self) -> Actor:
+        """An actor that stays, if there is any one that is ready."""
+        ready = self._roster.with_room(0) or self._roster.with_room(1)
+        staying = (actor for actor in self._roster if not actor.leaving)
+        return ready or next(staying, None) or self._start_actor()
+
+    def _report(self) -> None:
+        if self._cluster.now() - self._reported < REPORT_S:
+            return
+        self._reported = self._cluster.now()
+        running = {work.shard for actor in self._roster for work in actor.calls.values()}
+        self._running.replace(self._cluster.rows_so_far(running))
+        self._on_rows(*self._running.total)
+
+    def _batches_of(self, shard: int) -> list[tuple[int, ...]]:
+        table = rows_to_run(self._context.open_store(), self._context.plan, shard, self._context.retry).table
+        batches: dict[int, list[int]] = {}
+        for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
+            batches.setdefault(batch, []).append(index)
+        return [tuple(indexes) for indexes in batches.values()]

@@ -1,0 +1,266 @@
+"""What a run asks of Ray: start workers, call them, learn what became of them and of the nodes.
+
+Ray's own errors end here: a call answers, or it raises one of our errors, `WorkerLostError` or `CallCancelledError`.
+
+Not covered: joining the cluster (`ray_join`), what to run and what a lost worker means (`actor_pool`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry from a library
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
+from abstractvision_batch.errors import AbstractVisionError, ClusterError
+from abstractvision_batch.execute.brake import Failure
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
+from abstractvision_batch.execute.ray.gpu_memory import smallest_gpu_bytes
+from abstractvision_batch.execute.ray.worker import Board, Worker
+from abstractvision_batch.runs.results import RowResult
+
+#: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
+HEAD_TIMEOUT_S = 60.0
+#: For the board, which is on the driver's own machine, to answer.
+BOARD_TIMEOUT_S = 5.0
+#: For nodes to say how large their GPUs are; starting a process there is most of it.
+GPU_TIMEOUT_S = 60.0
+
+
+class RayCluster:
+    """The cluster that this process has joined, for one run: see `Cluster`."""
+
+    def __init__(self, context: RunContext, *, grows: bool) -> None:
+        self.grows = grows
+        self._context = ray.put(context)
+        self._board = _start_helper(Board)
+        # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
+        self._limit = None
+        if context.max_in_flight is not None:
+            self._limit = _start_helper(SharedLimit, context.max_in_flight, max_restarts=-1)
+        self._headless = False
+        self._out: dict[Call, Any] = {}
+        self._ended: SimpleQueue[Call] = SimpleQueue()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def nodes(self) -> Sequence[Node]:
+        # On a thread that nobody waits for at the end: while the head is away, Ray's answer may never come.
+        answer: SimpleQueue[list[Node] | RayError] = SimpleQueue()
+        threading.Thread(target=_list_nodes, args=(answer,), daemon=True, name="nodes").start()
+        try:
+            nodes = answer.get(timeout=HEAD_TIMEOUT_S)
+        except Empty:
+            self._headless = True
+            raise ClusterError(
+                f"the cluster's head did not answer for {HEAD_TIMEOUT_S:g} s (when it is up, running again resumes)"
+            ) from None
+        if isinstance(nodes, RayError):
+            raise ClusterError(f"the cluster's nodes cannot be listed: {first_line(nodes)} (running again resumes)")
+        return nodes
+
+    def measure_gpus(self, nodes: Sequence[Node]) -> Mapping[str, int]:
+        asked: dict[Any, str] = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            task = ray.remote(smallest_gpu_bytes).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            asked[task.remote()] = node.id
+        sizes: dict[str, int] = {}
+        ended, late = ray.wait(list(asked), num_returns=len(asked), timeout=GPU_TIMEOUT_S) if asked else ([], [])
+        for reference in ended:
+            with suppress(RayError):  # the node is gone
+                if (size := ray.get(reference)) is not None:
+                    sizes[asked[reference]] = size
+        for reference in late:
+            ray.cancel(reference)
+        return sizes
+
+    def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
+        exchange = None if self._limit is None else way_to(self._limit)
+        told = (self._board, _is_cancelled, _ask_board(self._board), _tell_brake(self._board), exchange, name)
+        handle = ray.remote(Worker).options(**options).remote(self._context, *told)
+        return StartedWorker(handle, self.ask_node(handle), self._watch(handle.load.remote()))
+
+    def run_shard(self, worker: Any, shard: int, tries: int | None) -> Call:
+        return self._watch(worker.run_shard.remote(shard, tries))
+
+    def run_rows(self, worker: Any, shard: int, indexes: tuple[int, ...], tries: int | None) -> Call:
+        return self._watch(worker.run_rows.remote(shard, indexes, tries))
+
+    def commit(self, worker: Any, shard: int, results: Mapping[int, RowResult]) -> Call:
+        return self._watch(worker.commit.remote(shard, results))
+
+    def ask_node(self, worker: Any) -> Call:
+        return self._watch(worker.__ray_call__.remote(_node_id))
+
+    def wait(self, timeout_s: float) -> Sequence[Call]:
+        # Not ray.wait, which looks at every call that is still out: 0.4 ms an answer more with 2,000 of them.
+        ended: list[Call] = []
+        with suppress(Empty):
+            ended.append(self._ended.get(timeout=timeout_s))
+            while True:
+                ended.append(self._ended.get_nowait())
+        for call in ended:
+            del self._out[call]
+        return ended
+
+    def answer_of(self, call: Call) -> Any:
+        with _our_errors():
+            return call.result()
+
+    def cancel(self, calls: Iterable[Call]) -> None:
+        for reference in [self._out[call] for call in calls if call in self._out]:
+            ray.cancel(reference)
+
+    def stop(self, names: Iterable[str]) -> None:
+        self._tell_board("stop", list(names))
+
+    def end(self, worker: Any) -> None:
+        if not self._headless:
+            ray.kill(worker)
+
+    def release_share(self, name: str) -> None:
+        if self._limit is not None:
+            self._limit.drop.remote(name)
+
+    def rows_so_far(self, shards: Collection[int]) -> Mapping[int, tuple[int, int]]:
+        rows: Mapping[int, tuple[int, int]] | None = self._tell_board("read", set(shards))
+        return rows or {}
+
+    def close(self) -> None:
+        if self._headless:
+            return  # actors end with their driver; to end them one by one would wait for the head
+        for helper in (self._board, self._limit):
+            if helper is not None:
+                ray.kill(helper)
+
+    def _tell_board(self, method: str, *args: Any) -> Any:
+        """Its answer; None where it has not started yet, which a runtime environment may take minutes for."""
+        try:
+            with _our_errors(), suppress(GetTimeoutError):
+                return ray.get(getattr(self._board, method).remote(*args), timeout=BOARD_TIMEOUT_S)
+        except WorkerLostError as exc:
+            raise ClusterError(f"the driver's board is gone: {exc} (running again resumes)") from exc
+        return None
+
+    def _watch(self, reference: Any) -> Call:
+        call: Future[Any] = reference.future()
+        self._out[call] = reference
+        call.add_done_callback(self._ended.put)  # on a thread of Ray's
+        return call
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """What Ray raises for a call that has ended, as errors of ours."""
+    try:
+        yield
+    except RayActorError as exc:
+        raise WorkerLostError(first_line(exc), certain=not isinstance(exc, ActorUnavailableError)) from exc
+    except TaskCancelledError as exc:
+        raise CallCancelledError from exc
+    except RuntimeEnvSetupError as exc:
+        raise ClusterError(f"execution.runtime_env: Ray cannot set it up: {_last_line(exc)}") from exc
+    except RayTaskError as exc:
+        if isinstance(exc.cause, AbstractVisionError):
+            raise exc.cause from exc
+        raise
+
+
+def way_to(limit: Any) -> Exchange:
+    """How a worker reports to the actor that holds the run's limit of requests in flight."""
+
+    async def exchange(report: Report) -> Allowance:
+        try:
+            allowance: Allowance = await limit.exchange.remote(report)
+        except RayError as exc:
+            raise ConnectionError(first_line(exc)) from exc
+        return allowance
+
+    return exchange
+
+
+def _ask_board(board: Any) -> Callable[[str], float | None]:
+    """How a worker asks the driver's board whether it may begin another call."""
+
+    def may_begin(worker: str) -> float | None:
+        try:
+            note_s: float | None = ray.get(board.may_begin.remote(worker))
+        except RayError:
+            return None  # the board went with the driver: this worker follows soon
+
+        return note_s
+
+    return may_begin
+
+
+def _tell_brake(board: Any) -> Callable[[int, Sequence[Failure]], tuple[bool, str | None]]:
+    """How a worker tells the driver's board what became of its first requests."""
+
+    def brake(succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+        try:
+            answer: tuple[bool, str | None] = ray.get(board.brake.remote(succeeded, failures))
+        except RayError:
+            return True, None  # the board went with the driver: this worker follows soon
+        return answer
+
+    return brake
+
+
+def _start_helper(kind: type, *args: Any, max_restarts: int = 0) -> Any:
+    """Start an actor that belongs to the driver: on its node, since workers' nodes may go, and without a CPU."""
+    here = NodeAffinitySchedulingStrategy(_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": max_restarts, "scheduling_strategy": here}
+    return ray.remote(kind).options(**options).remote(*args)
+
+
+def _list_nodes(answer: SimpleQueue[list[Node] | RayError]) -> None:
+    try:
+        # Ray has no public names for these two; its own Train, Serve and autoscaler ask here too.
+        leaving = ray._private.state.state.get_draining_nodes()
+        free = ray._private.state.available_resources_per_node()
+        alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    except RayError as exc:
+        answer.put(exc)
+    else:
+        answer.put([Node(id, has, free.get(id, has), leaving=id in leaving) for id, has in alive])
+
+
+def _node_id(worker: object = None) -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _is_cancelled() -> bool:
+    return bool(ray.get_runtime_context().is_canceled())
+
+
+def first_line(error: BaseException) -> str:
+    """What of an error of Ray's fits into a message: the rest is a traceback of a worker, or advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    return [line.strip() for line in str(error).splitlines() if line.strip()][-1]

@@ -1,0 +1,157 @@
+"""What runs on a worker of a cluster: one shard runner; and the driver's board, where workers note how far they are.
+
+Knows no Ray: `ray_cluster` makes actors of these classes and says how a call finds out that it was cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from abstractvision_batch.backends.shared_limit import Exchange
+from abstractvision_batch.errors import ClusterError
+from abstractvision_batch.execute.brake import Brake, Failure
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.progress import ShardSummary
+from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.runs.results import RowResult
+
+#: Least time between two notes of a worker, in seconds, and most notes a second of all of them: a board is one process.
+NOTE_S = 0.25
+NOTES_PER_S = 200
+
+
+class Board:
+    """What driver and workers tell each other in the middle of a call.
+
+    Rows that are generated but not committed, by shard, are what a long shard shows before it ends. A worker that was
+    stopped begins nothing more of what it holds: to cancel a call that waits, Ray begins it and ends it a second later.
+    """
+
+    def __init__(self) -> None:
+        self._brake = Brake()
+        self._rows: dict[int, tuple[int, int]] = {}
+        self._stopped: set[str] = set()
+        self._workers: set[str] = set()
+
+    def stop(self, workers: list[str]) -> None:
+        """Let these workers begin nothing more."""
+        self._stopped.update(workers)
+
+    def may_begin(self, worker: str) -> float | None:
+        """Seconds to leave between two notes, where a worker may begin another call; None where it may not."""
+        self._workers.add(worker)
+        return None if worker in self._stopped else max(NOTE_S, len(self._workers) / NOTES_PER_S)
+
+    def note(self, shard: int, succeeded: int, failed: int) -> None:
+        """Take a shard's rows so far."""
+        self._rows[shard] = (succeeded, failed)
+
+    def brake(self, succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+        """Take a worker's first requests: whether the run may go for good, and why it stops."""
+        said = self._brake.note(succeeded, failures)
+        return self._brake.released, said
+
+    def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
+        """The (succeeded, failed) rows of these shards; all others are forgotten."""
+        self._rows = {shard: rows for shard, rows in self._rows.items() if shard in shards}
+        return self._rows
+
+
+class SharedBrake(Brake):
+    """The brake on the driver's board, for one worker; it is asked until it lets the run go."""
+
+    def __init__(self, ask: Callable[[int, Sequence[Failure]], tuple[bool, str | None]], *, on: bool) -> None:
+        super().__init__(on=on)
+        self._ask = ask
+
+    def note(self, succeeded: int, failures: Sequence[Failure]) -> str | None:
+        self.released, said = self._ask(succeeded, failures)
+        return said
+
+
+class Worker:
+    """A shard runner that is made on load, so that a missing model is an error with our own class.
+
+    Args:
+        context: The run.
+        board: Handle of the actor of a `Board`.
+        cancelled: Whether the call that runs now was cancelled.
+        may_begin: Asks the board for a worker of this name; None also where the driver is gone.
+        brake: Tells the board what became of a worker's first requests.
+        exchange: The way to the limit of requests in flight that all workers share; None if there is none.
+        name: This worker's name there.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        board: Any,
+        cancelled: Callable[[], bool],
+        may_begin: Callable[[str], float | None],
+        brake: Callable[[int, Sequence[Failure]], tuple[bool, str | None]],
+        exchange: Exchange | None = None,
+        name: str = "this",
+    ) -> None:
+        self._context = context
+        self._board = board
+        self._cancelled = cancelled
+        self._may_begin = may_begin
+        self._brake = brake
+        self._exchange = exchange
+        self._name = name
+        self._runner: ShardRunner | None = None
+
+    def load(self) -> None:
+        """Load the model."""
+        os.environ.update(self._context.environ)  # before the backend's packages are imported, which read some then
+        backend = self._context.create_backend()
+        if self._exchange is not None:
+            backend.share_limit(self._exchange, self._name)
+        runner = ShardRunner(self._context, backend, SharedBrake(self._brake, on=self._context.has_brake))
+        runner.load()
+        self._runner = runner
+
+    def run_shard(self, shard: int, tries: int | None) -> ShardSummary | None:
+        """Generate and commit a shard, asking the backend at most so often; None where this worker was stopped."""
+        if (note_s := self._may_begin(self._name)) is None:
+            return None
+        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard, note_s))
+
+    def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult] | None:
+        """Generate some rows of a shard; the results by plan index, None as `run_shard`.
+
+        Raises:
+            DependencyError: no request can succeed.
+        """
+        if self._may_begin(self._name) is None:
+            return None
+        wanted = set(indexes)
+        rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
+        results, ended = self._loaded.generate_rows(rows, tries=tries, cancelled=self._cancelled)
+        if ended is not None:  # a piece is a batch: little of it can be finished
+            raise ended
+        return results
+
+    def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
+        """Commit a shard that was generated in pieces."""
+        return self._loaded.commit(self._loaded.read_rows(shard), results, shard=shard)
+
+    @property
+    def _loaded(self) -> ShardRunner:
+        if self._runner is None:
+            raise ClusterError("a worker was asked to generate before it had loaded")
+        return self._runner
+
+    def _note(self, shard: int, note_s: float) -> Callable[[int, int], None]:
+        last = 0.0
+
+        def note(succeeded: int, failed: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > note_s:
+                last = time.monotonic()
+                self._board.note.remote(shard, succeeded, failed)
+
+        return note

@@ -1,0 +1,249 @@
+"""Checks a job spec against its model's card, before anything is loaded or generated.
+
+Not covered: what only the prompt dataset can tell (its columns, per-row values, input images): the plan checks that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
+from abstractvision_batch.job.dialect_check import dialect_of, unread_parameters
+from abstractvision_batch.job.messages import explain
+from abstractvision_batch.job.model import JobSpec, Params
+from abstractvision_batch.job.positions import FieldPath, show
+from abstractvision_batch.job.prices import find_price
+from abstractvision_batch.job.prompt_files import names_files
+from abstractvision_batch.job.suggestions import did_you_mean, foreign_name_of
+from abstractvision_batch.registry.cards import ModelCard
+from abstractvision_batch.registry.constraints import check_param, check_params, default_params
+
+MAX_REQUESTS = 2**31
+"""Of one job: plan indexes and Arrow row counts stay far from their limits."""
+
+Problem = tuple[FieldPath, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What checking gave: the spec with `matrix` and `zip` values typed as `params` are, its card, the problems."""
+
+    spec: JobSpec
+    card: ModelCard | None
+    problems: tuple[Problem, ...]
+
+
+def check_spec(
+    spec: JobSpec,
+    cards: Mapping[str, ModelCard],
+    *,
+    ignore: frozenset[FieldPath] = frozenset(),
+) -> Checked:
+    """Everything that is wrong with a well-formed spec.
+
+    Args:
+        spec: the spec; values at the paths in `ignore` are stand-ins for ones that were already complained about.
+        cards: the registry.
+        ignore: paths not to complain about.
+    """
+    problems: list[Problem] = []
+    varied: dict[str, dict[str, list[Any]]] = {}
+    for where in ("matrix", "zip"):
+        varied[where], found = _type_values(where, getattr(spec, where))
+        problems += found
+    problems += _check_lists(varied["matrix"], varied["zip"])
+    problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
+    problems += _check_count(spec)
+    if spec.prompts.source == []:
+        problems.append((("prompts", "source"), "is an empty list (give at least one prompt)"))
+    problems += [] if ("model",) in ignore else _check_budget(spec, cards.get(spec.model))
+    card = cards.get(spec.model)
+    if not ignore & {("model",), ("task",)}:
+        problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
+    if not ignore & {("backend", "base_url"), ("task",)}:
+        problems += _check_backend(spec, card)
+        problems += _check_dialect(spec, varied)
+    spec = spec.model_copy(update=varied)
+    kept = tuple((path, said) for path, said in problems if not _is_under(path, ignore))
+    return Checked(spec, card, kept)
+
+
+def _check_model(spec: JobSpec, card: ModelCard | None, cards: Mapping[str, ModelCard]) -> Iterator[Problem]:
+    near = did_you_mean(spec.model, cards)
+    hint = f"did you mean {near}?" if near else "`avbatch models` lists them; registry.paths adds cards"
+    yield ("model",), f"no card has the id {show(spec.model)} ({hint})"
+
+
+def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
+    if spec.task not in card.tasks:
+        yield ("task",), f"{card.id} has no task {spec.task} (it has: {', '.join(card.tasks)}; {card.origin})"
+        return
+    given = {name: value for name in Params.model_fields if (value := getattr(spec.params, name)) is not None}
+    del given["extra"]
+    if "seed" not in spec.params.model_fields_set:
+        del given["seed"]
+    for name, value in given.items():
+        if said := check_param(card, spec.task, name, value):
+            yield ("params", name), said
+    for where, lists in varied.items():
+        for name, values in lists.items():
+            for index, value in enumerate(values):
+                if said := check_param(card, spec.task, name, value):
+                    yield (where, name, index), said
+    yield from _check_output_sizes(spec, card)
+    yield from _check_extra(spec, card)
+    yield from _check_required(spec, card, {*given, *spec.params.extra, *spec.matrix, *spec.zip})
+
+
+def _check_output_sizes(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
+    """Refuse sizes that the model would change; rows with sizes of their own are the plan's to check."""
+    rule = card.output_size(spec.backend.kind, spec.task)
+    if rule is None:
+        return
+    defaults = default_params(card, spec.task)
+    for width, height in asked_sizes(spec):
+        if width is None and height is None:
+            continue
+        wide, high = width or defaults.get("width"), height or defaults.get("height")
+        said = None if wide is None or high is None else rule.problem(wide, high)
+        if said is not None:
+            side = "width" if width is not None else "height"
+            place = next((where for where in ("matrix", "zip") if side in getattr(spec, where)), "params")
+            yield (place, side), f"{said[:-1]}; {card.origin})"
+
+
+def asked_sizes(spec: JobSpec) -> list[tuple[int | None, int | None]]:
+    """Return each width and height that a point of the spec asks for, as far as it does."""
+    sides = ("width", "height")
+    matrix, zipped = ({side: lists[side] for side in sides if side in lists} for lists in (spec.matrix, spec.zip))
+    sizes: dict[tuple[int | None, int | None], None] = {}
+    for product in itertools.product(*matrix.values()):
+        for place in list(zip(*zipped.values(), strict=False)) or [()]:
+            point = {**dict(zip(matrix, product, strict=True)), **dict(zip(zipped, place, strict=True))}
+            sizes[point.get("width", spec.params.width), point.get("height", spec.params.height)] = None
+    return list(sizes)
+
+
+def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
+    """A server may serve any model, so no card needs to name the openai backend."""
+    if isinstance(spec.backend, OpenAIBackendSpec):
+        if not spec.backend.serves(spec.task):
+            hint = "no server"
+            if spec.task.endswith("video"):
+                hint = "set backend.video_mode: videos_api, or the task's path; or a backend.dialect that has videos"
+            yield ("backend", "kind"), f"openai as configured does not run {spec.task} ({hint})"
+        if spec.backend.api_key is None and "//api.openai.com" in spec.backend.base_url and not spec.backend.headers:
+            yield ("backend", "base_url"), "this server needs a key (write api_key: {env: OPENAI_API_KEY})"
+    elif card is not None and spec.task in card.tasks and spec.backend.kind not in card.backends_for(spec.task):
+        known = ", ".join(card.backends_for(spec.task)) or "none"
+        yield (
+            ("backend", "kind"),
+            f"{spec.backend.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
+        )
+
+
+def _check_dialect(spec: JobSpec, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
+    dialect = dialect_of(spec)
+    if dialect is not None:
+        yield from unread_parameters(spec.model_copy(update=varied), dialect)
+
+
+def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
+    ours = [name for name in Params.model_fields if name != "extra"]
+    for name, value in spec.params.extra.items():
+        path: FieldPath = ("params", "extra", name)
+        known = name if name in ours else foreign_name_of(name, ours)
+        if known is not None:
+            yield path, f"is no extra parameter (write params.{known})"
+        elif name in card.tasks[spec.task].params and (said := check_param(card, spec.task, name, value)):
+            yield path, said
+
+
+def _check_required(spec: JobSpec, card: ModelCard, given: set[str]) -> Iterator[Problem]:
+    """A required parameter may come from a row, unless no column can feed it."""
+    inline_texts = not names_files(spec.prompts.source) and all(isinstance(row, str) for row in spec.prompts.source)
+    for name, said in check_params(card, spec.task, {}):
+        from_rows = not inline_texts and getattr(spec.prompts.fields, name, None) is not None
+        if name not in given and not from_rows:
+            yield ("params", name), said
+
+
+def _type_values(where: str, lists: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], list[Problem]]:
+    """Values as `params` would type them: `3` is `3.0` for a guidance scale."""
+    typed: dict[str, list[Any]] = {}
+    problems: list[Problem] = []
+    for name, values in lists.items():
+        if not values:
+            problems.append(((where, name), "is an empty list (give values, or remove it)"))
+        typed[name] = []
+        for index, value in enumerate(values):
+            try:
+                typed[name].append(getattr(Params.model_validate({name: value}), name))
+            except ValidationError as error:
+                problems += [
+                    ((where, *path, index), said) for path, said in explain(error, {name: value}, Params).items()
+                ]
+                typed[name].append(None)
+    return typed, problems
+
+
+def _check_lists(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+    for name in zipped:
+        if name in matrix:
+            yield ("zip", name), "is in matrix too (a parameter varies in one of them)"
+    if len({len(values) for values in zipped.values()}) > 1:
+        listed = ", ".join(f"{name} has {len(values)}" for name, values in zipped.items())
+        yield ("zip",), f"lists are not equally long ({listed})"
+
+
+def _find_repeats(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+    for name, values in matrix.items():
+        for index in _repeats(values):
+            yield ("matrix", name, index), f"{show(values[index])} is there twice (samples_per_prompt repeats a point)"
+    places = list(zip(*zipped.values(), strict=True))
+    for index in _repeats(places):
+        path: FieldPath = ("zip", next(iter(zipped)), index)
+        yield path, f"repeats the values of an earlier place ({index + 1} of {len(places)})"
+
+
+def _check_count(spec: JobSpec) -> Iterator[Problem]:
+    points = math.prod(len(values) for values in spec.matrix.values())
+    points *= max((len(values) for values in spec.zip.values()), default=1)
+    prompts = len(spec.prompts.source) if isinstance(spec.prompts.source, list) else 1
+    requests = prompts * points * spec.samples_per_prompt
+    if requests > MAX_REQUESTS:
+        path: FieldPath = ("samples_per_prompt",) if spec.samples_per_prompt > 1 else ("matrix",)
+        what = f"{points} matrix points × {spec.samples_per_prompt} samples"
+        yield path, f"{what} × {prompts} prompts or more are over the {MAX_REQUESTS} requests that one job may have"
+
+
+def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
+    if spec.execution.budget.usd is not None and find_price(spec, card) is None:
+        of_card = f"price: {{request_usd: …}} under backends.{spec.backend.kind} of the card of {spec.model}"
+        mend = f"backend.price: {{request_usd: …}}, or {of_card}" if spec.backend.kind == "openai" else of_card
+        yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"
+
+
+def _repeats(values: list[Any]) -> list[int]:
+    """Indexes of values that stood earlier in the list."""
+    seen: Counter[str] = Counter()
+    repeated = []
+    for index, value in enumerate(values):
+        # Through JSON, so that true and 1 differ; numbers of one parameter were typed alike before.
+        key = json.dumps(value, default=str)
+        if seen[key]:
+            repeated.append(index)
+        seen[key] += 1
+    return repeated
+
+
+def _is_under(path: FieldPath, parents: frozenset[FieldPath]) -> bool:
+    return any(path[:length] in parents for length in range(1, len(path) + 1))

@@ -1,0 +1,191 @@
+"""Turns pydantic's errors into one sentence per field, in the spec's own words.
+
+Pydantic reports every member of a union and names members inside paths; here the model's types are walked beside the
+path, so that ``actors: 0`` gives one sentence and ``backend.diffusers.device`` is `backend.device` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.positions import FieldPath, show
+from abstractvision_batch.job.suggestions import hint_for_field, hint_for_value
+from abstractvision_batch.job.type_words import describe, is_model, literals, members, unwrap
+
+#: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
+MAX_EXPLAINED = 200
+
+_HIDDEN = frozenset({"storage_options", "api_key", "headers", "env_vars"})
+_YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """Where a walk along an error's path has arrived: field, its type and constraints, the value found there."""
+
+    path: FieldPath
+    annotation: Any
+    constraints: tuple[Any, ...]
+    value: Any
+    discriminator: str | None = None
+    doc: str | None = None
+
+
+def explain(error: ValidationError, data: Any, model: type[BaseModel] = JobSpec) -> dict[FieldPath, str]:
+    """Message of every wrong field of `data`, one each."""
+    found: dict[FieldPath, str] = {}
+    for item in error.errors(include_url=False, include_input=False):
+        spot = _Spot((), model, (), data)
+        said = _explain_one(spot, list(item["loc"]), item)
+        if said is not None:
+            found.setdefault(*said)
+            if len(found) >= MAX_EXPLAINED:
+                break
+    return found or {(): error.errors(include_url=False)[0]["msg"]}
+
+
+def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, parents before children, first ones first."""
+    yield from (f"{prefix}{name}" for name in model.model_fields)
+    for name, info in model.model_fields.items():
+        for member in members(info.annotation):
+            if is_model(unwrap(member)[0]):
+                yield from field_names(unwrap(member)[0], f"{prefix}{name}.")
+
+
+def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPath, str] | None:
+    """Field and message of one of pydantic's errors; None for one about another union member than was meant."""
+    while rest:
+        bares = [unwrap(member)[0] for member in members(spot.annotation)]
+        bare, origin = bares[0], get_origin(bares[0])
+        part = rest.pop(0)
+        if spot.discriminator is not None:
+            bare = next(model for model in bares if model.model_fields[spot.discriminator].default == part)
+            spot = _Spot(spot.path, bare, (), spot.value)
+        elif len(bares) > 1:
+            chosen = _member_for(spot.value, bares)
+            if chosen is None:
+                break
+            if not rest and item["type"] == "value_error":
+                break  # what this member, as a whole, was refused for
+            if not rest or isinstance(rest[0], int) != (get_origin(chosen) in (list, tuple)):
+                return None
+            spot = _Spot(spot.path, chosen, (), spot.value)
+        elif is_model(bare):
+            if part not in bare.model_fields:
+                return (*spot.path, part), _unknown_field(str(part), bare)
+            info = bare.model_fields[str(part)]
+            if item["type"] == "missing" and not rest:
+                return (*spot.path, part), f"required field is missing{_in_parentheses(_as_clause(info.description))}"
+            spot = _field_of(spot, str(part), info)
+        elif origin in (dict, list, tuple):
+            if rest == ["[key]"]:
+                return (*spot.path, part), _unknown_key(str(part), literals(get_args(bare)[0]))
+            element = get_args(bare)[-1 if origin is dict else 0]
+            spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
+        else:
+            break
+    kind = spot.discriminator
+    path = (*spot.path, kind) if kind and isinstance(spot.value, dict) and kind in spot.value else spot.path
+    return path, _wrong_value(spot, item)
+
+
+def _field_of(spot: _Spot, name: str, info: FieldInfo) -> _Spot:
+    discriminator = info.discriminator if isinstance(info.discriminator, str) else None
+    value = _child(spot.value, name)
+    return _Spot((*spot.path, name), info.annotation, tuple(info.metadata), value, discriminator, info.description)
+
+
+def _wrong_value(spot: _Spot, item: Any) -> str:
+    value = spot.value
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    if spot.discriminator is not None and isinstance(value, dict):
+        kinds = [unwrap(member)[0].model_fields[spot.discriminator].default for member in members(spot.annotation)]
+        if spot.discriminator not in value:
+            return f"required field {spot.discriminator} is missing (one of {', '.join(kinds)})"
+        kind = value[spot.discriminator]
+        hint = hint_for_value(kind, kinds) if isinstance(kind, str) else None
+        return f"{show(kind)} is not one of {', '.join(kinds)}{_in_parentheses(hint)}"
+    wanted = describe(spot.annotation, spot.constraints)
+    if value is None:
+        return f"is empty, not {wanted} (remove the line or give a value)"
+    if " of the form " in wanted and spot.doc:
+        wanted = f"{wanted.partition(' of the form ')[0]} of this form: {_as_clause(spot.doc)}"
+    # A secret that was written where the name of its variable belongs is not repeated.
+    shown = "this value" if _HIDDEN.intersection(map(str, spot.path)) else show(value)
+    return f"{shown} is not {wanted}{_in_parentheses(_hint(spot, value))}"
+
+
+def _hint(spot: _Spot, value: Any) -> str | None:
+    if spot.path[-1:] == ("seed",) and value == -1:
+        return "leave it out for a derived seed"
+    words = literals(spot.annotation)
+    bares = [unwrap(member)[0] for member in members(spot.annotation)]
+    if isinstance(value, str):
+        if bool in bares and value.lower() in _YES_NO:
+            return "write true or false"
+        if (int in bares or float in bares) and _is_number(value):
+            return "without quotes"
+        return hint_for_value(value, words) if words else None
+    if str in bares and isinstance(value, bool | int | float):
+        return "quote it"
+    if isinstance(value, str | int | float) and any(get_origin(bare) in (list, tuple) for bare in bares):
+        return f"write [{show(value)}]"
+    return None
+
+
+@cache
+def _all_fields() -> tuple[str, ...]:
+    return tuple(field_names())
+
+
+def _unknown_field(word: str, model: type[BaseModel]) -> str:
+    return f"unknown field ({hint_for_field(word, list(model.model_fields), _all_fields())})"
+
+
+def _unknown_key(word: str, known: Sequence[str]) -> str:
+    return f"unknown parameter ({hint_for_field(word, known, _all_fields())})"
+
+
+def _member_for(value: Any, bares: list[Any]) -> Any:
+    """Union member that a list or mapping was meant for; None for scalars and where no member takes either."""
+    for bare in bares:
+        if isinstance(value, list) and get_origin(bare) in (list, tuple):
+            return bare
+        if isinstance(value, dict) and (is_model(bare) or get_origin(bare) is dict):
+            return bare
+    return None
+
+
+def _child(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value) else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_clause(doc: str | None) -> str | None:
+    """First sentence of a field's description, to stand inside a sentence."""
+    if not doc:
+        return None
+    line = doc.splitlines()[0].partition(". ")[0].rstrip(".")
+    return line[0].lower() + line[1:]
+
+
+def _in_parentheses(text: str | None) -> str:
+    return f" ({text})" if text else ""

@@ -1,0 +1,63 @@
+"""The JSON Schema of a job spec, with which an editor completes and checks one.
+
+``python -m abstractvision_batch.job.schema`` writes the file that is shipped. Not covered: model cards; a spec that
+the schema accepts may still ask for what its model does not do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.time_fields import TIMED_FIELDS
+
+SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (JSON Schema 2020-12) generated from the models."""
+    schema = JobSpec.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        for field in part.get("properties", {}).values():
+            discriminator = field.get("discriminator")
+            if discriminator is not None:
+                _require_discriminator(schema, discriminator)
+    for path in TIMED_FIELDS:
+        _accept_time_fields(schema, path)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "avbatch job spec",
+    }
+
+
+def schema_text() -> str:
+    """The shipped file's content."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _accept_time_fields(schema: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Where a field takes numbers, or text of a pattern, it takes text with time fields as well."""
+    parent = schema if len(path) == 1 else schema["$defs"][schema["properties"][path[0]]["$ref"].rpartition("/")[2]]
+    field = parent["properties"][path[-1]]
+    types = field.get("anyOf", [field])
+    if any(kind.get("type") == "string" and "pattern" not in kind for kind in types):
+        return
+    about = {name: field.pop(name) for name in ("title", "description", "default") if name in field}
+    own = field.pop("anyOf", None) or [dict(field)]
+    field.clear()
+    field.update({"anyOf": [*own, {"type": "string", "pattern": r"\{\{.*\}\}"}], **about})
+
+
+def _require_discriminator(schema: dict[str, Any], discriminator: dict[str, Any]) -> None:
+    """It has a default for Python, but a spec that writes the mapping must say which one it means."""
+    name = discriminator["propertyName"]
+    for reference in discriminator["mapping"].values():
+        variant = schema["$defs"][reference.removeprefix("#/$defs/")]
+        variant["required"] = [name, *variant.get("required", [])]
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")

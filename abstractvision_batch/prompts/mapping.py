@@ -1,0 +1,149 @@
+"""Which column of the prompt dataset feeds which field, and which pass through to the manifest under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from abstractvision_batch.job.dialect_check import dialect_of, unread_columns
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.positions import format_path
+from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
+from abstractvision_batch.registry.constraints import check_params
+from abstractvision_batch.runs.columns import media_column, reserved_name
+
+#: Parameters that a row may set for itself, in the order of the plan's columns.
+ROW_PARAMS = ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength")
+IMAGE_TASKS = frozenset({"image_to_image", "image_to_video", "multi_view_image"})
+_NEEDS_IMAGE = frozenset({"image_to_image", "image_to_video"})
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """`fields` maps a field (`prompt`, `id`, `steps`, ...) to its column, `passed` a column to its new name."""
+
+    fields: dict[str, str]
+    passed: dict[str, str]
+
+
+def map_columns(loaded: LoadedSpec, columns: Sequence[str]) -> ColumnMap:
+    """Settle what every column is for.
+
+    Raises:
+        SpecError: a named column is missing, a needed one is not named, or names collide; all of it together.
+    """
+    problems = Problems()
+    fields = _map_fields(loaded, columns, problems)
+    passed = _map_passed(loaded, columns, set(fields.values()), problems)
+    problems.raise_any()
+    return ColumnMap(fields, passed)
+
+
+def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) -> dict[str, str]:
+    spec, prompts = loaded.spec, loaded.spec.prompts
+    reads_mask, reads_image = spec.task == "image_to_image", spec.task in IMAGE_TASKS
+    unread = {name for name, reads in (("image", reads_image), ("mask", reads_mask)) if not reads}
+    fields: dict[str, str] = {}
+    for field in type(prompts.fields).model_fields:
+        column: str | None = getattr(prompts.fields, field)
+        explicit = field in prompts.fields.model_fields_set
+        place = f"{loaded.positions.where(('prompts', 'fields', field))}: prompts.fields.{field}"
+        if column is None or (field in unread and not explicit):
+            continue
+        if field in unread:
+            problems.add(f"{place}: {spec.task} reads no {field} (leave it out)")
+        elif column in columns:
+            fields[field] = column
+        elif explicit:
+            problems.add(f"{place}: the prompts have no column {column!r} ({suggest(column, columns)})")
+    _check_needed(loaded, columns, fields, problems)
+    if (dialect := dialect_of(spec)) is not None:
+        for path, said in unread_columns(spec, dialect, fields):
+            place = f"{loaded.positions.where(path)}: {format_path(path)}"
+            problems.add(f"{place}: column {fields[str(path[-1])]!r}: {said}")
+    for name in (*spec.matrix, *spec.zip):
+        if name in fields:
+            axis = "matrix" if name in spec.matrix else "zip"
+            problems.add(
+                f"{loaded.positions.where((axis, name))}: {axis}.{name}: the prompts' column {fields[name]!r} "
+                f"sets {name} too (take one away, or set prompts.fields.{name}: null)"
+            )
+    return fields
+
+
+def _check_needed(loaded: LoadedSpec, columns: Sequence[str], fields: dict[str, str], problems: Problems) -> None:
+    spec = loaded.spec
+    place = f"{loaded.positions.where(('prompts', 'fields'))}: prompts.fields"
+    for name, said in needed_from_rows(loaded).items():
+        if name not in fields:
+            problems.add(f"{place}.{name}: no column feeds it, and {said}")
+    named = spec.prompts.fields.prompt
+    lacks_prompt = "prompt" not in fields and spec.prompts.template is None and spec.task != "image_to_video"
+    if lacks_prompt and (named is None or "prompt" not in spec.prompts.fields.model_fields_set):
+        problems.add(
+            f"{place}: no column feeds the prompt (name one with prompt:, or set template; {list_columns(columns)})"
+        )
+    if spec.task in _NEEDS_IMAGE and "image" not in fields and "image" not in spec.prompts.fields.model_fields_set:
+        problems.add(
+            f"{place}: {spec.task} needs an image for every prompt "
+            f"(name its column with image:; {list_columns(columns)})"
+        )
+    elif spec.task in _NEEDS_IMAGE and spec.prompts.fields.image is None:
+        problems.add(f"{place}: image: {spec.task} needs an image for every prompt (name its column)")
+
+
+def needed_from_rows(loaded: LoadedSpec) -> dict[str, str]:
+    """Parameters that the card requires and neither `params` nor a sweep gives, with the card's words for it."""
+    spec = loaded.spec
+    given = {name for name in ROW_PARAMS if name != "seed" and getattr(spec.params, name) is not None}
+    given |= {*spec.matrix, *spec.zip}
+    said = check_params(loaded.card, spec.task, {})
+    return {name: message for name, message in said if name in ROW_PARAMS and name not in given}
+
+
+def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], problems: Problems) -> dict[str, str]:
+    prompts = loaded.spec.prompts
+    for number, name in enumerate(prompts.drop):
+        if name not in columns:
+            place = loaded.positions.where(("prompts", "drop", number))
+            problems.add(f"{place}: prompts.drop: the prompts have no column {name!r} ({suggest(name, columns)})")
+    for name in prompts.rename:
+        place = f"{loaded.positions.where(('prompts', 'rename', name))}: prompts.rename"
+        if name not in columns:
+            problems.add(f"{place}: the prompts have no column {name!r} ({suggest(name, columns)})")
+        elif name in prompts.drop:
+            problems.add(f"{place}: {name!r} is dropped too (do one of the two)")
+        elif name in feeding:
+            problems.add(f"{place}: {name!r} feeds a field and does not pass through (leave it out)")
+    if problems:  # a column meant for a misspelt field would only be said to collide
+        return {}
+    passed: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    media = media_column(loaded.spec.task) if loaded.spec.output.layout == "parquet" else None
+    for column in columns:
+        if column in feeding or column in prompts.drop:
+            continue
+        new = prompts.rename.get(column, column)
+        at = ("prompts", "rename", column) if column in prompts.rename else ("prompts", "source")
+        place = f"{loaded.positions.where(at)}: prompts.{at[1]}: column {column!r}"
+        if reserved := reserved_name(new):
+            problems.add(
+                f"{place} meets the plan's own {reserved!r} (rename: {{{column}: {_free(new, columns)}}}, or drop it)"
+            )
+        elif media is not None and new.casefold() == media:
+            problems.add(
+                f"{place} meets the {media!r} of output.layout: parquet "
+                f"(rename: {{{column}: {_free(new, columns)}}}, or drop it)"
+            )
+        elif other := taken.get(new.casefold()):
+            problems.add(f"{place} differs from {other!r} by case only, or not at all (rename or drop one)")
+        passed[column] = new
+        taken[new.casefold()] = column
+    return passed
+
+
+def _free(name: str, columns: Sequence[str]) -> str:
+    candidate = f"source_{name}"
+    while candidate in columns:
+        candidate += "_"
+    return candidate

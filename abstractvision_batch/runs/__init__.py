@@ -1,0 +1,1 @@
+"""A run as it lies on storage: columns, record, plan files, manifest parts, layouts, weights, environments, listing."""

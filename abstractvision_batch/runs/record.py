@@ -1,0 +1,331 @@
+"""`run.json`: what a run is. Written once, put-if-absent, so that two drivers of one output agree on one run.
+
+It holds the resolved spec, its fingerprint, the model's card, the parameters that follow from both, the plan's files
+with their hashes, and the software that planned it; secrets stay names of environment variables. What only workers
+know lies beside it (`environment_files`, `run_weights`).
+
+A run that was extended has `extensions/00001.json` and so on as well, each written in the same way and of the same
+kind: the spec as it was from then on, and the files that were added to the plan. What the run is now is all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
+
+from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint, spec_identity
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.points import base_params, extra_params
+from abstractvision_batch.job.scheduled_time import timezone_name
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.runs.environment import describe_driver
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.record_schema import (
+    MAX_REQUESTS,
+    MAX_SHARDS,
+    describe_violation,
+    find_violation,
+    newer_version,
+)
+from abstractvision_batch.storage.json_file import read_json
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.text.redaction import with_kept_urls
+
+RECORD = "run.json"
+EXTENSIONS = "extensions"
+EXTENSION_NAME = re.compile(r"^([0-9]{5,9})\.json$")
+FORMAT = 2
+
+
+#: What an extension says anew of its run.
+_RENEWED = ("name", "fingerprint", "fingerprint_version", "spec_path", "base_dir", "spec", "card", "params")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run is now: its `run.json`, and what its extensions made of it."""
+
+    generations: tuple[Mapping[str, Any], ...]
+    """The parsed `run.json` and extensions, oldest first; the plan of an extension is what it added."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`run.json` as it would be of the run as it is now, and `extensions`: when, and how many requests."""
+        first, newest = self.generations[0], self.generations[-1]
+        extensions = [
+            {"created_at": extension["created_at"], "requests": extension["plan"]["requests"]}
+            for extension in self.generations[1:]
+        ]
+        renewed = {name: newest[name] for name in _RENEWED}
+        return {**first, **renewed, "plan": self.plan.to_json(), "extensions": extensions}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that changes pixels."""
+        return str(self.generations[-1]["fingerprint"])
+
+    @property
+    def fingerprint_version(self) -> int:
+        """Return the version of the fingerprint, by whose rules the run is planned."""
+        return int(self.generations[-1]["fingerprint_version"])
+
+    @property
+    def plan(self) -> PlanSummary:
+        """The plan's counts and files."""
+        return self.plan_of(len(self.generations))
+
+    @property
+    def plans(self) -> tuple[PlanSummary, ...]:
+        """The plan of `run.json`, and what each extension added to it."""
+        return tuple(PlanSummary.from_json(generation["plan"]) for generation in self.generations)
+
+    def plan_of(self, generations: int) -> PlanSummary:
+        """The plan as it was of so many generations."""
+        plan, *added = self.plans[:generations]
+        for extension in added:
+            plan = plan.extended_by(extension)
+        return plan
+
+    @property
+    def spec(self) -> JobSpec:
+        """The resolved job spec."""
+        return JobSpec.model_validate(self.generations[-1]["spec"])  # checked when it was read
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """The scheduled time of its spec, in the timezone of the schedule."""
+        return recorded_time(self.generations[-1])
+
+    @property
+    def layout(self) -> str:
+        """How its files lie in the store: the spec's `output.layout`."""
+        return str(self.generations[-1]["spec"]["output"].get("layout", "files"))
+
+    @property
+    def base_dir(self) -> Path:
+        """Where relative paths of the spec start, on the host that started or extended the run."""
+        return Path(self.generations[-1]["base_dir"])
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card as it was."""
+        return ModelCard.from_json(self.generations[-1]["card"])
+
+
+def build_record(
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    plan: PlanSummary,
+    conditional_put: bool | None,
+    scheduled_at: datetime | None = None,
+    version: int = FINGERPRINT_VERSION,
+) -> RunRecord:
+    """The record of a new run."""
+    described = _describe_generation(
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at, version=version
+    )
+    first = {
+        "run_id": uuid.uuid4().hex,
+        "conditional_put": conditional_put,
+    }
+    return RunRecord(({**first, **described},))
+
+
+def extend_record(
+    record: RunRecord,
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    added: PlanSummary,
+    scheduled_at: datetime | None = None,
+    version: int = FINGERPRINT_VERSION,
+) -> RunRecord:
+    """The record of a run as it is once it has been extended; `added` is what its plan gains."""
+    described = _describe_generation(
+        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at, version=version
+    )
+    extension = {"run_id": record.generations[0]["run_id"], "extends": record.fingerprint, **described}
+    return RunRecord((*record.generations, extension))
+
+
+def _describe_generation(
+    spec: JobSpec,
+    *,
+    spec_path: str,
+    base_dir: Path,
+    card: ModelCard,
+    plan: PlanSummary,
+    scheduled_at: datetime | None,
+    version: int,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "scheduled_at": None if scheduled_at is None else scheduled_at.isoformat(),
+        "timezone": None if scheduled_at is None else timezone_name(scheduled_at),
+        "name": spec.name,
+        "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card, version=version),
+        "fingerprint_version": version,
+        "spec_path": spec_path,
+        "base_dir": str(base_dir.absolute()),
+        "spec": _recorded(spec),
+        "card": card.to_json(),
+        "params": {**base_params(spec, card), "extra": extra_params(spec, card)},
+        "plan": plan.to_json(),
+        "environment": describe_driver(),
+    }
+
+
+def _recorded(spec: JobSpec) -> dict[str, Any]:
+    """The spec as it is kept: its prompts may be at a URL that gives access, which is used and not kept."""
+    data = spec.model_dump(mode="json")
+    data["prompts"]["source"] = with_kept_urls(data["prompts"]["source"])
+    return data
+
+
+def recorded_time(generation: Mapping[str, Any]) -> datetime | None:
+    """The scheduled time of a generation; older ones have none."""
+    text, name = generation.get("scheduled_at"), generation.get("timezone")
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text)
+    return time if name is None else time.astimezone(ZoneInfo(name))
+
+
+def read_record(store: Store) -> RunRecord | None:
+    """The run that lives in the store, with its extensions; None where there is none.
+
+    Raises:
+        StorageError: there is a `run.json`, but not one of ours; or an extension is not of this run, or is missing.
+    """
+    numbers = sorted(int(match[1]) for name in store.list(EXTENSIONS) if (match := EXTENSION_NAME.match(name)))
+    if not store.exists(RECORD):
+        if numbers:
+            name = extension_name(numbers[0])
+            raise StorageError(f"{store.url_of(name)}: extends a run whose {RECORD} is gone (restore it)")
+        return None
+    generations = [_read_generation(store, RECORD)]
+    for number in range(1, max(numbers, default=0) + 1):
+        name = extension_name(number)
+        if number not in numbers:
+            raise StorageError(f"{store.url_of(name)}: is not there, and there are later ones (restore it)")
+        extension, before = _read_generation(store, name), generations[-1]
+        if (extension["run_id"], extension.get("extends")) != (before["run_id"], before["fingerprint"]):
+            raise StorageError(
+                f"{store.url_of(name)}: extends another run than the {RECORD} there (remove one of both)"
+            )
+        generations.append(extension)
+    _require_one_plan(store, generations)
+    return RunRecord(tuple(generations))
+
+
+def _require_one_plan(store: Store, generations: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse plans whose shards do not follow each other, or whose files share a name."""
+    shards, requests, names = 0, 0, set[str]()
+    for number, generation in enumerate(generations):
+        plan = PlanSummary.from_json(generation["plan"])
+        own = {file.name for file in plan.files}
+        shards, requests = shards + plan.shards, requests + plan.requests
+        fits = not plan.files or plan.files[0].first_shard == shards - plan.shards
+        if not fits or names & own or shards > MAX_SHARDS or requests > MAX_REQUESTS:
+            where = store.url_of(extension_name(number) if number else RECORD)
+            raise StorageError(f"{where}: damaged: its plan does not follow the one before it (restore it)")
+        names |= own
+
+
+def _read_generation(store: Store, name: str) -> dict[str, Any]:
+    where = store.url_of(name)
+    data = read_json(store, name, hint="choose another output or remove it")
+    if not isinstance(data, dict) or "fingerprint" not in data or "plan" not in data:
+        raise StorageError(f"{where}: not a run of avbatch; choose another output or remove it")
+    found = data.get("format")
+    if found != FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        said = f"written by a newer avbatch, in format {found}" if newer else f"format {str(found)[:40]}"
+        raise StorageError(f"{where}: {said}, and this version reads {FORMAT} (use the version it names)")
+    if violation := find_violation(data) or _find_spec_violation(data):
+        raise StorageError(f"{where}: damaged: {violation} (restore it, or choose another output)")
+    return data
+
+
+def _find_spec_violation(data: Mapping[str, Any]) -> str | None:
+    try:
+        spec = JobSpec.model_validate(data["spec"])
+    except ValidationError as exc:
+        return f"spec.{describe_violation(exc)}{newer_version(data)}"
+    if spec.model != data["card"]["id"] or spec.task not in data["card"]["tasks"]:
+        return f"card: not that of {spec.task} with {spec.model}"
+    return None
+
+
+def extension_name(number: int) -> str:
+    """Name of a run's first, second, ... extension."""
+    return f"{EXTENSIONS}/{number:05d}.json"
+
+
+def write_record(store: Store, record: RunRecord) -> RunRecord:
+    """Put the newest generation of the record if there is none of its number; the record that is there now.
+
+    Where the store may ignore the condition, what was put may have been replaced already, so it is read again.
+    """
+    number = len(record.generations) - 1
+    name = extension_name(number) if number else RECORD
+    data = json.dumps(record.generations[-1], indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    if store.put_if_absent(name, data) and record.generations[0].get("conditional_put"):
+        return record
+    found = read_record(store)
+    if found is None:
+        raise StorageError(f"{store.url_of(RECORD)}: appeared and vanished while the run started")
+    return found
+
+
+def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
+    """Refuse to write one run in two layouts.
+
+    Raises:
+        SpecError: the spec has another one than the run.
+    """
+    if found.layout != spec.output.layout:
+        raise SpecError(
+            f"{place}: output.layout: the run in {spec.output.path} is laid out as {found.layout}, "
+            f"not {spec.output.layout} (leave it {found.layout}, or choose another output.path, or --new-run)"
+        )
+
+
+def describe_difference(found: RunRecord, spec: JobSpec, *, prompts_digest: str, card: ModelCard) -> str:
+    """What of a spec makes another run of it, for people, in a few words."""
+    differing = list(differing_fields(found, spec).values())
+    if found.plan.prompts_digest != prompts_digest:
+        differing.append("the prompt dataset's content")
+    if not differing:
+        differing.append(f"the card of {card.id}")
+    return "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
+
+
+def differing_fields(found: RunRecord, spec: JobSpec) -> dict[str, str]:
+    """Identity fields whose value is another one, each with both values, for people."""
+    there, here = spec_identity(found.spec), spec_identity(spec)
+    return {
+        name: f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    }
+
+
+def _shown(fields: Mapping[str, Any], name: str) -> str:
+    return json.dumps(fields[name], ensure_ascii=False) if name in fields else "the default"

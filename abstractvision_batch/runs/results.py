@@ -1,0 +1,119 @@
+"""One request's outcome, and the manifest part that a shard's outcomes make."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.runs.columns import RESULT_SCHEMA, manifest_schema
+from abstractvision_batch.runs.row_status import FAILED, NOT_RUN, OK
+from abstractvision_batch.storage.parquet import open_writer
+
+#: Error messages are for people; a stack of native log lines is not.
+MAX_ERROR_CHARACTERS = 2000
+#: Key of the part's Parquet metadata, a JSON object.
+METADATA_KEY = b"abstractvision_batch.manifest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """The result columns of one manifest row; times in UTC."""
+
+    status: str
+    error_kind: str | None = None
+    error_class: str | None = None
+    error_message: str | None = None
+    attempts: int = 1
+    attempt: int = 0
+    file_name: str | None = None
+    member: str | None = None
+    offset_bytes: int | None = None
+    container_bytes: int | None = None
+    content_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    pixel_sha256: str | None = None
+    media_width: int | None = None
+    media_height: int | None = None
+    media_frames: int | None = None
+    duration_s: float | None = None
+    reproducibility: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    latency_s: float | None = None
+    cost_usd: float | None = None
+    worker: str | None = None
+    device: str | None = None
+    device_name: str | None = None
+    environment_id: str | None = None
+    metadata_json: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the row has an artifact."""
+        return self.status == OK
+
+
+def add_up(results: Iterable[RowResult]) -> tuple[int, float | None]:
+    """Tries of all rows together, and their cost if they have one."""
+    rows = list(results)
+    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
+    return sum(row.attempts for row in rows), math.fsum(costs) if costs else None
+
+
+def failed_columns(error: GenerationError) -> dict[str, Any]:
+    """The columns that say why a request failed."""
+    return {
+        "status": FAILED,
+        "error_kind": error.error_kind,
+        "error_class": error.error_class,
+        "error_message": " ".join(str(error).split())[:MAX_ERROR_CHARACTERS],
+    }
+
+
+def not_run(cause: Exception | None) -> dict[str, Any]:
+    """The columns of a row that has no result, and what ended its shard before it had one."""
+    message = None if cause is None else " ".join(str(cause).split())[:MAX_ERROR_CHARACTERS]
+    return {"status": NOT_RUN, "error_message": message}
+
+
+def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int) -> bytes:
+    """The Parquet bytes of a shard's manifest part.
+
+    Args:
+        rows: The shard's rows of the plan.
+        results: Result by plan index; one for every row.
+        shard: Number of the shard.
+        attempt: Which try at the shard this is.
+    """
+    ordered = [results[index] for index in rows["index"].to_pylist()]
+    columns = [pa.array([getattr(result, name) for result in ordered], type_) for name, type_ in _result_columns()]
+    schema = manifest_schema(rows.schema)
+    table = pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *columns], schema=schema)
+    note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}, sort_keys=True)
+    sink = io.BytesIO()
+    with open_writer(sink, schema, {**(schema.metadata or {}), METADATA_KEY: note.encode()}) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _result_columns() -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in RESULT_SCHEMA]
+
+
+def result_from_json(data: Mapping[str, Any]) -> RowResult:
+    """The result that `dataclasses.asdict` turned into a mapping."""
+    return RowResult(**{field.name: data[field.name] for field in fields(RowResult)})
+
+
+def result_to_json(result: RowResult) -> dict[str, Any]:
+    """A plain mapping: what crosses a process border."""
+    return asdict(result)

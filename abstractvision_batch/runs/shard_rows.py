@@ -1,0 +1,75 @@
+"""Which rows of a shard to run: all of them, or those that failed, or were not run, as the shard's next attempt.
+
+Parts never change, so driver and workers, which each ask for themselves, get the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from abstractvision_batch.runs.columns import fit_columns, manifest_schema
+from abstractvision_batch.runs.manifest import mark_superseded, read_shard_rows
+from abstractvision_batch.runs.plan_rows import read_shard
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.row_filter import parse_condition
+from abstractvision_batch.runs.row_status import FAILED
+from abstractvision_batch.runs.superseded import superseded_ids
+from abstractvision_batch.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Rows of shards that left parts which are to be run."""
+
+    parts: Mapping[int, tuple[int, ...]]
+    """Attempts that left a part when the retry began, by shard."""
+    where: str | None = None
+    """A condition that the rows meet too (`row_filter`)."""
+    status: str = FAILED
+    """Of the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRows:
+    """Rows of one shard that one attempt runs."""
+
+    table: pa.Table
+    """Rows of the plan."""
+    attempt: int = 0
+    tries: Mapping[int, int] = field(default_factory=dict)
+    """Tries of each request in earlier attempts, by plan index."""
+    costs_usd: Mapping[int, float | None] = field(default_factory=dict)
+    """Cost of those tries, where they have one."""
+
+    def add_earlier(self, index: int, result: RowResult) -> RowResult:
+        """A result of this attempt, with what the request took in earlier ones added to its tries and its cost."""
+        costs = [cost for cost in (self.costs_usd.get(index), result.cost_usd) if cost is not None]
+        attempts = self.tries.get(index, 0) + result.attempts
+        return replace(result, attempt=self.attempt, attempts=attempts, cost_usd=sum(costs) if costs else None)
+
+
+def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None) -> ShardRows:
+    """A shard's rows that are to be run.
+
+    Raises:
+        SpecError: the retry's condition is wrong.
+        StorageError: the plan or a part cannot be read.
+    """
+    planned = read_shard(store.open, plan, shard)
+    if retry is None:
+        return ShardRows(planned)
+    attempts = retry.parts[shard]
+    rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
+    rows = mark_superseded(rows, superseded_ids(store.open, plan))
+    condition = pc.field("status") == retry.status
+    if retry.where is not None:
+        condition = condition & parse_condition(retry.where, rows.schema)
+    failed = rows.filter(condition)
+    tries = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
+    costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
+    return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries, costs_usd)

@@ -1,0 +1,222 @@
+"""`avbatch backfill`: makes the runs of past ticks that are missing, oldest first.
+
+    from, to → ticks → the run of each on its storage → those that are not complete → a process for each
+
+Which ticks there are follows from a cron expression, or from the finest time field of `output.path`: a day's partition
+has its tick at midnight. Interrupted, the same command goes on.
+
+Not covered: ticks to come (`schedule`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.env import resolve_options
+from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.scheduled_time import parse_time, tick_key
+from abstractvision_batch.runs.listing import RunState, read_run_state
+from abstractvision_batch.schedule.cron import Cron, parse_cron
+from abstractvision_batch.schedule.outputs import read_timed_spec
+from abstractvision_batch.schedule.stop_signal import Wakeups
+from abstractvision_batch.schedule.tick_process import TickCommand, TickProcess, start_tick
+from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.storage.store import open_store
+
+INTERRUPTED = 130
+#: More ticks than one command makes.
+MAX_TICKS = 10_000
+
+#: What backfill did of a partition.
+Action = Literal["kept", "to make", "made", "not made"]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A tick of the range, its run, and what was done."""
+
+    tick: datetime
+    path: str
+    found: RunState
+    """As it was before."""
+    action: Action
+    exit_code: int | None = None
+    said: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        plain = {name: value for name, value in asdict(self).items() if name not in ("tick", "found")}
+        return {
+            "tick": tick_key(self.tick),
+            "scheduled_at": self.tick.isoformat(),
+            "found": self.found.to_json(),
+            **plain,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillReport:
+    """What a backfill found and did."""
+
+    partitions: tuple[Partition, ...]
+    """Oldest first."""
+    not_due: int
+    """Ticks of the range that are still to come."""
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """130 where it was interrupted, else that of the worst partition; 0 where it only looked."""
+        if any(partition.action == "to make" for partition in self.partitions):
+            return 0
+        worst = max((partition.exit_code or 0 for partition in self.partitions), default=0)
+        return INTERRUPTED if self.interrupted else worst
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "partitions": [partition.to_json() for partition in self.partitions],
+            "not_due": self.not_due,
+            "interrupted": self.interrupted,
+            "exit_code": self.exit_code,
+        }
+
+
+def backfill(
+    spec: str | Path,
+    start: str,
+    end: str,
+    *,
+    cron: str | None = None,
+    timezone: str = "UTC",
+    max_running: int = 1,
+    dry_run: bool = False,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+    on_partition: Callable[[Partition], object] = lambda partition: None,
+) -> BackfillReport:
+    """Make the runs of a range of ticks that are not complete on their storage.
+
+    Args:
+        spec: Path of a YAML file with time fields in `output.path`.
+        start: The first tick, or a day: ISO 8601, in the timezone where it says none.
+        end: The last tick, included; of a day, all of it is.
+        cron: When ticks were due; by default, what `output.path` is partitioned by.
+        timezone: Of all of them, and of the spec's time fields.
+        max_running: Runs at a time.
+        dry_run: Only look.
+        overrides: ``dotted.key=value`` strings, as of ``--set``.
+        registry_paths: More folders of model cards.
+        on_partition: Called with each partition when it is decided: kept, made or not made.
+
+    Raises:
+        SpecError: the spec, the range or the cron expression is wrong, or two ticks would share a folder.
+        StorageError: a run's storage cannot be read.
+    """
+    timed = read_timed_spec(spec, overrides)
+    parsed = parse_cron(cron if cron is not None else timed.cron_of_partitions(), timezone)
+    due, not_due = find_ticks(parsed, start, end, datetime.now(UTC))
+    timed.require_distinct(due)
+    found = [look for _, look in map_in_flight(due, lambda tick: _look(spec, tick, overrides, registry_paths))]
+    if dry_run:
+        return BackfillReport(tuple(found), not_due)
+    command = TickCommand(str(spec), parsed.timezone.key, tuple(overrides), tuple(map(str, registry_paths)))
+    with scratch_folder() as folder, Wakeups() as wakeups:
+        made = _make(found, command, folder, wakeups, max_running, on_partition)
+        return BackfillReport(tuple(made), not_due, interrupted=wakeups.stop_requests > 0)
+
+
+def find_ticks(cron: Cron, start: str, end: str, now: datetime) -> tuple[list[datetime], int]:
+    """Ticks of a range that are due, and how many of it are not.
+
+    Raises:
+        SpecError: the range is wrong, has no tick, or has too many.
+    """
+    first = parse_time(start, cron.timezone, "--from")
+    last = parse_time(end, cron.timezone, "--to")
+    if _is_day(end):
+        last = datetime.combine(last.date() + timedelta(days=1), time(), cron.timezone).astimezone(UTC)
+        last -= timedelta(microseconds=1)
+    if last.astimezone(UTC) < first.astimezone(UTC):
+        raise SpecError(f"--from {start}: is later than --to {end} (exchange them)")
+    ticks: list[datetime] = []
+    for tick in cron.between(first, last):
+        ticks.append(tick)
+        if len(ticks) > MAX_TICKS:
+            raise SpecError(f"--from {start}: more than {MAX_TICKS:,} ticks to --to {end} (choose a shorter range)")
+    if not ticks:
+        raise SpecError(f"--from {start}: no tick of {cron} to --to {end} (choose a longer range)")
+    due = [tick for tick in ticks if tick.astimezone(UTC) <= now]
+    return due, len(ticks) - len(due)
+
+
+def _look(
+    spec: str | Path, tick: datetime, overrides: Sequence[str], registry_paths: Sequence[str | Path]
+) -> Partition:
+    """The run of a tick as it is on its storage."""
+    loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=tick)
+    output = loaded.spec.output
+    store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
+    state = read_run_state(store)
+    if not state.done:
+        return Partition(tick, store.url, state, "to make")
+    return Partition(tick, store.url, state, "kept", exit_code=1 if state.failed else 0)
+
+
+def _make(
+    found: Sequence[Partition],
+    command: TickCommand,
+    folder: Path,
+    wakeups: Wakeups,
+    max_running: int,
+    on_partition: Callable[[Partition], object],
+) -> list[Partition]:
+    """Start what is to make, oldest first, and wait for it; all partitions as they are then."""
+    partitions = {tick_key(partition.tick): partition for partition in found}
+    waiting = [partition for partition in found if partition.action == "to make"]
+    running: list[TickProcess] = []
+    passed = 0
+    for partition in found:
+        if partition.action == "kept":
+            on_partition(partition)
+    while running or (waiting and not wakeups.stop_requests):
+        while waiting and len(running) < max_running and not wakeups.stop_requests:
+            process = start_tick(command, waiting.pop(0).tick, folder)
+            assert process is not None, "the folder is this command's own"
+            running.append(process)
+        for process in tuple(running):
+            ending = process.poll()
+            if ending is None:
+                continue
+            running.remove(process)
+            done = ending.verdict == "done"
+            code = 4 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
+            partition = replace(
+                partitions[tick_key(process.tick)],
+                action="made" if done else "not made",
+                exit_code=code,
+                said=ending.said,
+            )
+            partitions[tick_key(process.tick)] = partition
+            on_partition(partition)
+        while passed < wakeups.stop_requests:
+            passed += 1
+            for process in running:
+                process.terminate()
+        if running:
+            wakeups.wait(10.0)
+    return [
+        replace(partition, action="not made") if partition.action == "to make" else partition
+        for partition in partitions.values()
+    ]
+
+
+def _is_day(text: str) -> bool:
+    """Whether ISO 8601 text says no time of day."""
+    return "T" not in text and ":" not in text and " " not in text.strip()

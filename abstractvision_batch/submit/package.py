@@ -1,0 +1,271 @@
+"""What a job needs of this machine, as one zip file that a cluster unpacks: every process of the job starts in it.
+
+    spec, lock file, prompt files, input images and masks that their rows name, model cards → zip, overrides, notes
+
+Files keep their places to each other, below the folder that they share, so a relative path in the spec or in a row
+means the same there; an absolute one of prompts or cards is said again as a relative one. URLs stay, and so does what
+is not packaged: absolute paths of input images and of models, which every node must have then.
+
+Not covered: what runs there (`submit`), and prompts on storage, which the job itself reads and checks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
+from abstractvision_batch.job.load import SDCPP_PATHS, LoadedSpec, read_values
+from abstractvision_batch.job.restated import restate, restate_variables, secret_variables
+from abstractvision_batch.prompts.images import locate_image
+from abstractvision_batch.prompts.rows import PromptReader
+from abstractvision_batch.prompts.sources import find_files, is_remote, source_names
+from abstractvision_batch.registry.cards import CARD_SUFFIXES
+from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.text.redaction import gives_access
+from abstractvision_batch.verbs.lock import lock_path
+
+#: Of every file in the zip: the same files give the same bytes, which Ray does not take twice.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPackage:
+    """A job's files in a zip."""
+
+    path: Path
+    spec: str
+    """Where the spec is in it."""
+    overrides: tuple[str, ...]
+    """`--set` of what a path here does not mean there."""
+    registry: tuple[str, ...]
+    """Where the cards of `--registry` are in it."""
+    files: Mapping[str, int]
+    """How many there are of each kind."""
+    size_bytes: int
+    notes: tuple[str, ...]
+    """What is not in it, and must be on the cluster."""
+
+
+def pack_job(
+    loaded: LoadedSpec,
+    target: Path,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str | Path] = (),
+    limit_bytes: int,
+) -> JobPackage:
+    """Write the zip of a job.
+
+    Args:
+        loaded: The spec, of a file.
+        target: The zip file to write.
+        overrides: `--set` that the spec was loaded with.
+        registry_paths: Files or folders of model cards that the command line named.
+        limit_bytes: How large it may be.
+
+    Raises:
+        SpecError: a prompt is wrong, a path can mean nothing on a cluster, or it would be too large.
+    """
+    problems = [*_unusable_paths(loaded), *_packaged_secrets(loaded, overrides)]
+    if problems:
+        raise SpecError("\n".join(problems), problems=tuple(problems))
+    spec = _plain(loaded.path)
+    own_cards = [_plain(loaded.local_path(path)) for path in loaded.spec.registry.paths]
+    given_cards = [_plain(path) for path in registry_paths]
+    inputs = list_inputs(loaded)
+    kinds = {
+        "spec": [spec, *_present([lock_path(spec)])],
+        "prompt file": inputs.prompts,
+        "input image": inputs.images,
+        "card file": sorted({file for path in [*own_cards, *given_cards] for file in _card_files(path)}),
+    }
+    root = Path(os.path.commonpath([file.parent for files in kinds.values() for file in files]))
+    size_bytes = _write_zip(target, root, kinds, limit_bytes)
+    return JobPackage(
+        path=target,
+        spec=spec.relative_to(root).as_posix(),
+        overrides=tuple(_restated(loaded, overrides, spec.parent, own_cards)),
+        registry=tuple(path.relative_to(root).as_posix() for path in given_cards),
+        files={kind: len(files) for kind, files in kinds.items() if files},
+        size_bytes=size_bytes,
+        notes=(*inputs.notes, *_model_notes(loaded), *_variable_notes(loaded, overrides)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Local files that the prompts are in, or name."""
+
+    prompts: list[Path]
+    images: list[Path]
+    notes: tuple[str, ...]
+
+
+def list_inputs(loaded: LoadedSpec) -> Inputs:
+    """The local files of a job's prompts; prompts whose files are all here are checked whole.
+
+    Raises:
+        SpecError: there is no such file, or rows are wrong.
+    """
+    sources = source_names(loaded)
+    if sources and all(map(is_remote, sources)):
+        return Inputs([], [], ())
+    with scratch_folder() as scratch:
+        files = find_files(loaded, scratch)
+        reader = PromptReader(loaded, files)
+        packed: set[Path] = set()
+        elsewhere: list[str] = []
+        remote = False
+        for folder, name in reader.image_names():
+            if is_remote(name):
+                remote = True
+                if gives_access(name):
+                    place = loaded.positions.where(("prompts", "source"))
+                    raise SpecError(
+                        f"{place}: prompts.source: signed URLs of input images would be packaged with the prompts "
+                        "(put the prompts on storage, and name them by URL)"
+                    )
+            elif Path(name).expanduser().is_absolute():
+                elsewhere.append(name)
+            else:
+                packed.add(_plain(locate_image(folder, name)))
+        if not remote:  # else the job checks them, with what the cluster may read
+            for _ in reader.prompts():
+                pass
+    images = sorted(path for path in packed if path.is_file())
+    local = [_plain(file.path) for file in files if not is_remote(file.name)]
+    return Inputs(local, images, tuple(_absolute_note(elsewhere)))
+
+
+def _absolute_note(names: list[str]) -> Iterator[str]:
+    if names:
+        which = f"{names[0]}" if len(set(names)) == 1 else f"{len(set(names)):,} input images, as {names[0]}"
+        yield f"{which}: named by absolute path, so not packaged: every node must have it there"
+
+
+def _unusable_paths(loaded: LoadedSpec) -> Iterator[str]:
+    """What is here and can be nowhere else."""
+    for source in source_names(loaded):
+        if not source.startswith(("file:", "local:", "memory:")):
+            continue
+        place = loaded.positions.where(("prompts", "source"))
+        yield f"{place}: prompts.source: {source} is on this machine alone (write a path, which is packaged)"
+    for field, path in _model_paths(loaded):
+        if not Path(path).expanduser().is_absolute() and Path(loaded.local_path(path)).exists():
+            place = loaded.positions.where(tuple(field.split(".")[:2]))
+            yield (
+                f"{place}: {field}: {path} is on this machine, and models are not packaged (write an absolute path "
+                "that every node has)"
+            )
+
+
+def _packaged_secrets(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
+    """What is written in the spec's file or in an override and gives access: both would be in the package."""
+    source = read_values(loaded.path, overrides).data.get("prompts", {}).get("source")
+    if isinstance(source, str) and gives_access(source):
+        place = loaded.positions.where(("prompts", "source"))
+        yield (
+            f"{place}: prompts.source: the URL gives access, and would be in what is made of the job "
+            "(put it into a variable: source: ${NAME})"
+        )
+
+
+def _variable_notes(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
+    for name in secret_variables(loaded.path, overrides):
+        yield f"{name}: holds a secret, so it is not packaged: it must be set there"
+
+
+def _model_notes(loaded: LoadedSpec) -> Iterator[str]:
+    for field, path in _model_paths(loaded):
+        if Path(path).expanduser().is_absolute():
+            yield f"{field}: {path} is not packaged: every node must have it there"
+
+
+def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
+    """Fields of the backend that may name local files, with what they say."""
+    backend = loaded.spec.backend
+    names: tuple[str, ...]
+    if isinstance(backend, SdcppBackendSpec):
+        names, loras = SDCPP_PATHS, [lora.source for lora in backend.loras]
+    elif isinstance(backend, DiffusersBackendSpec):
+        names = ("model_path", "config_path", "rapid_aio_repo")
+        loras = [lora.source for lora in backend.loras]
+    else:
+        return
+    for name in names:
+        if (path := getattr(backend, name)) is not None:
+            yield f"backend.{name}", path
+    yield from ((f"backend.loras[{number}].source", source) for number, source in enumerate(loras))
+
+
+def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards: list[Path]) -> Iterator[str]:
+    """`--set` of fields whose text would mean something else there: absolute paths, and variables that are set here."""
+    source = loaded.spec.prompts.source
+    sources = list(source_names(loaded))
+    moved: dict[str, Any] = {}
+    there = [name if is_remote(name) else os.path.relpath(_plain(loaded.local_path(name)), folder) for name in sources]
+    if there != sources:
+        moved["prompts.source"] = there[0] if isinstance(source, str) else there
+    paths = [os.path.relpath(path, folder) for path in cards]
+    moved |= {"registry.paths": paths} if paths != list(loaded.spec.registry.paths) else {}
+    yield from (restate(field, value) for field, value in moved.items())
+    yield from (said for said in restate_variables(loaded.path, overrides) if said.partition("=")[0] not in moved)
+
+
+def _write_zip(target: Path, root: Path, kinds: Mapping[str, Iterable[Path]], limit_bytes: int) -> int:
+    """Write the files under their places below `root`; how large the zip is."""
+    seen: set[Path] = set()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for files in kinds.values():
+            for file in files:
+                if file in seen:
+                    continue
+                seen.add(file)
+                info = zipfile.ZipInfo(file.relative_to(root).as_posix(), _EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                try:
+                    with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as copy:
+                        shutil.copyfileobj(source, copy, 1 << 20)
+                except OSError as exc:
+                    raise SpecError(f"{file}: cannot be packaged: {exc.strerror or exc}") from exc
+                if target.stat().st_size > limit_bytes:
+                    raise SpecError(_too_large(kinds, limit_bytes))
+    size_bytes = target.stat().st_size
+    if size_bytes > limit_bytes:
+        raise SpecError(_too_large(kinds, limit_bytes))
+    return size_bytes
+
+
+def _too_large(kinds: Mapping[str, Iterable[Path]], limit_bytes: int) -> str:
+    parts = []
+    for kind, files in kinds.items():
+        sizes = [file.stat().st_size for file in files]
+        if sum(sizes) >= 1_000_000:
+            parts.append(f"{len(sizes):,} {kind}{'' if len(sizes) == 1 else 's'} of {sum(sizes) / 1e6:,.0f} MB")
+    return (
+        f"the job's files would be over {limit_bytes / 1e6:,.0f} MB packed, which is what Ray's Jobs API takes: "
+        f"{', '.join(parts)} (put prompts and input images on storage that every node reads, and name them by URL)"
+    )
+
+
+def _card_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return [entry for entry in path.iterdir() if entry.suffix in CARD_SUFFIXES and entry.is_file()]
+
+
+def _present(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.is_file()]
+
+
+def _plain(path: str | Path) -> Path:
+    """Absolute and without `..`, as it is written: a link stays one."""
+    return Path(os.path.normpath(Path(path).expanduser().absolute()))

@@ -1,0 +1,1 @@
+"""Text that people see: what must not be shown in it."""

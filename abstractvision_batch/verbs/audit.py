@@ -1,0 +1,335 @@
+"""`avbatch audit`: proves that a run is whole, or says what is not; `--repair` mends what can be mended.
+
+    plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → Merkle root
+
+Whole means: every planned request has exactly one newest row; every file that a row names is there with its size and
+sha256, and every environment; there is no other file of ours; `manifest.parquet` is the parts. The root is over request
+id and sha256 of each request in the order of the plan, so two runs with one root have the same files.
+
+A run of which something ended a shard early is whole, and not complete: the rows that were not run are said, the
+manifest is not merged yet, and running the spec again does those rows.
+
+Repair forgets the shards that lost rows or files, so that running the spec again redoes just those; it removes what
+belongs to nothing, if it is ours by its name and older than a grace, since a retry may go on; and it merges again.
+Artifacts of a shard that is not done yet are left alone: they are written again, or become orphans when it is done.
+
+Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the report other than `metadata.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from abstractvision_batch.errors import DamagedFileError
+from abstractvision_batch.report.loading import METADATA
+from abstractvision_batch.report.run_report import README, iter_made_rows, write_metadata, write_report
+from abstractvision_batch.runs.environment_files import ENVIRONMENTS, environment_name
+from abstractvision_batch.runs.manifest import (
+    MANIFEST,
+    PART_NAME,
+    PARTS,
+    iter_shards,
+    list_parts,
+    missing_shards,
+    part_name,
+)
+from abstractvision_batch.runs.merkle import MerkleTree
+from abstractvision_batch.runs.opened import Run, open_run
+from abstractvision_batch.runs.plan_rows import hash_file, read_ids
+from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
+from abstractvision_batch.runs.record import EXTENSIONS
+from abstractvision_batch.runs.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
+from abstractvision_batch.runs.superseded import superseded_ids
+from abstractvision_batch.storage.in_flight import map_in_flight
+from abstractvision_batch.storage.names import is_temporary
+from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.verbs.run import merge
+
+#: Artifacts read at a time; each is in memory whole.
+READERS = 8
+#: Younger orphans are left alone, in seconds: they may be of a retry that has not committed yet.
+GRACE_S = 3600.0
+#: What running the spec again mends, once the parts of the shard are gone.
+REDONE = {
+    *("missing_row", "foreign_row", "duplicate_row", "damaged_part", "damaged_row"),
+    *("missing_file", "wrong_size", "wrong_hash"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found and what its repair did."""
+
+    path: str
+    requests: int
+    shards: int
+    shards_done: int
+    succeeded: int
+    failed: int
+    not_run: int
+    """Rows that something kept from being run."""
+    superseded: int
+    """Failed rows whose place requests of an extension took."""
+    files: int
+    """Pictures and videos that rows name, each a file or a member of a container."""
+    size_bytes: int
+    """Of the pictures and videos, without the containers' own."""
+    merkle_root: str | None
+    """None where the plan cannot be read."""
+    fast: bool
+    findings: tuple[Finding, ...]
+    removed: tuple[str, ...] = ()
+    """Orphans that the repair removed."""
+    forgotten: tuple[int, ...] = ()
+    """Shards whose parts the repair removed; running the spec again redoes them."""
+    merged: bool = False
+    """Whether the repair merged the manifest anew."""
+    rewritten: bool = False
+    """Whether the repair wrote `metadata.parquet` again."""
+
+    @property
+    def remaining(self) -> tuple[Finding, ...]:
+        """Findings that are still true after the repair."""
+        removed = {*self.removed, *([MANIFEST] if self.merged else []), *([METADATA] if self.rewritten else [])}
+        return tuple(finding for finding in self.findings if finding.name not in removed)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong, now."""
+        return not self.remaining
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request has a result."""
+        return self.shards_done == self.shards and not self.not_run
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the run is whole and complete now, else 1."""
+        return 0 if self.whole and self.complete else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        counts = Counter(finding.kind for finding in self.findings)
+        plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
+        plain |= {name: getattr(self, name) for name in ("failed", "not_run", "superseded")}
+        plain |= {name: getattr(self, name) for name in ("files", "size_bytes", "merkle_root")}
+        return {
+            **plain,
+            "fast": self.fast,
+            "whole": self.whole,
+            "complete": self.complete,
+            "findings_by_kind": dict(sorted(counts.items())),
+            "findings": [{"kind": f.kind, "name": f.name, "message": f.message} for f in self.findings],
+            "removed": list(self.removed),
+            "forgotten_shards": list(self.forgotten),
+            "merged": self.merged,
+            "rewritten": self.rewritten,
+            "exit_code": self.exit_code,
+        }
+
+
+def audit(
+    path: str | Path,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    fast: bool = False,
+    repair: bool = False,
+    grace_s: float = GRACE_S,
+) -> AuditReport:
+    """Check that a run is whole.
+
+    Args:
+        path: Folder or URL of the run.
+        storage_options: fsspec options of its store.
+        fast: Do not read artifacts: a file of the right size is right.
+        repair: Mend what can be mended.
+        grace_s: Age from which the repair removes what belongs to nothing.
+
+    Raises:
+        SpecError: there is no run.
+        StorageError: the store cannot be listed or read, or the repair cannot write.
+    """
+    run = open_run(path, storage_options)
+    report = check_run(run, fast=fast)
+    return repair_run(run, report, grace_s=grace_s) if repair and report.findings else report
+
+
+def check_run(run: Run, *, fast: bool) -> AuditReport:
+    """Look at everything, change nothing."""
+    store, plan = run.store, run.plan
+    parts = list_parts(store)
+    missing = set(missing_shards(plan, parts))
+    findings = list(_check_plan_files(store, plan))
+    readable = not findings
+    planned: Iterator[list[str] | None] = _read_planned(store, plan) if readable else repeat(None)
+    artifacts = Artifacts(store)
+    environments: set[str] = set()
+    tree, succeeded, failed, not_run, unfinished, files, size_bytes = MerkleTree(), 0, 0, 0, 0, 0, 0
+    replaced = 0
+    superseded = superseded_ids(store.open, plan) if readable else frozenset()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
+
+        def look_at(one: tuple[int, list[str] | None]) -> ShardAudit:
+            shard, request_ids = one
+            if shard in missing:
+                said = f"shard {shard} is not done"
+                return ShardAudit([Finding("missing_shard", part_name(shard, 0), said, shard)])
+            return audit_shard(
+                artifacts, shard, parts[shard], request_ids, each=pool.map, fast=fast, superseded=superseded
+            )
+
+        for (_, request_ids), found in map_in_flight(zip(range(plan.shards), planned, strict=False), look_at):
+            hashes = found.hashes()
+            for request_id in request_ids or ():
+                tree.add([request_id, *hashes.get(request_id, ())])
+            findings += found.findings
+            environments |= found.environments
+            succeeded, failed = succeeded + found.succeeded, failed + found.failed
+            replaced += found.superseded
+            not_run, unfinished = not_run + found.not_run, unfinished + bool(found.not_run)
+            files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
+    findings += _check_environments(store, environments)
+    findings += _find_leftovers(store, plan)
+    findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
+    if not missing and not not_run and not any(finding.kind in REDONE for finding in findings):
+        planned_parts = {shard: parts[shard] for shard in range(plan.shards)}
+        unmerged = [*_check_merged(store, iter_shards(store, plan, planned_parts))]
+        findings += unmerged or _check_metadata(store)
+    return AuditReport(
+        path=run.path,
+        requests=plan.requests,
+        shards=plan.shards,
+        shards_done=plan.shards - len(missing) - unfinished,
+        succeeded=succeeded,
+        failed=failed,
+        not_run=not_run,
+        superseded=replaced,
+        files=files,
+        size_bytes=size_bytes,
+        merkle_root=tree.root() if readable else None,
+        fast=fast,
+        findings=tuple(findings),
+    )
+
+
+def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
+    """Mend what was found, as far as it can be mended without generating."""
+    store, parts = run.store, list_parts(run.store)
+    before = datetime.now(UTC) - timedelta(seconds=grace_s)
+    removed = []
+    for finding in report.findings:
+        if finding.kind == "orphan" and finding.modified_at is not None and finding.modified_at <= before:
+            store.delete(finding.name)
+            removed.append(finding.name)
+    forgotten = sorted({f.shard for f in report.findings if f.kind in REDONE and f.shard is not None})
+    if forgotten:
+        store.delete(MANIFEST)
+    for shard in forgotten:
+        # The newest first: a crash here leaves the shard's earlier rows, which the next repair looks at. A later part
+        # that outlived the first would win over what is generated anew.
+        for attempt in reversed(parts[shard]):
+            store.delete(part_name(shard, attempt))
+    merged = not missing_shards(run.plan, list_parts(store)) and any(f.kind == "manifest" for f in report.findings)
+    if merged:
+        merge(store, run.record)
+        write_report(store, run.record.data)
+    rewritten = any(f.kind == "metadata" for f in report.findings)  # only of a manifest that is whole
+    if rewritten:
+        write_metadata(store)
+    return replace(report, removed=tuple(removed), forgotten=tuple(forgotten), merged=merged, rewritten=rewritten)
+
+
+def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
+    def digest_of(file: PlanFile) -> str | None:
+        return hash_file(store.open, file.name) if store.exists(file.name) else None
+
+    for file, digest in map_in_flight(plan.files, digest_of):
+        if digest is None:
+            yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it anew)")
+        elif digest != file.sha256:
+            said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
+            yield Finding("plan_file", file.name, said)
+
+
+def _read_planned(store: Store, plan: PlanSummary) -> Iterator[list[str]]:
+    """Request ids of each shard."""
+    for file in plan.files:
+        yield from read_ids(store.open, file)
+
+
+def _check_environments(store: Store, named: Iterable[str]) -> Iterator[Finding]:
+    """Whether what rows say of where they were made is there."""
+    there = set(store.list(ENVIRONMENTS))
+    for name in sorted(map(environment_name, named)):
+        if name.removeprefix(f"{ENVIRONMENTS}/") not in there:
+            yield Finding("missing_environment", name, "is not there: what the rows that name it were made on is lost")
+
+
+def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
+    """What lies outside `artifacts/`, is ours by its name and belongs to nothing: temporary files and far parts.
+
+    Other files (`.gitattributes`, notes) are their owner's.
+    """
+    for folder in ("", PARTS, ENVIRONMENTS, EXTENSIONS, "plan", "report"):
+        for file in store.scan(folder):
+            name = f"{folder}/{file.name}".lstrip("/")
+            if is_temporary(file.name):
+                yield orphan(name, "a temporary file that a crash left", file.modified_at)
+            elif folder == PARTS and (match := PART_NAME.match(file.name)) and int(match[1]) >= plan.shards:
+                yield orphan(name, "no part of a shard of this plan", file.modified_at)
+
+
+def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]:
+    """Whether the merged manifest has the rows of the parts, in their order."""
+    said = "is not merged of the parts that are there (run the spec again, or --repair)"
+    if not store.exists(MANIFEST):
+        yield Finding("manifest", MANIFEST, "is not there (run the spec again, or --repair)")
+        return
+    try:
+        footer = read_footer(store, MANIFEST)
+        empty = footer.metadata.schema.to_arrow_schema().empty_table()
+        same = _same_rows(iter_row_groups(store, MANIFEST, footer=footer), tables, waiting=empty)
+    except DamagedFileError as exc:
+        same, said = False, f"cannot be read: {exc.__cause__} (--repair merges it again)"
+    if not same:
+        yield Finding("manifest", MANIFEST, said)
+
+
+def _check_metadata(store: Store) -> Iterator[Finding]:
+    """Whether `metadata.parquet`, where a report has one, has the manifest's rows that have a file."""
+    if not (store.exists(README) and store.exists(METADATA)):
+        return
+    said = "has other rows than the manifest (--repair writes it again)"
+    try:
+        footer = read_footer(store, METADATA)
+        empty = footer.metadata.schema.to_arrow_schema().empty_table()
+        same = _same_rows(iter_row_groups(store, METADATA, footer=footer), iter_made_rows(store), waiting=empty)
+    except DamagedFileError as exc:
+        same, said = False, f"cannot be read: {exc.__cause__} (--repair writes it again)"
+    if not same:
+        yield Finding("metadata", METADATA, said)
+
+
+def _same_rows(merged: Iterator[pa.Table], parts: Iterator[pa.Table], *, waiting: pa.Table) -> bool:
+    for part in parts:
+        while waiting.num_rows < part.num_rows:
+            further = next(merged, None)
+            if further is None:
+                return False
+            waiting = pa.concat_tables([waiting, further])
+        one, waiting = waiting.slice(0, part.num_rows), waiting.slice(part.num_rows)
+        # NaN, which a prompt dataset may hold, equals nothing but is written the same.
+        if not one.equals(part) and repr(one.to_pylist()) != repr(part.to_pylist()):
+            return False
+    return waiting.num_rows == 0 and next(merged, None) is None

@@ -1,0 +1,115 @@
+"""What two runs, or a run and this machine, do not share beside pixels: weights, software, machine, switches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.execute.requests import INPUT_DIGESTS, InputImages
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.runs.environment import describe_driver, differing_values
+from abstractvision_batch.runs.environment_files import read_environments
+from abstractvision_batch.runs.opened import Run
+from abstractvision_batch.runs.weights import read_weights
+from abstractvision_batch.verbs.model_check import find_weights
+
+#: What a driver says of itself that no pixel depends on.
+_NO_MATTER = ("host", "argv", "git_commit", "git_dirty")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that two runs do not share.
+
+    `kind` is identity, runtime, card, prompts, input, weights or environment.
+    """
+
+    kind: str
+    name: str
+    there: Any
+    here: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.there} and is {self.here}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def find_changes_since(source: Run, loaded: LoadedSpec) -> Iterator[Change]:
+    """What has changed since a run was made, as far as it shows before anything is generated.
+
+    Args:
+        source: The run.
+        loaded: Its spec, as it would be executed now.
+    """
+    yield from weights_changes(read_weights(source.store), find_weights(loaded))
+    for name, there, here in differing_values(source.record.data["environment"], describe_driver()):
+        if name not in _NO_MATTER:
+            yield Change("environment", name, there, here)
+
+
+def weights_changes(there: Weights | None, here: Weights | None) -> Iterator[Change]:
+    """Files of the weights that are not the same; nothing where one side is not known."""
+    if there is None or here is None:
+        return
+    before, after = there.files, here.files
+    for name in there.differing_files(here):
+        one, other = before.get(name), after.get(name)
+        yield Change(
+            "weights", name, None if one is None else one.sha256[:12], None if other is None else other.sha256[:12]
+        )
+
+
+def input_changes(rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[Change]:
+    """Input images and masks of rows that are not what they were planned with; each is read once.
+
+    Args:
+        rows: Of a plan or a manifest; those of earlier versions do not say what their images were.
+        options: fsspec options of the images, secrets resolved.
+    """
+    seen: set[str] = set()
+    read = InputImages(options).read
+    for row in rows:
+        for column, digest in INPUT_DIGESTS.items():
+            place, there = row.get(column), row.get(digest)
+            if place is None or there is None or place in seen:
+                continue
+            seen.add(place)
+            try:
+                here = hashlib.sha256(read(place)).hexdigest()[:12]
+            except GenerationError:
+                here = None
+            if here != there[:12]:
+                yield Change("input", place, there[:12], here)
+
+
+def environment_changes(there: Run, here: Run) -> Iterator[Change]:
+    """What of the workers' software, machine and switches differs; a value that several workers differ in is a list."""
+    one, other = (_all_values(read_environments(run.store).values()) for run in (there, here))
+    for name, before, after in differing_values(one, other):
+        yield Change("environment", name, before, after)
+
+
+def _all_values(descriptions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each leaf's value, or the sorted list of them where descriptions differ."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for description in descriptions:
+        for name, value in _leaves(description, ""):
+            if value not in found[name]:
+                found[name].append(value)
+    return {name: values[0] if len(values) == 1 else sorted(values, key=repr) for name, values in found.items()}
+
+
+def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _leaves(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item

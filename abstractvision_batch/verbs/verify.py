@@ -1,0 +1,210 @@
+"""`avbatch verify`: generates rows of a run again, in a temporary place, and compares their pixels.
+
+    run.json → chosen rows → the batches that they are in → execute → compare row by row → verdicts
+
+A whole batch is generated again, since kernels choose algorithms by its shape; all of it is compared. What counts as a
+match depends on the row's reproducibility class: `bit-exact` demands equal pixels, `perceptual` and `seeded-remote`
+pictures that the eye hardly tells apart; `unseeded` rows cannot be verified and are not chosen.
+
+Not covered: rows that failed; two runs as wholes (`diff`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from abstractvision_batch.execute.progress import ProgressListener
+from abstractvision_batch.job.env import resolve_options
+from abstractvision_batch.media.compare import Comparison
+from abstractvision_batch.plan.selection import select_batches
+from abstractvision_batch.runs.manifest import list_parts, read_shard_rows
+from abstractvision_batch.runs.opened import Run, open_run
+from abstractvision_batch.runs.row_status import NOT_RUN, OK
+from abstractvision_batch.runs.weights import read_weights
+from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.verbs.changes import Change, environment_changes, input_changes, weights_changes
+from abstractvision_batch.verbs.pixel_comparison import compare_rows
+from abstractvision_batch.verbs.reload import load_recorded
+from abstractvision_batch.verbs.rerun import execute_plan, redirect
+from abstractvision_batch.verbs.row_sample import choose_rows
+from abstractvision_batch.verbs.run import finish_run
+
+DEFAULT_SAMPLE = 8
+
+Verdict = Literal["match", "mismatch", "failed", "not verifiable"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowVerdict:
+    """What became of one row that was generated again."""
+
+    request_id: str
+    prompt: str
+    reproducibility: str
+    verdict: Verdict
+    comparison: Comparison | None
+    """None where nothing was generated to compare."""
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        comparison = None if self.comparison is None else self.comparison.to_json()
+        plain = {name: getattr(self, name) for name in ("request_id", "prompt", "reproducibility", "verdict", "note")}
+        return {**plain, "comparison": comparison}
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a verification found."""
+
+    path: str
+    rows: tuple[RowVerdict, ...]
+    verifiable: int
+    """Rows of the run that could be chosen."""
+    changes: tuple[Change, ...] = ()
+    """What is not as it was when the run was made: software, machine, switches, weights, input images."""
+    interrupted: bool = False
+
+    def count(self, verdict: Verdict) -> int:
+        """Rows with a verdict."""
+        return sum(row.verdict == verdict for row in self.rows)
+
+    @property
+    def identical(self) -> int:
+        """Rows with equal pixels."""
+        return sum(row.comparison is not None and row.comparison.verdict == "identical" for row in self.rows)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every row matches, 1 where one does not, 130 where it was interrupted."""
+        return 130 if self.interrupted else 1 if self.count("mismatch") or self.count("failed") else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        verdicts = Counter(row.verdict for row in self.rows)
+        return {
+            "path": self.path,
+            "generated_again": len(self.rows),
+            "identical": self.identical,
+            "by_verdict": dict(sorted(verdicts.items())),
+            "verifiable": self.verifiable,
+            "changes": [change.to_json() for change in self.changes],
+            "rows": [row.to_json() for row in self.rows],
+            "interrupted": self.interrupted,
+            "exit_code": self.exit_code,
+        }
+
+
+def verify(
+    run: str | Path,
+    *,
+    sample: int | None = DEFAULT_SAMPLE,
+    ids: Collection[str] = (),
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    on_progress: ProgressListener | None = None,
+) -> VerifyReport:
+    """Generate rows of a run again and compare.
+
+    Args:
+        run: Folder or URL of the run.
+        sample: How many rows, spread over everything that the run's requests differ in; None: all of them.
+        ids: Request ids, in place of a sample.
+        output: Where to keep what is generated, for a look or `diff`; a temporary folder by default.
+        overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.executor=inline``.
+        trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
+        storage_options: fsspec options of the run's store.
+        on_progress: Called with the counts whenever they change.
+
+    Raises:
+        SpecError: there is no run or no such row, or an override would change pixels.
+        DependencyError: a model or a package is missing.
+        StorageError: reading or writing failed.
+        ClusterError: Ray failed.
+    """
+    source = open_run(run, storage_options)
+    chosen, verifiable = choose_rows(source, sample=sample, ids=ids)
+    with scratch_folder() as scratch:
+        target = output if output is not None else scratch / "run"
+        moved = [*redirect(source, target), *overrides]
+        loaded = load_recorded(run, source, verb="a verification", overrides=moved, trust=trust)
+        plan_folder = scratch / "plan"
+        plan_folder.mkdir()
+        if not chosen.num_rows:
+            return VerifyReport(source.path, (), verifiable)
+        batches = batches_by_shard(chosen)
+        plan = select_batches(source.store.open, source.plan, batches, plan_folder)
+        store, record, tracker, ending = execute_plan(source, loaded, plan, plan_folder, on_progress)
+        if output is not None:
+            finish_run(store, record, tracker)  # what is kept is a run like any other
+        again = Run(store, record)
+        options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
+        rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
+        changes = (
+            *weights_changes(read_weights(source.store), read_weights(store)),
+            *environment_changes(source, again),
+            *input_changes(_rows_without_input(again), options),
+        )
+    return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
+
+
+def batches_by_shard(rows: pa.Table) -> dict[int, set[int]]:
+    """The batches that rows are in, by shard."""
+    batches: dict[int, set[int]] = {}
+    for shard, batch in zip(rows["shard"].to_pylist(), rows["batch_id"].to_pylist(), strict=True):
+        batches.setdefault(shard, set()).add(batch)
+    return batches
+
+
+def compare_shards(source: Run, again: Run, shards: Sequence[int], ids: Collection[str]) -> Iterator[RowVerdict]:
+    """Verdicts on what was generated again, one shard in memory at a time.
+
+    Args:
+        source: The run.
+        again: What was generated again; its shard n is of the rows of `shards[n]`.
+        shards: Numbers of shards of `source`.
+        ids: Rows to judge; all where it is empty.
+    """
+    parts = list_parts(source.store)
+    for number, attempts in list_parts(again.store).items():
+        there = {row["request_id"]: row for row in _shard_rows(source, shards[number], parts[shards[number]])}
+        for here in _shard_rows(again, number, attempts):
+            original = there[here["request_id"]]
+            if here["status"] == NOT_RUN:  # the verification was interrupted
+                continue
+            if original["status"] == OK and (not ids or here["request_id"] in ids):
+                yield judge(source, again, original, here)
+
+
+def judge(source: Run, again: Run, there: Mapping[str, Any], here: Mapping[str, Any]) -> RowVerdict:
+    """The verdict on one row, by its reproducibility class."""
+    said = str(there["reproducibility"])
+    if here["status"] != OK:
+        note = f"{here['error_kind']}: {here['error_message']}"
+        return RowVerdict(there["request_id"], there["prompt"], said, "failed", None, note)
+    comparison = compare_rows(source, there, again, here)
+    verdict: Verdict = "mismatch"
+    if said == "unseeded":
+        verdict = "not verifiable"
+    elif comparison.verdict == "identical" or (said != "bit-exact" and comparison.verdict == "close"):
+        verdict = "match"
+    return RowVerdict(there["request_id"], there["prompt"], said, verdict, comparison)
+
+
+def _rows_without_input(run: Run) -> Iterator[dict[str, Any]]:
+    """Rows whose input image was refused: that of any other row is what it was."""
+    for shard, attempts in list_parts(run.store).items():
+        yield from (row for row in _shard_rows(run, shard, attempts) if row["error_kind"] == "input")
+
+
+def _shard_rows(run: Run, shard: int, attempts: Sequence[int]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_shard_rows(run.store, shard, attempts).to_pylist()
+    return rows

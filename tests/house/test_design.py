@@ -1,0 +1,168 @@
+"""The design's rules that a reader cannot see at a glance: layers, light import, errors that pickle."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import abstractvision_batch
+from abstractvision_batch import errors
+
+PACKAGE = Path(abstractvision_batch.__file__).parent
+NAME = PACKAGE.name
+
+#: Lowest first. A room imports from lower rows, and in its row from those to its right. Modules of the root are rooms.
+LAYERS = (
+    ("artifacts", "types", "errors", "text", "version"),
+    ("storage", "media"),
+    ("model_capabilities", "job", "registry"),
+    ("runs",),
+    ("vision_manager", "plan", "prompts", "backends"),
+    ("report",),
+    ("execute",),
+    ("integrations", "emit", "schedule", "submit", "verbs"),
+    ("__main__", "cli"),
+)
+#: The files of the root: those whose paths are promised, and the version.
+ROOT = {"__init__", "__main__", "artifacts", "errors", "model_capabilities", "types", "version", "vision_manager"}
+#: Heavy third-party packages and the only places that may import them, as paths of the package.
+HEAVY = {
+    "ray": ("execute/ray/", "submit/ray_jobs.py"),
+    "torch": ("backends/huggingface_diffusers/",),
+    "diffusers": ("backends/huggingface_diffusers/",),
+    "transformers": ("backends/huggingface_diffusers/",),
+    "peft": ("backends/huggingface_diffusers/",),
+    "httpx": ("backends/openai_compatible/transport.py",),
+    "av": ("media/video.py",),
+    "stable_diffusion_cpp": ("backends/stable_diffusion_cpp/binding_worker.py",),
+    "prompt_toolkit": ("cli/repl/line_editor.py",),
+    "cronsim": ("schedule/cron.py", "emit/ticks.py"),
+}
+#: What neither the package nor the command's help may load.
+NOT_AT_IMPORT = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "ray",
+    "httpx",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+    "jinja2",
+    "PIL",
+    "fsspec",
+    "prompt_toolkit",
+)
+
+
+def _modules() -> Iterator[Path]:
+    yield from sorted(PACKAGE.rglob("*.py"))
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    """Read once: every rule walks all modules."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
+
+
+def _place(room: str) -> tuple[int, int]:
+    """The row of a room, and its column from the right."""
+    return next((row, -names.index(room)) for row, names in enumerate(LAYERS) if room in names)
+
+
+def test_the_root_holds_the_promised_modules_and_nothing_else() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders | ROOT - {"__init__"} == {room for row in LAYERS for room in row}
+
+
+def test_a_room_imports_from_lower_rows_and_from_its_right() -> None:
+    wrong = []
+    for path in _modules():
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room == "__init__":
+            continue  # the package's own names are lazy, so it may name every room
+        for imported in _imports(path):
+            other = imported.removeprefix(f"{NAME}.").split(".")[0]
+            if imported.startswith(f"{NAME}.") and other != room and _place(other) >= _place(room):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {imported}")
+    assert wrong == []
+
+
+def test_a_heavy_package_is_imported_in_its_own_place_only() -> None:
+    elsewhere = [
+        f"{relative} imports {package}"
+        for path in _modules()
+        for package in {name.split(".")[0] for name in _imports(path)} & HEAVY.keys()
+        if not (relative := path.relative_to(PACKAGE).as_posix()).startswith(HEAVY[package])
+    ]
+    assert elsewhere == []
+
+
+def test_parquet_is_opened_in_one_place_so_that_no_thread_of_arrow_outlives_a_reader() -> None:
+    """A thread that lets go of a Python buffer at the interpreter's end aborts the process, once in a few dozen."""
+    direct = re.compile(r"\b(ParquetFile|ParquetDataset|read_table|open_csv)\(|pyarrow\.dataset")
+    found = [path.relative_to(PACKAGE).as_posix() for path in _modules() if direct.search(path.read_text("utf-8"))]
+
+    assert found == ["storage/parquet.py"]
+
+
+@pytest.mark.parametrize("code", [f"import {NAME}", f"from {NAME}.cli import main; main(['--help'])"])
+def test_importing_and_asking_for_help_load_nothing_heavy(code: str) -> None:
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('LOADED', *sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rsplit("LOADED", 1)[1].split())
+
+    assert loaded.isdisjoint(NOT_AT_IMPORT)
+
+
+def _error_classes() -> list[type[errors.AbstractVisionError]]:
+    return [
+        value
+        for _, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, errors.AbstractVisionError)
+    ]
+
+
+@pytest.mark.parametrize("cls", _error_classes())
+def test_an_error_survives_pickling_with_its_message_and_attributes(cls: type[errors.AbstractVisionError]) -> None:
+    error = cls("specs/a.yaml:3:1: steps: wrong (mend it)")
+    error.__dict__["shard"] = 7
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is cls
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__
+
+
+@pytest.mark.parametrize("cls", _error_classes())
+def test_the_tree_drawn_on_top_of_errors_names_every_error(cls: type[errors.AbstractVisionError]) -> None:
+    assert errors.__doc__ is not None
+    line = next(line for line in errors.__doc__.splitlines() if line.split()[:1] == [cls.__name__])
+    depth = (len(line) - len(line.lstrip()) - 4) // 2
+    ours = [base for base in cls.__mro__ if issubclass(base, errors.AbstractVisionError)]
+    assert depth == len(ours) - 1
+
+
+def test_every_exit_code_of_the_tree_is_one_of_the_documented() -> None:
+    assert {cls.exit_code for cls in _error_classes()} <= {1, 2, 3, 4, 130}
+
+
+def test_no_module_is_a_drawer_for_everything() -> None:
+    assert not [path.name for path in _modules() if path.stem in {"utils", "common", "helpers", "misc"}]

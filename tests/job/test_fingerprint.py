@@ -1,0 +1,300 @@
+"""What changes the fingerprint and what does not, in both directions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from abstractvision_batch.job.fingerprint import (
+    FINGERPRINT_VERSION,
+    IDENTITY_FIELDS,
+    RUNTIME_FIELDS,
+    backend_identity,
+    card_identity,
+    fingerprint,
+    leaf_fields,
+)
+from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.model import JobSpec
+
+GOOD: dict[str, Any] = {
+    "name": "demo",
+    "model": "avbatch/shapes64",
+    "backend": {"kind": "diffusers"},
+    "prompts": {"source": ["a fox"]},
+    "params": {"guidance_scale": 3.0},
+    "matrix": {"steps": [10, 20], "seed": [1, 2]},
+    "output": {"path": "runs/demo"},
+}
+PINNED = "9904211402d12e739e13df2375222008a3f4265f490d6e4a6b4425cefc01d95a"
+PINNED_OF_VERSION_1 = "69da1b30f47e6cd932dc77b33971e4d3c9b75507bfcdf33e37320ae03c381a2c"
+ALL = (*IDENTITY_FIELDS, *RUNTIME_FIELDS)
+
+#: Defaults that fingerprints rest on. A new identity field is added here; a changed default takes a new version.
+DEFAULTS_OF_VERSION_1: dict[str, object] = {
+    "version": 1,
+    "task": "text_to_image",
+    "backend.kind": "diffusers",
+    "backend.diffusers.model_path": None,
+    "backend.diffusers.config_path": None,
+    "backend.diffusers.revision": None,
+    "backend.diffusers.variant": None,
+    "backend.diffusers.device": "auto",
+    "backend.diffusers.dtype": "auto",
+    "backend.diffusers.scheduler": None,
+    "backend.diffusers.loras": (),
+    "backend.diffusers.rapid_aio_repo": None,
+    "backend.diffusers.threads": 1,
+    "backend.diffusers.attention_slicing": False,
+    "backend.diffusers.vae_slicing": False,
+    "backend.diffusers.vae_tiling": False,
+    "backend.diffusers.quantization": "none",
+    "backend.diffusers.torch_compile": "none",
+    "backend.diffusers.attention_backend": None,
+    "backend.diffusers.auto_retry_fp32": True,
+    "backend.openai.served_model": None,
+    "backend.openai.dialect": "auto",
+    "backend.openai.request_shape": None,
+    "backend.openai.field_names": {},
+    "backend.openai.video_mode": "paths",
+    "backend.sdcpp.model_path": None,
+    "backend.sdcpp.diffusion_model": None,
+    "backend.sdcpp.high_noise_diffusion_model": None,
+    "backend.sdcpp.vae": None,
+    "backend.sdcpp.taesd": None,
+    "backend.sdcpp.clip_l": None,
+    "backend.sdcpp.clip_g": None,
+    "backend.sdcpp.clip_vision": None,
+    "backend.sdcpp.t5xxl": None,
+    "backend.sdcpp.llm": None,
+    "backend.sdcpp.llm_vision": None,
+    "backend.sdcpp.lora_dir": None,
+    "backend.sdcpp.loras": (),
+    "backend.sdcpp.weight_type": None,
+    "backend.sdcpp.sampler": None,
+    "backend.sdcpp.scheduler": None,
+    "backend.sdcpp.eta": None,
+    "backend.sdcpp.flow_shift": None,
+    "backend.sdcpp.rng": "cpu",
+    "backend.sdcpp.flash_attention": False,
+    "backend.sdcpp.vae_tiling": False,
+    "backend.sdcpp.extra_args": (),
+    "prompts.format": "auto",
+    "prompts.comments": None,
+    "prompts.fields.prompt": "prompt",
+    "prompts.fields.id": "id",
+    "prompts.fields.negative_prompt": "negative_prompt",
+    "prompts.fields.seed": "seed",
+    "prompts.fields.image": "image",
+    "prompts.fields.mask": "mask",
+    "prompts.fields.width": "width",
+    "prompts.fields.height": "height",
+    "prompts.fields.steps": "steps",
+    "prompts.fields.guidance_scale": "guidance_scale",
+    "prompts.fields.strength": "strength",
+    "prompts.fields.num_frames": "num_frames",
+    "prompts.fields.fps": "fps",
+    "prompts.fit": "error",
+    "prompts.template": None,
+    "prompts.where": None,
+    "prompts.shuffle": None,
+    "prompts.limit": None,
+    "prompts.drop": (),
+    "prompts.rename": {},
+    "params.negative_prompt": None,
+    "params.width": None,
+    "params.height": None,
+    "params.steps": None,
+    "params.guidance_scale": None,
+    "params.strength": None,
+    "params.num_frames": None,
+    "params.fps": None,
+    "params.seed": 0,
+    "params.extra": {},
+    "matrix": {},
+    "zip": {},
+    "samples_per_prompt": 1,
+    "output.image_format": "png",
+    "output.jpeg_quality": 95,
+    "execution.batch_size": "auto",
+}
+
+
+def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
+    data = {name: dict(value) if isinstance(value, dict) else value for name, value in GOOD.items()}
+    for dotted, value in (changes or {}).items():
+        *parents, name = dotted.split(".")
+        part: Any = data
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[name] = value
+    return JobSpec.model_validate(data)
+
+
+def _fingerprint(changes: dict[str, Any] | None = None, prompts_digest: str = "0" * 64) -> str:
+    return fingerprint(_spec(changes), prompts_digest=prompts_digest)
+
+
+def test_every_field_is_either_identity_or_runtime() -> None:
+    fields = set(leaf_fields())
+    where = "of abstractvision_batch/job/fingerprint.py"
+    new, gone = fields - set(ALL), set(ALL) - fields
+
+    assert not new, f"add {new} to IDENTITY_FIELDS (changes pixels) or RUNTIME_FIELDS (does not) {where}"
+    assert not gone, f"remove {gone} from the tables {where}: no such field"
+    both = set(IDENTITY_FIELDS) & set(RUNTIME_FIELDS)
+    assert not both, f"remove {both} from IDENTITY_FIELDS or from RUNTIME_FIELDS {where}"
+    assert len(ALL) == len(set(ALL)), "a field is listed twice"
+
+
+CHANGES_IT: dict[str, dict[str, Any]] = {
+    "task": {"task": "image_to_image"},
+    "model": {"model": "avbatch/procedural"},
+    "backend kind": {"backend": {"kind": "procedural"}},
+    "weights": {"backend.model_path": "weights"},
+    "dtype": {"backend.dtype": "float16"},
+    "device": {"backend.device": "cuda"},
+    "threads": {"backend.threads": 2},
+    "a LoRA": {"backend.loras": [{"source": "x"}]},
+    "guidance": {"params.guidance_scale": 3.5},
+    "steps": {"params.steps": 3},
+    "seed": {"params.seed": 1},
+    "extra": {"params.extra": {"eta": 0.5}},
+    "template": {"prompts.template": "{{ prompt }}!"},
+    "limit": {"prompts.limit": 1},
+    "a column": {"prompts.fields": {"prompt": "caption"}},
+    "a crop": {"prompts.fit": "crop"},
+    "padding": {"prompts.fit": "pad"},
+    "no column": {"prompts.fields": {"seed": None}},
+    "matrix values": {"matrix": {"steps": [10, 30], "seed": [1, 2]}},
+    "matrix order": {"matrix": {"seed": [1, 2], "steps": [10, 20]}},
+    "zip": {"zip": {"guidance_scale": [1.0, 2.0]}},
+    "samples": {"samples_per_prompt": 2},
+    "a lossy format": {"output.image_format": "jpeg"},
+    "batch size": {"execution.batch_size": 2},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES_IT)
+def test_what_changes_pixels_or_requests_changes_the_fingerprint(what: str) -> None:
+    assert _fingerprint(CHANGES_IT[what]) != _fingerprint()
+
+
+CHANGES_NOTHING: dict[str, dict[str, Any]] = {
+    "name": {"name": "other", "description": "words"},
+    "output path": {"output.path": "s3://elsewhere"},
+    "output options": {"output.storage_options": {"anon": True}},
+    "path of the prompts": {"prompts.source": "other.txt"},
+    "executor": {"execution.executor": "ray"},
+    "actors": {"execution.actors": 7, "execution.gpus_per_actor": 0.5, "execution.cpus_per_actor": 2},
+    "shard size": {"execution.shard_size": 7},
+    "writer threads": {"execution.writer_threads": 7},
+    "attempts": {"execution.max_attempts": 7},
+    "cache folder": {"backend.cache_dir": "x", "backend.allow_download": True},
+    "cards": {"registry.paths": ["x"]},
+    "a default written out": {"params.seed": 0, "execution.batch_size": "auto", "samples_per_prompt": 1},
+    "another lossless format": {"output.image_format": "webp"},
+    "quality that no file has": {"output.jpeg_quality": 50},
+    "stretched as before there was a choice": {"prompts.fit": "stretch"},
+    "5 for 5.0": {"params.guidance_scale": 3},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES_NOTHING)
+def test_what_does_not_change_pixels_does_not_change_the_fingerprint(what: str) -> None:
+    assert _fingerprint(CHANGES_NOTHING[what]) == _fingerprint()
+
+
+def test_prompts_change_the_fingerprint_by_their_digest() -> None:
+    assert _fingerprint(prompts_digest="1" * 64) != _fingerprint()
+
+
+def test_quality_counts_for_jpeg_and_the_number_of_a_gpu_does_not() -> None:
+    jpeg = {"output.image_format": "jpeg"}
+    assert _fingerprint({**jpeg, "output.jpeg_quality": 50}) != _fingerprint(jpeg)
+    assert _fingerprint({"backend.device": "cuda:1"}) == _fingerprint({"backend.device": "cuda"})
+
+
+def test_3_and_3_0_in_an_unchecked_matrix_are_one() -> None:
+    assert _fingerprint({"matrix": {"guidance_scale": [3]}}) == _fingerprint({"matrix": {"guidance_scale": [3.0]}})
+
+
+def test_the_card_counts_by_its_defaults_and_not_by_its_notes() -> None:
+    loaded = spec_from_mapping(GOOD)
+    spec, card = loaded.spec, loaded.card
+    data = card.to_json()
+
+    def changed(**parts: Any) -> str:
+        return fingerprint(spec, prompts_digest="", card=type(card).from_json({**data, **parts}))
+
+    before = fingerprint(spec, prompts_digest="", card=card)
+    task = data["tasks"]["text_to_image"]
+    tasks = {"text_to_image": {**task, "params": {**task["params"], "steps": {"required": False, "default": 21}}}}
+    assert changed(notes="other", sources=["other"], gated=True) == before
+    assert changed(tasks=tasks) != before
+    assert card_identity(card, spec)["params"]["steps"] == 20
+
+
+def test_the_identity_of_a_backend_is_its_kind_and_what_differs() -> None:
+    changed = {"backend.dtype": "float16", "backend.cache_dir": "x"}
+
+    assert backend_identity(_spec()) == {"kind": "diffusers"}
+    assert backend_identity(_spec(changed)) == {"kind": "diffusers", "dtype": "float16"}
+
+
+def test_the_fingerprint_is_the_same_in_every_process_and_release() -> None:
+    code = (
+        "from abstractvision_batch.job.fingerprint import fingerprint\n"
+        "from abstractvision_batch.job.model import JobSpec\n"
+        f"print(fingerprint(JobSpec.model_validate({GOOD!r}), prompts_digest='0' * 64))"
+    )
+    for seed in ("1", "2"):
+        environ = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+        assert done.stdout.strip() == PINNED
+    assert _fingerprint() == PINNED, "fingerprints of runs on disk would change: raise FINGERPRINT_VERSION"
+
+
+def test_the_fingerprints_of_an_earlier_version_can_be_computed_for_ever() -> None:
+    loaded = spec_from_mapping(GOOD).under(1)
+
+    assert fingerprint(loaded.spec, prompts_digest="0" * 64, version=1) == PINNED_OF_VERSION_1
+
+
+def test_defaults_of_identity_fields_stay_within_a_version() -> None:
+    assert FINGERPRINT_VERSION == 2, "record the defaults of the new version"
+    assert defaults_of_identity_fields() == DEFAULTS_OF_VERSION_1, (
+        "a new identity field is added to DEFAULTS_OF_VERSION_1; a changed default also takes a new FINGERPRINT_VERSION"
+    )
+
+
+def defaults_of_identity_fields() -> dict[str, object]:
+    """Under dotted names; required fields have none."""
+    found: dict[str, object] = {}
+    for name in IDENTITY_FIELDS:
+        info = _field_info(name)
+        if not info.is_required():
+            found[name] = info.get_default(call_default_factory=True)
+    return found
+
+
+def _field_info(dotted: str) -> FieldInfo:
+    """The field of a dotted name, in which a backend's kind stands before its fields."""
+    model: Any = JobSpec
+    parts = dotted.split(".")
+    if dotted.startswith("backend."):
+        kinds = {
+            kind.model_fields["kind"].default: kind for kind in get_args(JobSpec.model_fields["backend"].annotation)
+        }
+        model = kinds["diffusers"] if dotted == "backend.kind" else kinds[parts[1]]
+        parts = parts[-1:]
+    for part in parts[:-1]:
+        model = model.model_fields[part].annotation
+    info = model.model_fields[parts[-1]]
+    assert isinstance(info, FieldInfo)
+    return info
