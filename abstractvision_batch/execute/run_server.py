@@ -1,7 +1,7 @@
 """The server of a run: what kind it is, which its first worker finds out and every other keeps to.
 
 `server.json`, put-if-absent, has the dialect that requests are written in and what the server said of itself. Not
-covered: weights on this machine (`run_weights`), what a worker runs on (`environment_files`).
+covered: weights on this machine (`runs.weights`), what a worker runs on (`environment_files`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a host's settings to a backend. Nothing is loaded before the backend generates.
 
-Not covered: job specs, which name their backend themselves (`spec`).
+Not covered: job specs, which name their backend themselves (`job`).
 """
 
 from __future__ import annotations

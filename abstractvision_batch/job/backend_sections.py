@@ -1,6 +1,6 @@
 """The `backend` section of a job spec, one model per kind.
 
-*Not covered:* what a backend makes of its fields (`backends`), which of them change pixels (`identity`).
+*Not covered:* what a backend makes of its fields (`backends`), which of them change pixels (`fingerprint`).
 """
 
 from __future__ import annotations

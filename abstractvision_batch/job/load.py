@@ -3,7 +3,7 @@
     text → values with places (`yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
          → `${NAME}` (`env`) → `JobSpec` → card (`check`)
 
-A field that is wrong has a stand-in while the rest is checked further (`stand_ins`), so that one run of the command
+A field that is wrong has a stand-in while the rest is checked further (`placeholders`), so that one run of the command
 names every mistake. Not covered: the prompt dataset (the plan reads it).
 """
 

@@ -1,7 +1,7 @@
 """The job spec: what a YAML file may say, with every default written once.
 
 The JSON Schema is generated from these models. `Not covered:` reading YAML and naming line numbers (`load`), checking
-against a model card (`check`), which fields change pixels (`identity`).
+against a model card (`check`), which fields change pixels (`fingerprint`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Pure: the same spec and prompts give the same bytes. Memory is that of a shard, of the batching window and 8 bytes per
 prompt with an id column, whatever the length of the plan.
 
-Not covered: putting the files into the run's storage (the caller does), reading them (`read`).
+Not covered: putting the files into the run's storage (the caller does), reading them (`runs.plan_rows`).
 """
 
 from __future__ import annotations

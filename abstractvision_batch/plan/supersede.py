@@ -4,7 +4,7 @@ A request's id is a hash of all that determines its pixels, so a reworded prompt
 of the one with the same prompt id, sample and point of the matrix; the extension's plan says which one that is in a
 column of its own, `supersedes`. The plan only grows: the old request stays a row of it.
 
-Not covered: which requests may be superseded (`extension`), and how their rows read then (`runs.manifest`).
+Not covered: which requests may be superseded (`verbs.extend`), and how their rows read then (`runs.manifest`).
 """
 
 from __future__ import annotations

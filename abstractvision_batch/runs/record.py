@@ -2,7 +2,7 @@
 
 It holds the resolved spec, its fingerprint, the model's card, the parameters that follow from both, the plan's files
 with their hashes, and the software that planned it; secrets stay names of environment variables. What only workers
-know lies beside it (`environment_files`, `run_weights`).
+know lies beside it (`environment_files`, `weights`).
 
 A run that was extended has `extensions/00001.json` and so on as well, each written in the same way and of the same
 kind: the spec as it was from then on, and the files that were added to the plan. What the run is now is all of them.

@@ -1,7 +1,7 @@
 """What `run.json` and an extension must be before anything uses them: types, ranges, names, counts that fit together.
 
 The file may come from a stranger or from a newer version, so what else is in it is left alone, and every violation of
-these rules is one line. The spec and the card are checked by their own models (`run_record`).
+these rules is one line. The spec and the card are checked by their own models (`record`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A run folder may come from a stranger. Verbs that take a run (`retry`, `rerun`, `verify`) run with the spec that the run
 recorded, so all that this spec names outside of the run is listed here: servers, variables with secrets, programs,
-local paths. Nothing of it is used unless this user started the run (`started_runs`), named it in an override, or trusts
+local paths. Nothing of it is used unless this user started the run (`runs.started`), named it in an override, or trusts
 the run by name. A run that names nothing needs no trust, e.g. one on the procedural backend or the embedded model.
 
 Not covered: a spec that the user names, which is the user's own.

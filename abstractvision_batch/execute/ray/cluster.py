@@ -1,6 +1,6 @@
 """What the driver of a run asks of a cluster: nodes, workers, calls and their answers, and the time. Knows no Ray.
 
-The pool (`actor_pool`) is written against `Cluster`; `ray_cluster` has the real one. Another one may keep a time of its
+The pool (`pool`) is written against `Cluster`; `ray_cluster` has the real one. Another one may keep a time of its
 own and answer without generating anything: then the pool's own costs can be measured for clusters nobody has at hand.
 """
 

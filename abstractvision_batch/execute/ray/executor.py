@@ -1,6 +1,6 @@
 """Run shards on the workers of a Ray cluster: join it, let the pool work there, leave it as it was found.
 
-Our own pool on Ray Core (`actor_pool`), which sees Ray through `ray_cluster` alone.
+Our own pool on Ray Core (`pool`), which sees Ray through `ray_cluster` alone.
 """
 
 from __future__ import annotations

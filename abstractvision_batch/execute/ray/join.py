@@ -1,6 +1,6 @@
 """Join a Ray cluster or start one, for as long as a run takes: its address, its token, its runtime environment.
 
-Not covered: what is asked of a cluster once it is joined (`ray_cluster`), which one it is (`ray_address`).
+Not covered: what is asked of a cluster once it is joined (`ray_cluster`), which one it is (`address`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One actor per share of a GPU (or of CPUs), up to two shards in flight each. A dead actor's shards are put back and a
 new actor takes its place (`lost_actors`, `shard_queue`); those of a node that is about to go are moved
-(`cluster_nodes`). Actors that cannot be placed yet stay pending, which is what an autoscaler looks at. Numbers cross
+(`nodes`). Actors that cannot be placed yet stay pending, which is what an autoscaler looks at. Numbers cross
 the cluster, never prompts or pixels; an answered shard costs the same however many actors and shards there are.
 
 An error that ends one worker's shard, as an empty account does, lets the others finish theirs, and no further is begun.

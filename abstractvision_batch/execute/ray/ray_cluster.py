@@ -2,7 +2,7 @@
 
 Ray's own errors end here: a call answers, or it raises one of our errors, `WorkerLostError` or `CallCancelledError`.
 
-Not covered: joining the cluster (`ray_join`), what to run and what a lost worker means (`actor_pool`).
+Not covered: joining the cluster (`join`), what to run and what a lost worker means (`pool`).
 """
 
 from __future__ import annotations
