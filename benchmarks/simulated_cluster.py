@@ -1,4 +1,4 @@
-"""A cluster of any size in a time of its own, whose workers generate nothing: what `execute.ray.pool` drives in a simulation.
+"""Simulates a cluster of any size whose workers generate nothing: what `execute.ray.pool` drives, in its own time.
 
 Time passes from event to event: a worker is placed, loads, ends a shard, dies; a node is about to leave, leaves,
 another joins. Durations and faults are drawn from one seed, so a simulation can be repeated. Each message that the
