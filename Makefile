@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo house clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -76,6 +76,9 @@ soak: setup-dev  ## kill driver and actors of one run 200 times, then audit it; 
 
 cluster-demo: setup-dev  ## submit the main job to a cluster of two nodes, kill one half-way, audit what it made; two minutes
 	$(BIN)/python -m benchmarks.cluster_demo
+
+house: setup-dev  ## rooms, files of a knob, files and calls of a run; BEFORE=COMMIT measures that commit as well
+	$(BIN)/python scripts/measure_house.py $(if $(BEFORE),--before $(BEFORE))
 
 clean:  ## remove what set-up and runs made
 	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
