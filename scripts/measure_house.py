@@ -28,10 +28,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 ROWS, SHARD_SIZE = 160, 16
+#: Where the verb `run` is or was.
+RUN_MODULES = ("verbs.run", "run")
 Numbers = dict[str, int | float | list[str]]
 
 
@@ -128,10 +130,8 @@ def _count_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def run_and_count(house: House, scratch: Path) -> Numbers:
     """Run a procedural job inline, and count files entered, calls, and calls that come from another own file."""
     sys.path.insert(0, str(house.root))
-    package: ModuleType = importlib.import_module(house.name)
-    run = getattr(package, "run", None)
-    if not callable(run):  # older trees have the verb in a module of its name only
-        run = importlib.import_module(f"{house.name}.run").run
+    where = next(f"{house.name}.{home}" for home in RUN_MODULES if f"{house.name}.{home}" in house.modules)
+    run = importlib.import_module(where).run
     spec = {
         "version": 1,
         "name": "house",
