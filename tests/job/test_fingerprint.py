@@ -18,6 +18,7 @@ from abstractvision_batch.job.fingerprint import (
     card_identity,
     fingerprint,
     leaf_fields,
+    spec_identity,
 )
 from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.job.model import JobSpec
@@ -122,6 +123,96 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "output.image_format": "png",
     "output.jpeg_quality": 95,
     "execution.batch_size": "auto",
+}
+
+
+#: Every identity field of every backend, and of the rest, with a value that is not its default.
+EVERY_BACKEND_FIELD: dict[str, dict[str, Any]] = {
+    "diffusers": {
+        "model_path": "weights",
+        "config_path": "configuration",
+        "revision": "main",
+        "variant": "fp16",
+        "device": "cuda:1",
+        "dtype": "float16",
+        "scheduler": "EulerDiscreteScheduler",
+        "loras": [{"source": "a", "scale": 0.5, "weight_name": "b", "subfolder": "c"}, {"source": "d"}],
+        "rapid_aio_repo": "some/repo",
+        "threads": 2,
+        "attention_slicing": True,
+        "vae_slicing": True,
+        "vae_tiling": True,
+        "quantization": "int8",
+        "torch_compile": "default",
+        "attention_backend": "flash",
+        "auto_retry_fp32": False,
+    },
+    "openai": {
+        "base_url": "http://127.0.0.1:1/v1",
+        "served_model": "served",
+        "dialect": "extended",
+        "field_names": {"steps": "num_inference_steps", "seed": "random_seed"},
+        "video_mode": "videos_api",
+    },
+    "openai of before there were dialects": {"base_url": "http://127.0.0.1:1/v1", "request_shape": "sd_server"},
+    "procedural": {},
+    "sdcpp": {
+        **{name: f"{name}.gguf" for name in ("model_path", "diffusion_model", "high_noise_diffusion_model", "vae")},
+        **{name: f"{name}.gguf" for name in ("taesd", "clip_l", "clip_g", "clip_vision", "t5xxl", "llm")},
+        "llm_vision": "llm_vision.gguf",
+        "lora_dir": "loras",
+        "loras": [{"source": "a", "scale": 0.5}],
+        "weight_type": "q8_0",
+        "sampler": "euler",
+        "scheduler": "karras",
+        "eta": 0.5,
+        "flow_shift": 3,
+        "rng": "cuda",
+        "flash_attention": True,
+        "vae_tiling": True,
+        "extra_args": ["--x", "y"],
+    },
+}
+EVERY_OTHER_FIELD: dict[str, Any] = {
+    "version": 1,
+    "name": "demo",
+    "task": "image_to_image",
+    "model": "avbatch/shapes64",
+    "prompts": {
+        "source": ["a fox"],
+        "format": "csv",
+        "comments": "#",
+        "fields": {
+            name: f"the {name}"
+            for name in (
+                *("prompt", "id", "negative_prompt", "seed", "image", "mask", "width", "height"),
+                *("steps", "guidance_scale", "strength", "num_frames", "fps"),
+            )
+        },
+        "fit": "crop",
+        "template": "{{ a }}",
+        "where": "a",
+        "shuffle": 1,
+        "limit": 2,
+        "drop": ["b"],
+        "rename": {"c": "d"},
+    },
+    "params": {
+        **{"negative_prompt": "n", "width": 64, "height": 32, "steps": 3, "guidance_scale": 2, "strength": 0.5},
+        **{"num_frames": 5, "fps": 24, "seed": 9, "extra": {"b": 1, "a": [2.5, None]}},
+    },
+    "matrix": {"steps": [10, 20], "guidance_scale": [3]},
+    "zip": {"seed": [1, 2], "strength": [0, 1]},
+    "samples_per_prompt": 3,
+    "output": {"path": "run", "image_format": "jpeg", "jpeg_quality": 50},
+    "execution": {"batch_size": 4},
+}
+PINNED_OF_EVERY_FIELD = {
+    "diffusers": "85e62bada2aad39852c844c9b5734099059038c8620a4f56344d8c37e5a1d1b4",
+    "openai": "83430bcf14f285f3c42c36152903aae7c8b7498f9e9c9514aed431b6f0bb3fed",
+    "openai of before there were dialects": "c286bd726fd0207851d2f1ae1edbf6256d03d7826a76196f8b99f16bebce7a9b",
+    "procedural": "565d6169044adb0c0d8271462ac0f6caa19ce46f680942dcba88c00fdbcc13ac",
+    "sdcpp": "1226a77e0fe660504b16d1b82eda57809e77171ede9e499c4af6503cd50badcc",
 }
 
 
@@ -258,6 +349,23 @@ def test_the_fingerprint_is_the_same_in_every_process_and_release() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
         assert done.stdout.strip() == PINNED
     assert _fingerprint() == PINNED, "fingerprints of runs on disk would change: raise FINGERPRINT_VERSION"
+
+
+def _full_spec(name: str) -> JobSpec:
+    return JobSpec.model_validate(
+        {**EVERY_OTHER_FIELD, "backend": {"kind": name.partition(" ")[0], **EVERY_BACKEND_FIELD[name]}}
+    )
+
+
+@pytest.mark.parametrize("name", EVERY_BACKEND_FIELD)
+def test_every_identity_field_enters_the_fingerprint_as_it_always_did(name: str) -> None:
+    assert fingerprint(_full_spec(name), prompts_digest="0" * 64) == PINNED_OF_EVERY_FIELD[name]
+
+
+def test_the_pinned_specs_set_every_identity_field() -> None:
+    pinned = {field for name in EVERY_BACKEND_FIELD for field in spec_identity(_full_spec(name))}
+
+    assert set(IDENTITY_FIELDS) - pinned == {"version"}, "give the new field a value in the pinned specs"
 
 
 def test_the_fingerprints_of_an_earlier_version_can_be_computed_for_ever() -> None:
