@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from abstractvision_batch.documents.positions import plain_value
+from abstractvision_batch.documents.yaml_reader import read_value
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.positions import plain_value
-from abstractvision_batch.job.yaml_reader import read_value
 
 #: Parameters whose value is text, whatever it looks like.
 _TEXTS = frozenset({"prompt", "negative_prompt"})

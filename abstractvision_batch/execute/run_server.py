@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.dialect_check import unasked_params, unread_parameters
 from abstractvision_batch.job.dialects import DIALECTS
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.positions import FieldPath, format_path
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store

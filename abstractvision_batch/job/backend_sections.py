@@ -9,16 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text, tuple_from_list
 from abstractvision_batch.job.dialects import DIALECTS, DialectName
-from abstractvision_batch.job.fields import (
-    FromEnv,
-    Number,
-    RegularExpression,
-    StrictModel,
-    StrTuple,
-    Text,
-    tuple_from_list,
-)
+from abstractvision_batch.job.fields import FromEnv, RegularExpression
 from abstractvision_batch.types import Task
 
 ExtensionName = Literal["negative_prompt", "seed", "steps", "guidance_scale", "strength", "num_frames", "fps"]

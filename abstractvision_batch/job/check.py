@@ -15,16 +15,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from abstractvision_batch.documents.messages import explain
+from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.dialect_check import dialect_of, unread_parameters
-from abstractvision_batch.job.messages import explain
 from abstractvision_batch.job.model import JobSpec, Params
-from abstractvision_batch.job.positions import FieldPath, show
 from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.job.prompt_files import names_files
-from abstractvision_batch.job.suggestions import did_you_mean, foreign_name_of
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
+from abstractvision_batch.text.suggestions import did_you_mean, foreign_name_of
 
 MAX_REQUESTS = 2**31
 """Of one job: plan indexes and Arrow row counts stay far from their limits."""

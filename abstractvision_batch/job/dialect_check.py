@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.dialects import CALL_EXTRAS, EXTENSIONS, Dialect, Endpoint, known_dialect
 from abstractvision_batch.job.model import JobSpec, Params
-from abstractvision_batch.job.positions import FieldPath
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.positions import FieldPath, show
 
 #: The only fields in which `${NAME}` is replaced; a list's elements count as the field.
 INTERPOLATED_FIELDS: tuple[tuple[str, ...], ...] = (

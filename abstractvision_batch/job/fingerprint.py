@@ -21,9 +21,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from abstractvision_batch.documents.type_words import is_model, members, unwrap
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.type_words import is_model, members, unwrap
 from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
 

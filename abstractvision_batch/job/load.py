@@ -1,6 +1,6 @@
 """Loads a job spec: reads the YAML, applies overrides, checks everything and reports all violations at once.
 
-    text → values with places (`yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
+    text → values with places (`documents.yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
          → `${NAME}` (`env`) → `JobSpec` → card (`check`)
 
 A field that is wrong has a stand-in while the rest is checked further (`placeholders`), so that one run of the command
@@ -17,6 +17,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
+from abstractvision_batch.documents.yaml_reader import (
+    INT_LIMIT,
+    MAX_DEPTH,
+    MAX_PROBLEMS,
+    MAX_VALUES,
+    read_file,
+    read_yaml,
+    require_storable,
+)
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.backend_sections import (
     BackendSpec,
@@ -30,18 +40,8 @@ from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprin
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
-from abstractvision_batch.job.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
-from abstractvision_batch.job.yaml_reader import (
-    INT_LIMIT,
-    MAX_DEPTH,
-    MAX_PROBLEMS,
-    MAX_VALUES,
-    read_file,
-    read_yaml,
-    require_storable,
-)
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 
 #: Fields of an sdcpp backend that name a file or folder.

@@ -11,19 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
 from abstractvision_batch.job.backend_sections import BackendSpec, DiffusersBackendSpec
-from abstractvision_batch.job.fields import (
-    MAX_SEED,
-    MAX_SIDE,
-    MAX_STEPS,
-    Auto,
-    FrameRate,
-    FromEnv,
-    Number,
-    StrictModel,
-    StrTuple,
-    Text,
-)
+from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath, format_path, plain_value, show
+from abstractvision_batch.documents.yaml_reader import read_value
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.positions import FieldPath, format_path, plain_value, show
-from abstractvision_batch.job.yaml_reader import read_value
 from abstractvision_batch.text.redaction import redact
 
 _PART = re.compile(r"([^.\[\]]+)|\[([0-9]{1,9})\]")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from abstractvision_batch.job.messages import MAX_EXPLAINED, explain
+from abstractvision_batch.documents.messages import MAX_EXPLAINED, explain
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.positions import FieldPath
 
 #: What stands in for a required field that is missing or wrong, while the rest is checked.
 _STAND_INS: dict[FieldPath, Any] = {
@@ -38,7 +38,7 @@ def validate_with_stand_ins(
         try:
             return JobSpec.model_validate(data), wrong
         except ValidationError as error:
-            found = explain(error, data)
+            found = explain(error, data, JobSpec)
         for path, said in found.items():
             problems.setdefault(path, said)
         if len(found) >= MAX_EXPLAINED:

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from abstractvision_batch.job.fields import FromEnv, Number, StrictModel, StrTuple, Text
+from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
+from abstractvision_batch.job.fields import FromEnv
 
 ActorCount = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class ActorRange(StrictModel):
     """How many Ray actors, on a cluster that grows and shrinks."""
+
+    written: ClassVar[str] = "{min: …, max: …}"
 
     min: ActorCount = 1
     """Kept to the end of the run."""

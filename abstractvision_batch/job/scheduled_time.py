@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import did_you_mean
 
 #: Names of a template, coarsest first, and for which period the value stands.
 PERIODS = {

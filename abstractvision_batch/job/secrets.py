@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.positions import FieldPath
 from abstractvision_batch.text.redaction import bare_url, find_key, gives_access, names_secret
 
 _SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|token|api_key")

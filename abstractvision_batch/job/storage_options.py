@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from abstractvision_batch.documents.positions import plain_value
+from abstractvision_batch.documents.yaml_reader import read_value
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import resolve_secret
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.positions import plain_value
 from abstractvision_batch.job.secrets import is_plain_secret
-from abstractvision_batch.job.yaml_reader import read_value
 
 _FROM_ENV = "env:"
 

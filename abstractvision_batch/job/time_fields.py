@@ -14,9 +14,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from abstractvision_batch.job.positions import FieldPath, show
+from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.job.scheduled_time import FINENESS, PERIODS, ScheduledTime
-from abstractvision_batch.job.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.job.dialect_check import dialect_of, unread_columns
 from abstractvision_batch.job.load import LoadedSpec
-from abstractvision_batch.job.positions import format_path
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.runs.columns import media_column, reserved_name

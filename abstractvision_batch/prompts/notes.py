@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.job.model import Fields
-from abstractvision_batch.job.suggestions import foreign_name_of, squeeze
 from abstractvision_batch.prompts.mapping import ColumnMap
 from abstractvision_batch.prompts.prompts import Prompt
+from abstractvision_batch.text.suggestions import foreign_name_of, squeeze
 
 _SHOWN = 10
 _SHOWN_WORDS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import did_you_mean
 
 MAX_PROBLEMS = 20
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import read_values
-from abstractvision_batch.job.positions import FieldPath
 from abstractvision_batch.job.scheduled_time import FINENESS, PERIODS, tick_key
 from abstractvision_batch.job.time_fields import TimedText, TimeFieldError, find_timed_texts
 from abstractvision_batch.schedule.cron import Cron

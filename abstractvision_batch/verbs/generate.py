@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from abstractvision_batch.artifacts import MediaStore
 from abstractvision_batch.backends.base_backend import ProgressCallback
 from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.documents.messages import explain
+from abstractvision_batch.documents.positions import format_path
+from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.backend_sections import BackendSpec, OpenAIBackendSpec
-from abstractvision_batch.job.fields import StrictModel
-from abstractvision_batch.job.messages import explain
-from abstractvision_batch.job.positions import format_path
-from abstractvision_batch.job.suggestions import foreign_name_of
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.text.suggestions import foreign_name_of
 from abstractvision_batch.types import TASK_OF_REQUEST, Task
 from abstractvision_batch.vision_manager import Output, VisionManager
 

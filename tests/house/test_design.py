@@ -23,7 +23,7 @@ NAME = PACKAGE.name
 #: Lowest first. A room imports from lower rows, and in its row from those to its right. Modules of the root are rooms.
 LAYERS = (
     ("artifacts", "types", "errors", "text", "version"),
-    ("storage", "media"),
+    ("documents", "storage", "media"),
     ("model_capabilities", "job", "registry"),
     ("runs",),
     ("vision_manager", "plan", "prompts", "backends"),

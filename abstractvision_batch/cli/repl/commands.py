@@ -12,10 +12,10 @@ from abstractvision_batch.cli.environment import describe_environment
 from abstractvision_batch.cli.repl.session import Session
 from abstractvision_batch.cli.request_words import parse_request, parse_value, split_words, take_flags
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.suggestions import foreign_name_of
 from abstractvision_batch.model_capabilities import TASK_DESCRIPTIONS
 from abstractvision_batch.registry.constraints import closest
 from abstractvision_batch.registry.model_card import STANDARD_PARAMS
+from abstractvision_batch.text.suggestions import foreign_name_of
 from abstractvision_batch.types import TASKS, Task
 
 #: Takes the session and what stands after the command; returns the lines of the reply.

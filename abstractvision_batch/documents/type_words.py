@@ -1,4 +1,4 @@
-"""Says in words what a field of the spec takes: ``an integer from 1 to 4096 or "auto"``."""
+"""Say in words what a field takes: ``an integer from 1 to 4096 or "auto"``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
-
-from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.ray_sections import ActorRange
 
 NoneType = type(None)
 
@@ -45,7 +42,7 @@ def is_model(annotation: Any) -> bool:
 
 
 def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
-    """What a value of the type is, as the end of ``"abc" is not ...``."""
+    """Say what a value of the type is, as the end of ``"abc" is not ...``."""
     bare, own = unwrap(annotation)
     constraints = (*constraints, *own)
     options = members(bare)
@@ -58,10 +55,6 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         if len(values) == 1:
             return f'"{values[0]}"' if isinstance(values[0], str) else str(values[0])
         return f"one of {', '.join(map(str, values))}"
-    if bare is FromEnv:
-        return "{env: NAME}"
-    if bare is ActorRange:
-        return "{min: …, max: …}"
     if bare is bool:
         return "true or false"
     if bare is int:
@@ -74,7 +67,9 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
         element = get_args(bare)[0]
         longest = next((f" of at most {item.max_length}" for item in constraints if hasattr(item, "max_length")), "")
         return f"a list{longest}" if element is Any else f"a list{longest}, each {describe(element)}"
-    return "a mapping" if origin is dict or is_model(bare) else "a value"
+    if is_model(bare):
+        return str(getattr(bare, "written", "a mapping"))
+    return "a mapping" if origin is dict else "a value"
 
 
 def _literal_values(annotation: Any) -> tuple[Any, ...]:

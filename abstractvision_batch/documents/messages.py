@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into one sentence per field, in the spec's own words.
+"""Turn pydantic's errors into one sentence per field, in the document's own words.
 
 Pydantic reports every member of a union and names members inside paths; here the model's types are walked beside the
 path, so that ``actors: 0`` gives one sentence and ``backend.diffusers.device`` is `backend.device` again.
@@ -14,10 +14,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.positions import FieldPath, show
-from abstractvision_batch.job.suggestions import hint_for_field, hint_for_value
-from abstractvision_batch.job.type_words import describe, is_model, literals, members, unwrap
+from abstractvision_batch.documents.positions import FieldPath, show
+from abstractvision_batch.documents.type_words import describe, is_model, literals, members, unwrap
+from abstractvision_batch.text.suggestions import hint_for_field, hint_for_value
 
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
@@ -38,12 +37,11 @@ class _Spot:
     doc: str | None = None
 
 
-def explain(error: ValidationError, data: Any, model: type[BaseModel] = JobSpec) -> dict[FieldPath, str]:
-    """Message of every wrong field of `data`, one each."""
+def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> dict[FieldPath, str]:
+    """Return the message of every wrong field of `data`, which `model` refused, one each."""
     found: dict[FieldPath, str] = {}
     for item in error.errors(include_url=False, include_input=False):
-        spot = _Spot((), model, (), data)
-        said = _explain_one(spot, list(item["loc"]), item)
+        said = _explain_one(_Spot((), model, (), data), list(item["loc"]), item, model)
         if said is not None:
             found.setdefault(*said)
             if len(found) >= MAX_EXPLAINED:
@@ -51,7 +49,7 @@ def explain(error: ValidationError, data: Any, model: type[BaseModel] = JobSpec)
     return found or {(): error.errors(include_url=False)[0]["msg"]}
 
 
-def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[str]:
+def field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields, parents before children, first ones first."""
     yield from (f"{prefix}{name}" for name in model.model_fields)
     for name, info in model.model_fields.items():
@@ -60,7 +58,9 @@ def field_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[
                 yield from field_names(unwrap(member)[0], f"{prefix}{name}.")
 
 
-def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPath, str] | None:
+def _explain_one(
+    spot: _Spot, rest: list[str | int], item: Any, document: type[BaseModel]
+) -> tuple[FieldPath, str] | None:
     """Field and message of one of pydantic's errors; None for one about another union member than was meant."""
     while rest:
         bares = [unwrap(member)[0] for member in members(spot.annotation)]
@@ -80,14 +80,14 @@ def _explain_one(spot: _Spot, rest: list[str | int], item: Any) -> tuple[FieldPa
             spot = _Spot(spot.path, chosen, (), spot.value)
         elif is_model(bare):
             if part not in bare.model_fields:
-                return (*spot.path, part), _unknown_field(str(part), bare)
+                return (*spot.path, part), _unknown("field", str(part), list(bare.model_fields), document)
             info = bare.model_fields[str(part)]
             if item["type"] == "missing" and not rest:
                 return (*spot.path, part), f"required field is missing{_in_parentheses(_as_clause(info.description))}"
             spot = _field_of(spot, str(part), info)
         elif origin in (dict, list, tuple):
             if rest == ["[key]"]:
-                return (*spot.path, part), _unknown_key(str(part), literals(get_args(bare)[0]))
+                return (*spot.path, part), _unknown("parameter", str(part), literals(get_args(bare)[0]), document)
             element = get_args(bare)[-1 if origin is dict else 0]
             spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
         else:
@@ -142,17 +142,13 @@ def _hint(spot: _Spot, value: Any) -> str | None:
     return None
 
 
+def _unknown(what: str, word: str, known: Sequence[str], document: type[BaseModel]) -> str:
+    return f"unknown {what} ({hint_for_field(word, known, _all_fields(document))})"
+
+
 @cache
-def _all_fields() -> tuple[str, ...]:
-    return tuple(field_names())
-
-
-def _unknown_field(word: str, model: type[BaseModel]) -> str:
-    return f"unknown field ({hint_for_field(word, list(model.model_fields), _all_fields())})"
-
-
-def _unknown_key(word: str, known: Sequence[str]) -> str:
-    return f"unknown parameter ({hint_for_field(word, known, _all_fields())})"
+def _all_fields(document: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field_names(document))
 
 
 def _member_for(value: Any, bares: list[Any]) -> Any:

@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from abstractvision_batch.documents.positions import FieldPath, Node, format_path, show
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.positions import FieldPath, Node, format_path, show
 from abstractvision_batch.storage.regular import open_regular
 
 MAX_FILE_BYTES = 4 * 2**20
