@@ -7,29 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from abstractvision_batch.backends.base_backend import VisionBackend
-    from abstractvision_batch.backends.huggingface_diffusers import (
-        HuggingFaceDiffusersBackendConfig,
-        HuggingFaceDiffusersVisionBackend,
-    )
-    from abstractvision_batch.backends.openai_compatible import (
-        OpenAICompatibleBackendConfig,
-        OpenAICompatibleVisionBackend,
-    )
-    from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
-    from abstractvision_batch.backends.stable_diffusion_cpp import (
-        StableDiffusionCppBackendConfig,
-        StableDiffusionCppVisionBackend,
-    )
+    from abstractvision_batch.backends.huggingface_diffusers.backend import HuggingFaceDiffusersVisionBackend
+    from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+    from abstractvision_batch.backends.openai_compatible.backend import OpenAICompatibleVisionBackend
+    from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+    from abstractvision_batch.backends.procedural.backend import ProceduralBackendConfig, ProceduralVisionBackend
+    from abstractvision_batch.backends.stable_diffusion_cpp.backend import StableDiffusionCppVisionBackend
+    from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 
 _HOME = {
-    "HuggingFaceDiffusersBackendConfig": "huggingface_diffusers",
-    "HuggingFaceDiffusersVisionBackend": "huggingface_diffusers",
-    "OpenAICompatibleBackendConfig": "openai_compatible",
-    "OpenAICompatibleVisionBackend": "openai_compatible",
-    "ProceduralBackendConfig": "procedural",
-    "ProceduralVisionBackend": "procedural",
-    "StableDiffusionCppBackendConfig": "stable_diffusion_cpp",
-    "StableDiffusionCppVisionBackend": "stable_diffusion_cpp",
+    "HuggingFaceDiffusersBackendConfig": "huggingface_diffusers.config",
+    "HuggingFaceDiffusersVisionBackend": "huggingface_diffusers.backend",
+    "OpenAICompatibleBackendConfig": "openai_compatible.config",
+    "OpenAICompatibleVisionBackend": "openai_compatible.backend",
+    "ProceduralBackendConfig": "procedural.backend",
+    "ProceduralVisionBackend": "procedural.backend",
+    "StableDiffusionCppBackendConfig": "stable_diffusion_cpp.config",
+    "StableDiffusionCppVisionBackend": "stable_diffusion_cpp.backend",
     "VisionBackend": "base_backend",
 }
 

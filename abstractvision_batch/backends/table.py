@@ -19,7 +19,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyE
 from abstractvision_batch.types import TASKS, Task
 
 if TYPE_CHECKING:
-    from abstractvision_batch.job.backend_sections import BackendSpec
+    from abstractvision_batch.job.model import BackendSpec
     from abstractvision_batch.registry.cards import ModelCard
 
 ENTRY_POINT_GROUP = "abstractvision_batch.backends"
@@ -45,7 +45,7 @@ _HERE = "abstractvision_batch.backends"
 
 BACKENDS: dict[str, BackendEntry] = {
     "diffusers": BackendEntry(
-        target=f"{_HERE}.huggingface_diffusers:HuggingFaceDiffusersVisionBackend",
+        target=f"{_HERE}.huggingface_diffusers.backend:HuggingFaceDiffusersVisionBackend",
         modules=("torch", "diffusers", "transformers", "accelerate", "safetensors"),
         install='pip install "abstractvision_batch[diffusers]"',
         tasks=TASKS,
@@ -53,7 +53,7 @@ BACKENDS: dict[str, BackendEntry] = {
         notes="local weights, from a folder, a checkpoint or the hub cache; the model's card says which tasks it does",
     ),
     "openai": BackendEntry(
-        target=f"{_HERE}.openai_compatible:OpenAICompatibleVisionBackend",
+        target=f"{_HERE}.openai_compatible.backend:OpenAICompatibleVisionBackend",
         modules=("httpx",),
         install='pip install "abstractvision_batch[openai]"',
         tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
@@ -61,13 +61,13 @@ BACKENDS: dict[str, BackendEntry] = {
         notes="any server that speaks OpenAI's API, in its own dialect; videos where that or `video_mode` says how",
     ),
     "procedural": BackendEntry(
-        target=f"{_HERE}.procedural:ProceduralVisionBackend",
+        target=f"{_HERE}.procedural.backend:ProceduralVisionBackend",
         tasks=TASKS,
         gpu="none",
         notes="draws from prompt and seed without a model; fails and crashes on demand",
     ),
     "sdcpp": BackendEntry(
-        target=f"{_HERE}.stable_diffusion_cpp:StableDiffusionCppVisionBackend",
+        target=f"{_HERE}.stable_diffusion_cpp.backend:StableDiffusionCppVisionBackend",
         install='pip install "abstractvision_batch[sdcpp]"',  # or the programs alone: the backend says which it found
         tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
         gpu="what its build is for; a CPU does",

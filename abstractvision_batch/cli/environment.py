@@ -103,7 +103,7 @@ def read_backend_fields(environ: Mapping[str, str], kind: str) -> dict[str, Any]
 
 def find_key_variable(environ: Mapping[str, str], base_url: str) -> str | None:
     """Name the variable that holds the key of a server; a key that was meant for one server goes to no other."""
-    from abstractvision_batch.job.dialects import is_official_url
+    from abstractvision_batch.backends.openai_compatible.dialects import is_official_url
 
     own, own_server = f"{_HTTP}API_KEY", environ.get(f"{_HTTP}BASE_URL")
     for_openai = is_official_url(base_url) or environ.get("OPENAI_BASE_URL") == base_url

@@ -22,10 +22,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.cli.output import format_size
 from abstractvision_batch.errors import AbstractVisionError
-from abstractvision_batch.job.backend_sections import ProceduralBackendSpec
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest

@@ -14,10 +14,8 @@ from typing import Any
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
-from abstractvision_batch.job.dialect_check import unasked_params, unread_parameters
-from abstractvision_batch.job.dialects import DIALECTS
-from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.model import JobSpec, Params
+from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
@@ -50,7 +48,7 @@ def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card
         StorageError: the record cannot be read or written.
     """
     known = read_server(store)
-    unasked = unasked_params(spec, card)
+    unasked = _unasked_params(spec, card)
     found = backend.settle(known, unasked=unasked)
     if found is None:
         return
@@ -72,10 +70,15 @@ def require_read(
     Raises:
         SpecError: with a line for each such field.
     """
-    backend = spec.backend
-    if not isinstance(backend, OpenAIBackendSpec) or backend.request_shape is not None or settled["by"] == "default":
-        return
-    problems = unread_parameters(spec, DIALECTS[settled["dialect"]])
+    problems = spec.backend.unread_by(settled, spec)
     lines = tuple(f"{where(path)}: {format_path(path)}: {said}" for path, said in problems)
     if lines:
         raise SpecError("\n".join(lines), problems=lines)
+
+
+def _unasked_params(spec: JobSpec, card: ModelCard) -> dict[str, Any]:
+    """Values that requests have without anybody having asked for them; None where it may be any (a derived seed)."""
+    asked = {*spec.matrix, *spec.zip, *spec.params.extra}
+    asked |= {name for name in Params.model_fields if spec.params.asks_for(name)}
+    defaults = {**default_params(card, spec.task), "seed": None} if spec.task in card.tasks else {"seed": None}
+    return {name: value for name, value in defaults.items() if name not in asked}

@@ -16,9 +16,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from abstractvision_batch.job.backend_sections import PriceSpec
 from abstractvision_batch.job.model import ExecutionSpec
-from abstractvision_batch.job.prices import format_usd
+from abstractvision_batch.job.prices import PriceSpec, format_usd
 from abstractvision_batch.runs.manifest import RowCounts
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,6 @@ from pydantic import ValidationError
 
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import FieldPath, show
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
-from abstractvision_batch.job.dialect_check import dialect_of, unread_parameters
 from abstractvision_batch.job.model import JobSpec, Params
 from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.job.prompt_files import names_files
@@ -68,10 +66,10 @@ def check_spec(
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
         problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
-    if not ignore & {("backend", "base_url"), ("task",)}:
-        problems += _check_backend(spec, card)
-        problems += _check_dialect(spec, varied)
     spec = spec.model_copy(update=varied)
+    is_stand_in = "backend" not in spec.model_fields_set and any(path[0] == "backend" for path in ignore)
+    if not is_stand_in and ("task",) not in ignore:
+        problems += spec.backend.find_problems(spec, card)
     kept = tuple((path, said) for path, said in problems if not _is_under(path, ignore))
     return Checked(spec, card, kept)
 
@@ -130,30 +128,6 @@ def asked_sizes(spec: JobSpec) -> list[tuple[int | None, int | None]]:
             point = {**dict(zip(matrix, product, strict=True)), **dict(zip(zipped, place, strict=True))}
             sizes[point.get("width", spec.params.width), point.get("height", spec.params.height)] = None
     return list(sizes)
-
-
-def _check_backend(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
-    """A server may serve any model, so no card needs to name the openai backend."""
-    if isinstance(spec.backend, OpenAIBackendSpec):
-        if not spec.backend.serves(spec.task):
-            hint = "no server"
-            if spec.task.endswith("video"):
-                hint = "set backend.video_mode: videos_api, or the task's path; or a backend.dialect that has videos"
-            yield ("backend", "kind"), f"openai as configured does not run {spec.task} ({hint})"
-        if spec.backend.api_key is None and "//api.openai.com" in spec.backend.base_url and not spec.backend.headers:
-            yield ("backend", "base_url"), "this server needs a key (write api_key: {env: OPENAI_API_KEY})"
-    elif card is not None and spec.task in card.tasks and spec.backend.kind not in card.backends_for(spec.task):
-        known = ", ".join(card.backends_for(spec.task)) or "none"
-        yield (
-            ("backend", "kind"),
-            f"{spec.backend.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
-        )
-
-
-def _check_dialect(spec: JobSpec, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
-    dialect = dialect_of(spec)
-    if dialect is not None:
-        yield from unread_parameters(spec.model_copy(update=varied), dialect)
 
 
 def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
+from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.documents.yaml_reader import (
     INT_LIMIT,
@@ -28,16 +31,10 @@ from abstractvision_batch.documents.yaml_reader import (
     require_storable,
 )
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import (
-    BackendSpec,
-    DiffusersBackendSpec,
-    ProceduralBackendSpec,
-    SdcppBackendSpec,
-)
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
-from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets

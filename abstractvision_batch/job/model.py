@@ -11,11 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
-from abstractvision_batch.job.backend_sections import BackendSpec, DiffusersBackendSpec
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
+
+BackendSpec = Annotated[
+    DiffusersBackendSpec | OpenAIBackendSpec | ProceduralBackendSpec | SdcppBackendSpec, Field(discriminator="kind")
+]
 
 
 class Params(StrictModel):
@@ -48,6 +55,11 @@ class Params(StrictModel):
         if bad:
             raise ValueError(f"extra.{bad[0]} is not a finite number")
         return self
+
+    def asks_for(self, name: str) -> bool:
+        """Tell whether somebody set a parameter: by its value, because a recorded spec has every field."""
+        value = getattr(self, name)
+        return bool(value != 0) if name == "seed" else value is not None
 
 
 class Fields(StrictModel):

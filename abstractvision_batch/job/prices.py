@@ -7,13 +7,38 @@ work and bill it all the same. Not covered: how much a run may cost (`execute.sp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from abstractvision_batch.job.backend_sections import PriceSpec
-from abstractvision_batch.job.model import JobSpec
+from pydantic import Field, model_validator
+
+from abstractvision_batch.documents.strict_model import Number, StrictModel
 from abstractvision_batch.registry.model_card import ModelCard
 
+if TYPE_CHECKING:
+    from abstractvision_batch.job.model import JobSpec
+
 _MILLION = 1_000_000
+_Usd = Annotated[Number, Field(ge=0, le=1_000_000)]
+
+
+class PriceSpec(StrictModel):
+    """What a request costs. Token prices are used where a reply counts its tokens, and all three are needed then."""
+
+    request_usd: _Usd
+    """Of one request, at most: what a budget sets aside for it, and its cost where no tokens are counted."""
+    million_text_tokens_usd: _Usd | None = None
+    """Of a million input tokens of text."""
+    million_image_tokens_usd: _Usd | None = None
+    """Of a million input tokens of images."""
+    million_output_tokens_usd: _Usd | None = None
+    """Of a million output tokens."""
+
+    @model_validator(mode="after")
+    def _tokens_are_priced_together(self) -> PriceSpec:
+        tokens = (self.million_text_tokens_usd, self.million_image_tokens_usd, self.million_output_tokens_usd)
+        if any(price is None for price in tokens) and any(price is not None for price in tokens):
+            raise ValueError("some tokens have a price and others none (price text, image and output tokens, or none)")
+        return self
 
 
 def find_price(spec: JobSpec, card: ModelCard | None) -> PriceSpec | None:

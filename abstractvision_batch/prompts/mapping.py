@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from abstractvision_batch.documents.positions import format_path
-from abstractvision_batch.job.dialect_check import dialect_of, unread_columns
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
@@ -57,10 +56,9 @@ def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) 
         elif explicit:
             problems.add(f"{place}: the prompts have no column {column!r} ({suggest(column, columns)})")
     _check_needed(loaded, columns, fields, problems)
-    if (dialect := dialect_of(spec)) is not None:
-        for path, said in unread_columns(spec, dialect, fields):
-            place = f"{loaded.positions.where(path)}: {format_path(path)}"
-            problems.add(f"{place}: column {fields[str(path[-1])]!r}: {said}")
+    for path, said in spec.backend.unread_columns(spec, fields):
+        place = f"{loaded.positions.where(path)}: {format_path(path)}"
+        problems.add(f"{place}: column {fields[str(path[-1])]!r}: {said}")
     for name in (*spec.matrix, *spec.zip):
         if name in fields:
             axis = "matrix" if name in spec.matrix else "zip"

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import DiffusersBackendSpec, SdcppBackendSpec
 from abstractvision_batch.job.load import SDCPP_PATHS, LoadedSpec, read_values
 from abstractvision_batch.job.restated import restate, restate_variables, secret_variables
 from abstractvision_batch.prompts.images import locate_image

@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from abstractvision_batch.artifacts import MediaStore
 from abstractvision_batch.backends.base_backend import ProgressCallback
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import BackendSpec, OpenAIBackendSpec
+from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard

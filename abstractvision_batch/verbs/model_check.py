@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend, load_backend_class
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import require_read
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.weights import WEIGHTS, find_conflict, forget_unused_weights

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
@@ -28,7 +29,6 @@ from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.spending import SpendingGuard
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.env import resolve_options
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.job.prices import find_price

@@ -17,13 +17,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.canary import CANARY
 from abstractvision_batch.execute.executors import require_executor
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import SERVER
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.env import escape_references, resolve_options
 from abstractvision_batch.job.load import LoadedSpec, load_spec, spec_from_mapping
 from abstractvision_batch.job.model import JobSpec

@@ -13,13 +13,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import (
-    DiffusersBackendSpec,
-    OpenAIBackendSpec,
-    ProceduralBackendSpec,
-    SdcppBackendSpec,
-)
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.load import SDCPP_PATHS, LoadedSpec
 from abstractvision_batch.registry.cards import load_cards

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem, VisionBackend
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import (
     AbstractVisionError,
     CapabilityNotSupportedError,

@@ -17,11 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends.huggingface_diffusers import (
-    HuggingFaceDiffusersBackendConfig,
-    HuggingFaceDiffusersVisionBackend,
-    LoraAdapter,
-)
+from abstractvision_batch.backends import HuggingFaceDiffusersBackendConfig, HuggingFaceDiffusersVisionBackend
+from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
+from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest
 from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
+from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.types import RAW_RGB_MIME_TYPE, GeneratedAsset, ImageEditRequest, VisionRequest
 from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, pixels, text_request

@@ -11,15 +11,11 @@ from typing import Any
 
 import pytest
 
-from abstractvision_batch.backends.huggingface_diffusers import (
-    HuggingFaceDiffusersBackendConfig,
-    HuggingFaceDiffusersVisionBackend,
-    LoraAdapter,
-)
-from abstractvision_batch.backends.huggingface_diffusers.config import config_from_fields
+from abstractvision_batch.backends import HuggingFaceDiffusersBackendConfig, HuggingFaceDiffusersVisionBackend
+from abstractvision_batch.backends.huggingface_diffusers.config import LoraAdapter, config_from_fields
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError
-from abstractvision_batch.job.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import ImageEditRequest, VisionRequest
 from tests.support.original_names import checkpoint_of

@@ -8,15 +8,15 @@ from typing import Any, get_args
 
 import pytest
 
-from abstractvision_batch.backends.huggingface_diffusers import HuggingFaceDiffusersVisionBackend
+from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     Offload,
     Quantization,
     TorchCompile,
     config_from_fields,
 )
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
-from abstractvision_batch.job.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.types import GeneratedAsset
 from tests.support.tiny_diffusers import levels_apart, make_backend, text_request
 

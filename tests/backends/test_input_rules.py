@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.openai_compatible.input_images import read_images, read_mask
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import prepare_generation

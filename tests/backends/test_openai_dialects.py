@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends import (
+    OpenAICompatibleBackendConfig,
+    OpenAICompatibleVisionBackend,
+    ProceduralVisionBackend,
+)
+from abstractvision_batch.backends.openai_compatible.dialects import DIALECT_NAMES, DIALECTS
 from abstractvision_batch.errors import BackendBusyError, DependencyError, GenerationError, SpecError, StorageError
-from abstractvision_batch.job.dialects import DIALECT_NAMES, DIALECTS
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.types import (

@@ -14,8 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppVisionBackend
+from abstractvision_batch.backends import (
+    OpenAICompatibleBackendConfig,
+    OpenAICompatibleVisionBackend,
+    StableDiffusionCppVisionBackend,
+)
 from abstractvision_batch.errors import (
     BackendBusyError,
     CapabilityNotSupportedError,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends.drawing import Picture, draw
-from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralBackendConfig, ProceduralVisionBackend
+from abstractvision_batch.backends.procedural.drawing import Picture, draw
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256, to_rgb_array
 from abstractvision_batch.media.video import decode_video

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from abstractvision_batch.backends import StableDiffusionCppVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.stable_diffusion_cpp import Lora, StableDiffusionCppVisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
+from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import prepare_generation
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
@@ -268,7 +269,7 @@ def test_what_keeps_the_model_ends_when_this_process_is_killed(mode: str, sdcpp_
     config = config_for(mode, sdcpp_models)
     script = f"""
 import os, signal
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppBackendConfig
+from abstractvision_batch.backends import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from abstractvision_batch.backends import StableDiffusionCppVisionBackend
 from abstractvision_batch.backends.base_backend import VisionBackend
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppVisionBackend
 from tests.backends.test_contract import BackendContract
 from tests.support.sdcpp_models import config_for
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abstractvision_batch.backends.stable_diffusion_cpp import (
-    StableDiffusionCppBackendConfig,
-    StableDiffusionCppVisionBackend,
-)
+from abstractvision_batch.backends import StableDiffusionCppBackendConfig, StableDiffusionCppVisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     inspect_file,
     require_whole_model,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppVisionBackend
+from abstractvision_batch.backends import StableDiffusionCppVisionBackend
 from abstractvision_batch.media.images import Rgb, decode_image
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
 from tests.support.sdcpp_models import config_for

@@ -14,12 +14,9 @@ from typing import Any, Literal
 
 import pytest
 
-from abstractvision_batch.backends.stable_diffusion_cpp import (
-    Lora,
-    StableDiffusionCppBackendConfig,
-    StableDiffusionCppVisionBackend,
-)
+from abstractvision_batch.backends import StableDiffusionCppBackendConfig, StableDiffusionCppVisionBackend
 from abstractvision_batch.backends.stable_diffusion_cpp import program as program_module
+from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import prepare_generation
 from abstractvision_batch.errors import (

@@ -7,6 +7,9 @@ import pytest
 
 from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec, LoraSpec
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
 from abstractvision_batch.backends.table import (
     BACKENDS,
     BackendEntry,
@@ -19,13 +22,7 @@ from abstractvision_batch.errors import (
     DependencyError,
     OptionalDependencyMissingError,
 )
-from abstractvision_batch.job.backend_sections import (
-    BackendSpec,
-    DiffusersBackendSpec,
-    LoraSpec,
-    OpenAIBackendSpec,
-    ProceduralBackendSpec,
-)
+from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import TASKS
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from abstractvision_batch.backends import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights as describe_sdcpp_weights
 from abstractvision_batch.errors import DependencyError

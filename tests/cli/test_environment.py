@@ -9,6 +9,8 @@ from typing import Any, get_args
 import pytest
 
 import abstractvision_batch.cli
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.cli.backend_choice import choose_target
 from abstractvision_batch.cli.environment import (
     VARIABLES,
@@ -18,7 +20,7 @@ from abstractvision_batch.cli.environment import (
 )
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.integrations.settings import ENVIRONMENT
-from abstractvision_batch.job.backend_sections import BackendSpec, OpenAIBackendSpec, SdcppBackendSpec
+from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
 OFFICIAL = "https://api.openai.com/v1"

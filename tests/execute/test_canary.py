@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from abstractvision_batch.backends import ProceduralBackendConfig, ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.procedural import ProceduralBackendConfig, ProceduralVisionBackend
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.types import VisionRequest

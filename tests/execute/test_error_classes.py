@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from abstractvision_batch import errors
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import (
     AbstractVisionError,

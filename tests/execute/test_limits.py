@@ -14,8 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem, ProgressCallback
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import GenerationCancelledError, SpecError
 from abstractvision_batch.execute.limits import FailureLimit

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from abstractvision_batch.execute.spending import Grant, SpendingGuard
-from abstractvision_batch.job.backend_sections import PriceSpec
 from abstractvision_batch.job.model import ExecutionSpec
-from abstractvision_batch.job.prices import cost_usd, format_usd
+from abstractvision_batch.job.prices import PriceSpec, cost_usd, format_usd
 from abstractvision_batch.runs.manifest import RowCounts
 
 PRICE = PriceSpec(request_usd=0.01)

@@ -32,6 +32,8 @@ LAYERS = (
     ("integrations", "emit", "schedule", "submit", "verbs"),
     ("__main__", "cli"),
 )
+#: What `job` may import of higher rows: the section of each backend, which imports of `backends` its own package alone.
+FIELDS = re.compile(rf"{NAME}\.backends\.\w+\.fields\b")
 #: The files of the root: those whose paths are promised, and the version.
 ROOT = {"__init__", "__main__", "artifacts", "errors", "model_capabilities", "types", "version", "vision_manager"}
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
@@ -99,8 +101,22 @@ def test_a_room_imports_from_lower_rows_and_from_its_right() -> None:
             continue  # the package's own names are lazy, so it may name every room
         for imported in _imports(path):
             other = imported.removeprefix(f"{NAME}.").split(".")[0]
+            if room == "job" and FIELDS.match(imported):
+                continue
             if imported.startswith(f"{NAME}.") and other != room and _place(other) >= _place(room):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {imported}")
+    assert wrong == []
+
+
+def test_the_section_of_a_backend_imports_of_backends_its_own_package_only() -> None:
+    sections = list(PACKAGE.glob("backends/*/fields.py"))
+    wrong = [
+        f"{path.parent.name} imports {imported}"
+        for path in sections
+        for imported in _imports(path)
+        if imported.startswith(f"{NAME}.backends.") and not imported.startswith(f"{NAME}.backends.{path.parent.name}.")
+    ]
+    assert len(sections) == 4
     assert wrong == []
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import DiffusersBackendSpec
 from abstractvision_batch.job.load import load_spec, spec_from_mapping
 
 GOOD: dict[str, Any] = {

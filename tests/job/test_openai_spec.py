@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.backends.openai_compatible.config import config_from_fields
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
 from abstractvision_batch.job.load import spec_from_mapping
 
 LOCAL = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1"}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.report.contact_sheet import GAP, PICTURE, TILE, TITLE, write_contact_sheet
 from abstractvision_batch.types import VideoGenerationRequest

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.types import (
     ImageEditRequest,

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from PIL import Image, ImageChops
 
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.media.images import MIME_TYPES, ImageFormat, decode_image, encode_image
 from abstractvision_batch.types import (
     ImageEditRequest,

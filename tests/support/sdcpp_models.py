@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from abstractvision_batch.backends.stable_diffusion_cpp import StableDiffusionCppBackendConfig
+from abstractvision_batch.backends import StableDiffusionCppBackendConfig
 
 MODES = ("cli", "server", "python")
 HIDDEN, HEAD, CONTEXT = 128, 128, 64

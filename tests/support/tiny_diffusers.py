@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from abstractvision_batch.backends import HuggingFaceDiffusersBackendConfig, HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.huggingface_diffusers import (
-    HuggingFaceDiffusersBackendConfig,
-    HuggingFaceDiffusersVisionBackend,
-)
 from abstractvision_batch.media.images import Rgb, decode_image, encode_image, to_rgb_array
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.errors import OutOfMemoryError
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.types import VisionRequest

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.execute.shard_runner import ShardRunner

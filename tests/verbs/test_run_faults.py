@@ -23,7 +23,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import AbstractVisionError, DependencyError
-from abstractvision_batch.job.backend_sections import BackendSpec
+from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import ImageGenerationRequest
 from tests.support.jobs import MakeJob

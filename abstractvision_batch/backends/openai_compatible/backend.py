@@ -18,6 +18,7 @@ from abstractvision_batch.backends.base_backend import (
 )
 from abstractvision_batch.backends.batch_backend import BatchBackend
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
+from abstractvision_batch.backends.openai_compatible.dialects import Dialect
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
 from abstractvision_batch.backends.openai_compatible.settlement import (
     Settlement,
@@ -32,7 +33,6 @@ from abstractvision_batch.errors import (
     GenerationCancelledError,
     GenerationError,
 )
-from abstractvision_batch.job.dialects import Dialect
 from abstractvision_batch.types import (
     TASK_OF_REQUEST,
     GeneratedAsset,

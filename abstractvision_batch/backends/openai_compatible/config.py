@@ -8,8 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.dialects import (
+from abstractvision_batch.backends.openai_compatible.dialects import (
     DIALECT_NAMES,
     DIALECTS,
     Dialect,
@@ -17,6 +16,7 @@ from abstractvision_batch.job.dialects import (
     known_dialect,
     openai_family,
 )
+from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import resolve_secret
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.types import Task

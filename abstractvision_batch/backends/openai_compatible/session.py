@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from abstractvision_batch.backends.openai_compatible.catalog import read_catalog
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.dialects import EXTENSIONS
 from abstractvision_batch.backends.openai_compatible.failures import KeyRefusedError, Reply, quote_body
 from abstractvision_batch.backends.openai_compatible.form import Call
 from abstractvision_batch.backends.openai_compatible.identify import Identity, identify
@@ -37,7 +38,6 @@ from abstractvision_batch.errors import (
     GenerationError,
     InvalidOutputError,
 )
-from abstractvision_batch.job.dialects import EXTENSIONS
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.media.probe import probe, sniff_mime_type
 from abstractvision_batch.text.redaction import bare_url

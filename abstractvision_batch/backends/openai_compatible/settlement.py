@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.dialects import DIALECTS, Dialect
 from abstractvision_batch.backends.openai_compatible.failures import redact
 from abstractvision_batch.backends.openai_compatible.identify import Identity
 from abstractvision_batch.errors import DependencyError, StorageError
-from abstractvision_batch.job.dialects import DIALECTS, Dialect
 
 logger = logging.getLogger(__name__)
 

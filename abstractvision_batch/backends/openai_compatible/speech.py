@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
+from abstractvision_batch.backends.openai_compatible.dialect_check import beyond_limits, ignored, unread_extra
+from abstractvision_batch.backends.openai_compatible.dialects import CALL_EXTRAS, EXTENSIONS, Dialect, Endpoint
 from abstractvision_batch.backends.openai_compatible.sd_server import KNOWN, OF_THE_CALL, prompt_with_arguments
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.job.dialect_check import beyond_limits, ignored, unread_extra
-from abstractvision_batch.job.dialects import CALL_EXTRAS, EXTENSIONS, Dialect, Endpoint
 from abstractvision_batch.types import TASK_OF_REQUEST, VisionRequest
 
 #: Never in `extra`: what to write instead.

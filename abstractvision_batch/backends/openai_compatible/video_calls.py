@@ -10,12 +10,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from abstractvision_batch.backends.openai_compatible.dialects import Endpoint
 from abstractvision_batch.backends.openai_compatible.form import Call, Upload
 from abstractvision_batch.backends.openai_compatible.image_calls import model_field
 from abstractvision_batch.backends.openai_compatible.input_images import read_images
 from abstractvision_batch.backends.openai_compatible.speech import Speech, Written, check_extra, write_parameters
 from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
-from abstractvision_batch.job.dialects import Endpoint
 from abstractvision_batch.media.frame_rates import exact_fps
 from abstractvision_batch.types import TASK_OF_REQUEST, ImageToVideoRequest, VideoGenerationRequest
 

@@ -1,15 +1,8 @@
 """Local generation with stable-diffusion.cpp. The native library never runs in this process.
 
-`config` what a user says · `options` one table of its parameters, in three spellings · `model_files` weights checked
-before anything starts · `loras` adapters by name · `prepare` a request translated · `program` which programs there are
-and what they take · `child` a process that cannot outlive this one · `runner` what the three modes share ·
-`cli_runner` a program per request · `server_runner` one server · `binding_runner` and `binding_worker` the Python
-package in a process of its own · `backend` the interface over all that.
+`fields` its section of a spec · `config` what a user says · `options` one table of its parameters, in three spellings ·
+`model_files` weights checked before anything starts · `loras` adapters by name · `prepare` a request translated ·
+`program` which programs there are and what they take · `child` a process that cannot outlive this one · `runner` what
+the three modes share · `cli_runner` a program per request · `server_runner` one server · `binding_runner` and
+`binding_worker` the Python package in a process of its own · `backend` the interface over all that.
 """
-
-from __future__ import annotations
-
-from abstractvision_batch.backends.stable_diffusion_cpp.backend import StableDiffusionCppVisionBackend
-from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
-
-__all__ = ["Lora", "StableDiffusionCppBackendConfig", "StableDiffusionCppVisionBackend"]

@@ -25,7 +25,7 @@ def lock(
     as_json: JsonOption = False,
 ) -> None:
     """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
-    from abstractvision_batch.job.backend_sections import SdcppBackendSpec
+    from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
     from abstractvision_batch.verbs.lock import lock as write_lock
 
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)

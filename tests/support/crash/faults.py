@@ -11,7 +11,7 @@ from typing import Any
 
 from s3fs import S3FileSystem
 
-from abstractvision_batch.backends.procedural import ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.registry.weights import Weights, WeightsFile, WeightsPart
 
 #: Bytes of one part of an upload, where uploads are made to have parts.

@@ -19,7 +19,7 @@ from PIL import Image
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
-from abstractvision_batch.backends.drawing import Picture, Plane, draw
+from abstractvision_batch.backends.procedural.drawing import Picture, Plane, draw
 from abstractvision_batch.errors import GenerationCancelledError, GenerationError, SpecError
 from abstractvision_batch.media.images import Rgb, raw_rgb, to_rgb_array
 from abstractvision_batch.media.inputs import read_mask, read_picture

@@ -3,76 +3,75 @@
 A server drops what it does not read, and the manifest would name values that made nothing. What nobody asked for, such
 as a card's default, is left out and noted in the row instead (`not_sent`).
 
-Not covered: requests of the library, which the backend refuses (`backends.openai_compatible.image_calls`).
+Not covered: requests of the library, which the backend refuses (`speech`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from abstractvision_batch.backends.openai_compatible.dialects import (
+    CALL_EXTRAS,
+    EXTENSIONS,
+    Dialect,
+    Endpoint,
+    known_dialect,
+)
 from abstractvision_batch.documents.positions import FieldPath
-from abstractvision_batch.job.backend_sections import OpenAIBackendSpec
-from abstractvision_batch.job.dialects import CALL_EXTRAS, EXTENSIONS, Dialect, Endpoint, known_dialect
-from abstractvision_batch.job.model import JobSpec, Params
-from abstractvision_batch.registry.constraints import default_params
-from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.job.backend_section import Problem
 
-Problem = tuple[FieldPath, str]
+if TYPE_CHECKING:
+    from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+    from abstractvision_batch.job.model import JobSpec
 
 
-def dialect_of(spec: JobSpec) -> Dialect | None:
+def dialect_of(own: OpenAIBackendSpec, spec: JobSpec) -> Dialect | None:
     """The dialect that a job names or that follows from its host and model; None where its server has to be asked."""
-    backend = spec.backend
-    if not isinstance(backend, OpenAIBackendSpec) or backend.request_shape is not None:
+    if own.request_shape is not None:
         return None  # what a request shape left out was left out without a word
     return known_dialect(
-        base_url=backend.base_url,
-        model=backend.served_model or spec.model,
-        dialect=backend.dialect,
-        request_shape=None,
+        base_url=own.base_url, model=own.served_model or spec.model, dialect=own.dialect, request_shape=None
     )
 
 
-def unread_parameters(spec: JobSpec, dialect: Dialect) -> Iterator[Problem]:
+def unread_parameters(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect) -> Iterator[Problem]:
     """What `params`, `matrix` and `zip` ask for that the job's server would ignore, refuse or cut down."""
-    endpoint = _endpoint(spec, dialect)
+    endpoint = _endpoint(own, spec, dialect)
     if endpoint is None:
         return
+    params = spec.params
     asked: list[tuple[FieldPath, str, list[Any]]] = [
-        (("params", name), name, [getattr(spec.params, name)]) for name in _asked_params(spec, dialect)
+        (("params", name), name, [getattr(params, name)])
+        for name in type(params).model_fields
+        # a seed for a model that has none is the card's to refuse, and is noted in the row
+        if name != "extra" and params.asks_for(name) and not (name == "seed" and dialect.lenient)
     ]
-    asked += [((where, name), name, values) for where in ("matrix", "zip") for name, values in _varied(spec, where)]
+    asked += [
+        ((where, name), name, values) for where in ("matrix", "zip") for name, values in getattr(spec, where).items()
+    ]
     for path, name, values in asked:
-        if not _reads(spec, endpoint, name):
+        if not _reads(own, endpoint, name):
             yield path, ignored(dialect, spec.task, name)
         else:
             beyond = (beyond_limits(endpoint, dialect, name, value) for value in values)
             yield from ((path, said) for said in list(filter(None, beyond))[:1])
     if endpoint.extra is not None:
-        known = {*endpoint.extra, *CALL_EXTRAS, *_own(spec).known_fields}
-        for name in spec.params.extra:
+        known = {*endpoint.extra, *CALL_EXTRAS, *own.known_fields}
+        for name in params.extra:
             if name not in known:
                 yield ("params", "extra", name), unread_extra(dialect, name, known)
 
 
-def unread_columns(spec: JobSpec, dialect: Dialect, fields: Iterable[str]) -> Iterator[Problem]:
+def unread_columns(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect, fields: Iterable[str]) -> Iterator[Problem]:
     """Fields that rows set for themselves and the job's server would ignore."""
-    endpoint = _endpoint(spec, dialect)
+    endpoint = _endpoint(own, spec, dialect)
     if endpoint is None:
         return
     for name in fields:
         asked = name in (*EXTENSIONS, "width", "height", "mask") and not (dialect.lenient and name == "seed")
-        if asked and not _reads(spec, endpoint, name):
+        if asked and not _reads(own, endpoint, name):
             yield ("prompts", "fields", name), ignored(dialect, spec.task, name)
-
-
-def unasked_params(spec: JobSpec, card: ModelCard) -> dict[str, Any]:
-    """Values that requests have without anybody having asked for them; None where it may be any (a derived seed)."""
-    asked = {*spec.matrix, *spec.zip, *spec.params.extra}
-    asked |= {name for name in Params.model_fields if _is_asked(spec, name)}
-    defaults = {**default_params(card, spec.task), "seed": None} if spec.task in card.tasks else {"seed": None}
-    return {name: value for name, value in defaults.items() if name not in asked}
 
 
 def ignored(dialect: Dialect, task: str, name: str) -> str:
@@ -101,35 +100,12 @@ def unread_extra(dialect: Dialect, name: str, known: Iterable[str]) -> str:
     )
 
 
-def _asked_params(spec: JobSpec, dialect: Dialect) -> Iterator[str]:
-    for name in Params.model_fields:
-        # a seed for a model that has none is the card's to refuse, and is noted in the row
-        if name != "extra" and _is_asked(spec, name) and not (name == "seed" and dialect.lenient):
-            yield name
+def _reads(own: OpenAIBackendSpec, endpoint: Endpoint, name: str) -> bool:
+    return name in own.field_names or endpoint.reads(name)
 
 
-def _is_asked(spec: JobSpec, name: str) -> bool:
-    """By value, because a recorded spec has every field."""
-    value = getattr(spec.params, name)
-    return value != 0 if name == "seed" else value is not None
-
-
-def _varied(spec: JobSpec, where: str) -> Iterator[tuple[str, list[Any]]]:
-    yield from getattr(spec, where).items()
-
-
-def _reads(spec: JobSpec, endpoint: Endpoint, name: str) -> bool:
-    return name in _own(spec).field_names or endpoint.reads(name)
-
-
-def _endpoint(spec: JobSpec, dialect: Dialect) -> Endpoint | None:
+def _endpoint(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect) -> Endpoint | None:
     """What serves the job; None for a path of the user's own, of which nothing is known."""
-    own = _own(spec)
     path = {"text_to_video": own.text_to_video_path, "image_to_video": own.image_to_video_path}.get(spec.task)
     by_job = own.video_mode == "videos_api"
     return None if path is not None and not by_job else dialect.endpoint(spec.task, job=by_job)
-
-
-def _own(spec: JobSpec) -> OpenAIBackendSpec:
-    assert isinstance(spec.backend, OpenAIBackendSpec)
-    return spec.backend
