@@ -24,6 +24,8 @@ class BackendSection(StrictModel):
 
     #: Whether it runs only what a model's card says that it runs.
     needs_card: ClassVar[bool] = False
+    #: What divides a side that is computed, because one of width and height was not given.
+    side_multiple: ClassVar[int] = 1
 
     kind: str
 

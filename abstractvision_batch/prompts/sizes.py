@@ -37,7 +37,7 @@ class SizePlanner:
         consts = (rules[side].const if side in rules else None for side in ("width", "height"))
         self._consts = tuple(consts)
         multiples = (rules[side].multiple_of or 1 if side in rules else 1 for side in ("width", "height"))
-        self._multiples = tuple(math.lcm(value, getattr(spec.backend, "side_multiple", 1)) for value in multiples)
+        self._multiples = tuple(math.lcm(value, spec.backend.side_multiple) for value in multiples)
         asked = [self.asked(point, (None, None)) for point in expand_points(spec)]
         self._asked_at_points = list(dict.fromkeys(asked))
 

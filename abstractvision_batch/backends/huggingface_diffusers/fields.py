@@ -24,6 +24,8 @@ class DiffusersBackendSpec(BackendSection):
     """Local generation with Diffusers."""
 
     needs_card: ClassVar[bool] = True
+    #: What a VAE scales by at least.
+    side_multiple: ClassVar[int] = 8
 
     kind: Literal["diffusers"] = "diffusers"
     model_path: Text | None = None

@@ -25,6 +25,8 @@ class SdcppBackendSpec(BackendSection):
     """
 
     needs_card: ClassVar[bool] = True
+    #: What a UNet wants.
+    side_multiple: ClassVar[int] = 64
 
     kind: Literal["sdcpp"] = "sdcpp"
     mode: Literal["auto", "cli", "server", "python"] = "auto"
