@@ -28,14 +28,15 @@
       RunStoppedError                   every request fails in the same way      fix the cause, run again    exit 1
       RunInterruptedError               Ctrl-C or SIGTERM                        run again: resumes          exit 130
 
-Each takes one message and, by keyword, attributes: an exception with two positional arguments does not survive the
-pickling between Ray processes. A message reads ``where: what happened (what would do)``; it is redacted here, once for
-all, because drivers and servers quote URLs and keys.
+Each takes one message and, by keyword, the attributes that its class declares: an exception with two positional
+arguments does not survive the pickling between Ray processes. A message reads ``where: what happened (what would do)``;
+it is redacted here, once for all, because drivers and servers quote URLs and keys.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Literal, Self
 
 from abstractvision_batch.text.redaction import redact
 
@@ -43,13 +44,25 @@ ErrorClass = Literal["transient", "permanent", "resource", "policy"]
 
 
 class AbstractVisionError(Exception):
-    """Root of every error raised on purpose; catching it catches no bug."""
+    """Root of every error raised on purpose; catching it catches no bug.
+
+    ``transient`` says that time alone may fix it: the same again may succeed later. ``problems`` holds one line per
+    fault, where there may be several, and ``count`` how many there are: the last line may only say how many more.
+    """
 
     exit_code = 1
+    transient = False
+    problems: tuple[str, ...] = ()
+    count = 0
 
-    def __init__(self, message: str, **attributes: object) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(redact(str(message)))
-        self.__dict__.update(attributes)
+
+    def with_message(self, message: str) -> Self:
+        """Return the same error with another message."""
+        other = copy.copy(self)
+        other.args = (redact(message),)
+        return other
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -58,20 +71,15 @@ class AbstractVisionError(Exception):
 class SpecError(AbstractVisionError):
     """The job spec or the command line is wrong; nothing was started.
 
-    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation, and
-    ``count`` how many there are: the last line may only say how many more. ``passing`` says that time alone may fix it:
-    what the spec names could not be reached; then the exit code is 4.
+    ``problems`` holds one ``file:line:column: field: what (what would do)`` line per violation.
     """
 
     exit_code = 2
 
-    def __init__(self, message: str, *, problems: tuple[str, ...] = (), passing: bool = False, count: int = 0) -> None:
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), count: int = 0) -> None:
         super().__init__(message)
-        self.problems: tuple[str, ...] = tuple(map(redact, problems)) or (str(self),)
+        self.problems = tuple(map(redact, problems)) or (str(self),)
         self.count = count or len(self.problems)
-        self.passing = passing
-        if passing:
-            self.exit_code = StorageError.exit_code  # nothing is wrong with the spec: the same command may do
 
 
 class CapabilityNotSupportedError(AbstractVisionError):
@@ -91,9 +99,16 @@ class BackendNotConfiguredError(AbstractVisionError):
 
 
 class DependencyError(AbstractVisionError):
-    """A model, a server or a program is missing; the message has the command that fixes it."""
+    """A model, a server or a program is missing; the message has the command that fixes it.
+
+    ``status`` is that of the HTTP reply that says so.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class OptionalDependencyMissingError(DependencyError):
@@ -115,22 +130,51 @@ class GenerationError(AbstractVisionError, RuntimeError):
 
     ``error_kind`` and ``error_class`` are what the manifest's columns of these names say. The class decides what
     follows: transient is tried again with backoff, resource is split, permanent and policy would fail the same way.
+    ``status`` is that of the HTTP reply that says so.
     """
 
     error_kind = "generation"
     error_class: ErrorClass = "permanent"
 
-    @property
-    def retryable(self) -> bool:
-        """Whether the same request may succeed when it is tried again."""
-        return self.error_class == "transient"
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.transient = self.error_class == "transient"
 
 
 class BackendBusyError(GenerationError):
-    """Rate limit, timeout, connection reset or server error: worth another attempt."""
+    """Rate limit, timeout, connection reset or server error: worth another attempt.
+
+    Args:
+        message: One line.
+        status: Of the HTTP reply.
+        retry_after_s: How long the server asks to wait.
+        overloaded: It has too many requests; the limit of concurrent ones learns from it.
+        repeatable: False where another attempt now is pointless or forbidden; the next run may try.
+        connected: False where the server could not be reached at all.
+        answered: False where the connection was lost after the request was sent: the server may have done the work.
+    """
 
     error_kind = "busy"
     error_class = "transient"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        overloaded: bool = False,
+        repeatable: bool = True,
+        connected: bool = True,
+        answered: bool = True,
+    ) -> None:
+        super().__init__(message, status=status)
+        self.retry_after_s = retry_after_s or 0.0
+        self.overloaded = overloaded
+        self.repeatable = repeatable
+        self.connected = connected
+        self.answered = answered
 
 
 class RequestTimeoutError(BackendBusyError):
@@ -161,7 +205,10 @@ class GenerationCancelledError(GenerationError):
 
     error_kind = "cancelled"
     error_class = "transient"
-    begun = True
+
+    def __init__(self, message: str, *, begun: bool = True) -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 class OutOfMemoryError(GenerationError):
@@ -211,6 +258,10 @@ class StorageError(AbstractVisionError):
     """Reading or writing a store failed; running the same command again resumes."""
 
     exit_code = 4
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class DamagedFileError(StorageError):

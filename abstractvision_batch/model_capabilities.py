@@ -95,7 +95,7 @@ class VisionModelCapabilitiesRegistry:
         if card is None:
             guess = closest(str(model_id), self._cards)
             hint = f"did you mean {guess}?" if guess else "`avbatch models` lists those there are"
-            raise UnknownModelError(f"{model_id}: no model card has this id ({hint})", model_id=model_id)
+            raise UnknownModelError(f"{model_id}: no model card has this id ({hint})")
         return card
 
     def get(self, model_id: str) -> VisionModelSpec:
@@ -127,7 +127,7 @@ class VisionModelCapabilitiesRegistry:
         """
         missing = self._missing(self.card(model_id), task)
         if missing:
-            raise CapabilityNotSupportedError(f"{model_id}: {missing}", model_id=model_id, task=task)
+            raise CapabilityNotSupportedError(f"{model_id}: {missing}")
 
     def models_for_task(self, task: str) -> list[str]:
         """Ids of the models that support a task, sorted."""

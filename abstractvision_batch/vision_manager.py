@@ -200,9 +200,7 @@ class VisionManager:
         supported = capabilities.supported_tasks if capabilities else None
         if supported is not None and task not in supported:
             can = ", ".join(supported) or "none"
-            raise CapabilityNotSupportedError(
-                f"{type(backend).__name__}: cannot do {task} (its tasks: {can})", task=task
-            )
+            raise CapabilityNotSupportedError(f"{type(backend).__name__}: cannot do {task} (its tasks: {can})")
         return [build_request(task, values, card=card, capabilities=capabilities) for values in several]
 
     def _fitted(self, task: Task, request: VisionRequest) -> VisionRequest:

@@ -144,7 +144,7 @@ class ForeignBackend(VisionBackend):
             return with_progress(request, progress_callback)
         method = getattr(self.wrapped, name, None)
         if not callable(method):
-            raise CapabilityNotSupportedError(f"{type(self.wrapped).__name__}: has no {name}", task=task)
+            raise CapabilityNotSupportedError(f"{type(self.wrapped).__name__}: has no {name}")
         return method(request)
 
     def _hook(self, name: str, **arguments: Any) -> Any:

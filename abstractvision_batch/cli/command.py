@@ -90,18 +90,17 @@ def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None
 
 
 def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:
-    refused = getattr(error, "problems", None)  # of a spec, or of one request
-    problems = refused or (str(error),)
+    problems = error.problems or (str(error),)
     if as_json:
         print_json(
             {
                 "ok": False,
                 "error": type(error).__name__,
                 "problems": list(problems),
-                "passing": getattr(error, "passing", False),
+                "transient": error.transient,
                 "exit_code": error.exit_code,
             }
         )
     print_notes(*problems)
-    if refused:
-        print_notes(f"{plural(getattr(error, 'count', len(problems)), 'problem')}; nothing was started")
+    if error.problems:  # of a spec, or of one request
+        print_notes(f"{plural(error.count, 'problem')}; nothing was started")

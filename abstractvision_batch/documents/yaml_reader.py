@@ -55,7 +55,8 @@ def read_file(path: Path, shown: str) -> str:
     except IsADirectoryError as error:
         raise SpecError(f"{shown}: is a folder, not a spec file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise SpecError(f"{shown}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        said = error.strerror if isinstance(error, OSError) else None
+        raise SpecError(f"{shown}: cannot be read: {said or error}") from error
     if len(data) > MAX_FILE_BYTES:
         raise SpecError(f"{shown}: larger than {MAX_FILE_BYTES} bytes (put prompts into a file of their own)")
     if b"\0" in data:

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError, StorageError
+from abstractvision_batch.errors import GenerationError, InputImageError, InputUnavailableError
 from abstractvision_batch.media.frame_rates import tidy_fps
 from abstractvision_batch.media.inputs import prepare_mask, prepare_picture
-from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.failures import Failure, classify, explain, storage_error
 from abstractvision_batch.storage.json_file import parse_json
 from abstractvision_batch.storage.urls import WEB, read_url
 from abstractvision_batch.types import (
@@ -146,7 +146,7 @@ class InputImages:
                 case Failure.TRANSIENT if url.startswith(WEB):  # a host of its own, which may never come back
                     raise InputUnavailableError(f"{url}: {explain(exc, writing=False)}") from exc
                 case Failure.TRANSIENT:  # the store is down, not the row wrong
-                    raise StorageError(f"{url}: {explain(exc, writing=False)}") from exc
+                    raise storage_error(url, exc) from exc
             said = explain(exc, writing=False) + (f" ({_GIVE_THE_SPEC}, if it was signed)" if unsigned else "")
             raise InputImageError(f"{url}: the input image cannot be read: {said}") from exc
         self._keep_last((url,), data)

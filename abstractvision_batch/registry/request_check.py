@@ -14,6 +14,7 @@ from typing import Any
 from abstractvision_batch.errors import CapabilityNotSupportedError
 from abstractvision_batch.registry.constraints import INPUT_PARAMS, MAX_SEED, check_params, check_rule, closest
 from abstractvision_batch.registry.model_card import ModelCard, ParamRule
+from abstractvision_batch.text.redaction import redact
 from abstractvision_batch.types import TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
 
 _REQUEST_TYPES: dict[Task, type[VisionRequest]] = {task: request for request, task in TASK_OF_REQUEST.items()}
@@ -45,7 +46,8 @@ class InvalidRequestError(CapabilityNotSupportedError):
 
     def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.problems = problems or (message,)
+        self.problems = tuple(map(redact, problems)) or (str(self),)
+        self.count = len(self.problems)
 
 
 class UnknownParameterError(InvalidRequestError, TypeError):

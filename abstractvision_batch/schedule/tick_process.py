@@ -164,7 +164,7 @@ def judge(code: int | None, result: Mapping[str, Any] | None, last_line: str = "
     if "requests" not in result:  # it did not come to a run
         problems = result.get("problems") or [result.get("error", "ended")]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        wrong = code == 2 and not result.get("passing")  # an earlier version said it so
+        wrong = code == 2 and not result.get("passing")  # which an earlier version said
         return TickEnding("failed" if wrong else "again", code, f"{problems[0]}{more}")
     rows = f"{result['succeeded']:,} succeeded, {result['failed']:,} failed"
     if result.get("interrupted"):

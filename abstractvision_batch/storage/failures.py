@@ -137,6 +137,16 @@ def is_lost(error: StorageError) -> bool:
     return classify(cause) is Failure.MISSING or (isinstance(cause, OSError) and cause.errno in LOST)
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether another try may succeed."""
+    return classify(error) is Failure.TRANSIENT
+
+
+def storage_error(where: str, error: BaseException, *, writing: bool = False) -> StorageError:
+    """Return our error for what a driver raised; `raise ... from` it."""
+    return StorageError(f"{where}: {explain(error, writing=writing)}", transient=is_transient(error))
+
+
 def explain(error: BaseException, *, writing: bool) -> str:
     """One line for a person: what happened and what would do."""
     said = _said(error)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.storage.failures import is_transient
 from abstractvision_batch.storage.names import TEMPORARY_PREFIX, check_name, is_plain
 from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
@@ -274,4 +275,4 @@ def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror or exc}") from exc
+        raise StorageError(f"{path}: {exc.strerror or exc}", transient=is_transient(exc)) from exc

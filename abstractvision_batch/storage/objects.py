@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.storage.failures import Failure, classify, explain
+from abstractvision_batch.storage.failures import Failure, classify, storage_error
 from abstractvision_batch.storage.names import PROBE_PREFIX, check_name, is_plain
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.retries import Retries, put_if_absent
@@ -224,7 +224,7 @@ class ObjectStore:
             if classify(exc) is None:
                 raise
             where = self.url_of(name) if name else self._url
-            raise StorageError(f"{where}: {explain(exc, writing=writing)}") from exc
+            raise storage_error(where, exc, writing=writing) from exc
 
 
 def _last_segment(entry: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
-from abstractvision_batch.storage.failures import classify, explain
+from abstractvision_batch.storage.failures import classify, storage_error
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.retries import Retries
@@ -123,7 +123,7 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         # Drivers connect lazily, but look for credentials and check their options here.
         if not isinstance(exc, ImportError | TypeError) and classify(exc) is None and protocol in DRIVERS:
             raise
-        raise StorageError(f"{url}: cannot be opened: {explain(exc, writing=False)}") from exc
+        raise storage_error(f"{url}: cannot be opened", exc) from exc
     if isinstance(filesystem, LocalFileSystem):
         return LocalStore(Path(root))
     return ObjectStore(url.rstrip("/"), filesystem, root.rstrip("/"), retries=retries)

@@ -97,7 +97,8 @@ def _at_the_edge(url: str, action: Callable[[], T]) -> T:
             case None:
                 raise
             case Failure.TRANSIENT:
-                raise StorageError(f"{url}: {explain(exc, writing=False)} (running again tries again)") from exc
+                said = f"{url}: {explain(exc, writing=False)} (running again tries again)"
+                raise StorageError(said, transient=True) from exc
             case Failure.MISSING | Failure.NO_BUCKET:
                 raise FileNotFoundError(url) from exc
         raise OSError(explain(exc, writing=False)) from exc

@@ -14,7 +14,6 @@ from abstractvision_batch.execute.run_server import require_read
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.weights import WEIGHTS, find_conflict, forget_unused_weights
-from abstractvision_batch.storage.failures import Failure, classify
 from abstractvision_batch.storage.store import Store
 
 
@@ -109,9 +108,8 @@ def placed(loaded: LoadedSpec, *field: str) -> Iterator[None]:
     except DependencyError as exc:
         raise type(exc)(f"{place}: {exc}") from exc
     except StorageError as exc:
-        passing = exc.__cause__ is not None and classify(exc.__cause__) is Failure.TRANSIENT
-        if passing:
-            raise StorageError(f"{place}: {exc} (running the same command again tries again)") from exc
+        if exc.transient:
+            raise exc.with_message(f"{place}: {exc} (running the same command again tries again)") from exc
         raise SpecError(f"{place}: {exc} (choose another)") from exc
 
 

@@ -164,7 +164,7 @@ def test_retries_end_and_the_error_may_be_retried_by_the_job(server: OpenAIServe
     error = failure(server, *[refuses(500, "oops")] * 3, retries=2)
 
     assert isinstance(error, BackendBusyError)
-    assert error.retryable
+    assert error.transient
     assert "500: oops (after 3 attempts)" in str(error)
     assert len(server.posts) == 3
 

@@ -239,7 +239,7 @@ def test_a_foreign_hosts_403_is_a_row_that_may_be_tried_again_and_no_key_problem
             (item,) = backend.generate_batch([FOX])
 
     assert isinstance(item, BackendBusyError)
-    assert item.retryable
+    assert item.transient
     assert "403" in str(item)
     assert "the file that the reply names" in str(item)
 
@@ -355,7 +355,7 @@ def test_a_public_servers_reply_reaches_no_private_address(public_server: OpenAI
     for refused in (item, redirected):
         assert isinstance(refused, GenerationError)
         assert "127.0.0.1, an address of this network (backend.allow_private_urls" in str(refused)
-        assert not refused.retryable
+        assert not refused.transient
 
 
 def test_a_private_address_may_be_allowed_and_a_local_servers_files_are_its_own(public_server: OpenAIServer) -> None:

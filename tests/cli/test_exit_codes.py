@@ -121,6 +121,7 @@ def test_problems_are_a_json_object_too(write_spec: Any) -> None:
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["ok"], answer["exit_code"]) == (2, False, 2)
     assert "stpes" in answer["problems"][0]
+    assert answer["transient"] is False
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_every_failure_of_a_request_has_a_class_and_the_tree_names_it(cls: type[
 
     assert cls.error_class in get_args(errors.ErrorClass)
     assert cls is GenerationError or f"{cls.error_class}:" in line
-    assert cls("x").retryable is (cls.error_class == "transient")
+    assert cls("x").transient is (cls.error_class == "transient")
 
 
 @pytest.mark.usefixtures("no_waits")
@@ -146,5 +146,5 @@ def test_a_class_survives_on_errors_that_an_outside_backend_defines() -> None:
     class QuotaError(BackendBusyError):
         """Ours to define in a package of our own."""
 
-    assert (QuotaError("full").error_class, QuotaError("full").retryable) == ("transient", True)
+    assert (QuotaError("full").error_class, QuotaError("full").transient) == ("transient", True)
     assert not hasattr(AbstractVisionError("x"), "error_class")

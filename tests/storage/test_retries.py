@@ -131,10 +131,12 @@ def test_a_failure_that_stays_is_one_storage_error_after_one_try(call: str, tmp_
     _fill(store)
     filesystem.faults = [Fault(operation, _s3("AccessDenied", 403, Message="no\nmore"))]
 
-    with pytest.raises(StorageError, match=r"^faulty://bucket/run[^\n]*: access denied: no \(docs/storage.md[^\n]*$"):
+    denied = r"^faulty://bucket/run[^\n]*: access denied: no \(docs/storage.md[^\n]*$"
+    with pytest.raises(StorageError, match=denied) as caught:
         action(store, tmp_path / "file")
 
     assert time.waits_s == []
+    assert not caught.value.transient
 
 
 def test_a_store_that_never_recovers_is_given_up_after_two_minutes_with_growing_waits() -> None:
@@ -142,9 +144,10 @@ def test_a_store_that_never_recovers_is_given_up_after_two_minutes_with_growing_
     store, filesystem = faulty_store(time, total_s=DEFAULT_PATIENCE_S)
     filesystem.faults = [Fault("pipe_file", SLOW_DOWN) for _ in range(20)]
 
-    with pytest.raises(StorageError, match="faulty://bucket/run/a"):
+    with pytest.raises(StorageError, match="faulty://bucket/run/a") as caught:
         store.put("a", b"1")
 
+    assert caught.value.transient
     assert filesystem.calls.count("pipe_file") == 12
     assert time.waits_s == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, 20.0, 20.0, 8.5]
     assert time.now_s == 120.0

@@ -88,7 +88,7 @@ class AdaptiveLimit:
         """Wait for a turn and hold it; `again` puts the request before those that never ran.
 
         Raises:
-            BackendBusyError: the server refuses everything; `given_up` is true.
+            BackendBusyError: the server refuses everything; it is not `repeatable`.
         """
         if again and self._out_of_patience:
             raise self._given_up()
@@ -231,8 +231,9 @@ class AdaptiveLimit:
                 turn.set_result(None)
 
     def _given_up(self) -> BackendBusyError:
-        said = self._last_refusal or "openai: the server has too many requests"
-        attributes = {} if self._last_refusal is None else self._last_refusal.__dict__
+        error = self._last_refusal or BackendBusyError("openai: the server has too many requests", overloaded=True)
         now = self._allowance
         why = f"it refused the last {now.refusing} requests in {now.refusing_s:.0f} s, and worked on none of this run's"
-        return BackendBusyError(f"{said} ({why})", **{**attributes, "given_up": True})
+        error = error.with_message(f"{error} ({why})")
+        error.repeatable = False
+        return error

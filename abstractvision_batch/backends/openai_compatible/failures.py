@@ -191,7 +191,7 @@ def failure_of(reply: Reply, *, secrets: Sequence[str] = ()) -> AbstractVisionEr
         return BackendBusyError(
             what,
             status=status,
-            again=wanted != "false",
+            repeatable=wanted != "false",
             overloaded=status in _OVERLOADED,
             retry_after_s=retry_after_s(reply.headers),
         )

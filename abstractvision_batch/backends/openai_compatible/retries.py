@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
 from abstractvision_batch.backends.openai_compatible.failures import MAX_RETRY_AFTER_S
-from abstractvision_batch.errors import AbstractVisionError, BackendBusyError
+from abstractvision_batch.errors import BackendBusyError
 
 Value = TypeVar("Value")
 #: First wait at most, doubled each time: of what failed, and of what was refused.
@@ -71,20 +71,19 @@ async def persist(
                         try:
                             value = await send()
                         except BackendBusyError as error:
-                            if getattr(error, "overloaded", False):
+                            if error.overloaded:
                                 effort.refused += 1
                                 # Others have no deadline before their turn, so this pause has to have one.
-                                slot.refused(error, pause_s=min(_asked(error), MAX_RETRY_AFTER_S, timeout_s))
+                                slot.refused(error, pause_s=min(error.retry_after_s, MAX_RETRY_AFTER_S, timeout_s))
                             raise
                         slot.answered()
                         return value
                 except BackendBusyError as error:
                     effort.sending = False
-                    unanswered = bool(getattr(error, "ambiguous", False))
-                    effort.ambiguous += unanswered
+                    effort.ambiguous += not error.answered
                     wait_s = _wait_s(error, effort)
                     over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
-                    again = worth_another(error) and (repeat_unanswered or not unanswered)
+                    again = worth_another(error) and (repeat_unanswered or error.answered)
                     if effort.attempts - effort.refused > retries or over or not again or effort.last:
                         raise _with_effort(error, effort) from error
                 await asyncio.sleep(wait_s)
@@ -105,43 +104,34 @@ async def repeat(send: Callable[[], Awaitable[Value]], *, retries: int) -> Value
         except BackendBusyError as error:
             if attempt > retries or not worth_another(error):
                 # What was generated is lost to this attempt; generating again is the caller's caller's choice.
-                error.__dict__["again"] = False
+                error.repeatable = False
                 raise
             await asyncio.sleep(next_wait_s(error, attempt))
     raise AssertionError("unreachable")
 
 
-def worth_another(error: AbstractVisionError) -> bool:
+def worth_another(error: BackendBusyError) -> bool:
     """Whether the server did not forbid another attempt, nor ask for too long a wait."""
-    if getattr(error, "given_up", False):
-        return False
-    return bool(getattr(error, "again", True)) and _asked(error) <= MAX_RETRY_AFTER_S
+    return error.repeatable and error.retry_after_s <= MAX_RETRY_AFTER_S
 
 
-def _wait_s(error: AbstractVisionError, effort: Effort) -> float:
+def _wait_s(error: BackendBusyError, effort: Effort) -> float:
     """Before the next attempt; what was refused waits for its turn anyway, and only lets others go first."""
-    if getattr(error, "overloaded", False):
+    if error.overloaded:
         at_most_s = min(MAX_BACKOFF_S, REFUSED_BACKOFF_S * 2 ** min(effort.refused - 1, 20))
-        return max(_asked(error), random.uniform(0, at_most_s))
+        return max(error.retry_after_s, random.uniform(0, at_most_s))
     return next_wait_s(error, effort.attempts - effort.refused)
 
 
-def next_wait_s(error: AbstractVisionError, attempts: int) -> float:
+def next_wait_s(error: BackendBusyError, attempts: int) -> float:
     """Full jitter between attempts, so that those that failed together do not come back together."""
     jitter = random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (attempts - 1)))
-    asked = _asked(error)
-    return asked + 0.1 * jitter if asked else jitter
-
-
-def _asked(error: AbstractVisionError) -> float:
-    return float(getattr(error, "retry_after_s", None) or 0.0)
+    return error.retry_after_s + 0.1 * jitter if error.retry_after_s else jitter
 
 
 def _with_effort(error: BackendBusyError, effort: Effort) -> BackendBusyError:
-    asked = _asked(error)
-    wait = f", and it asks to wait {asked:g} s" if asked else ""
-    attributes = {**error.__dict__, "attempts": effort.attempts}
-    return BackendBusyError(f"{error} (after {_times(effort.attempts)}{wait})", **attributes)
+    wait = f", and it asks to wait {error.retry_after_s:g} s" if error.retry_after_s else ""
+    return error.with_message(f"{error} (after {_times(effort.attempts)}{wait})")
 
 
 def _times(attempts: int) -> str:

@@ -125,8 +125,7 @@ class Session:
     async def _judged(self, error: KeyRefusedError) -> AbstractVisionError:
         """Return the error for every request where the key is refused, else one for this request alone."""
         self._refusals += 1
-        status = getattr(error, "status", None)
-        if status == 401 and not self._answered:
+        if error.status == 401 and not self._answered:
             return error
         if self._refusals >= (REFUSALS_LATER if self._answered else REFUSALS_AT_START):
             return error
@@ -138,7 +137,7 @@ class Session:
             return error
         except (AbstractVisionError, TimeoutError):  # a server need not have a catalog
             known = "taken to be of the request; the server has no catalog to ask with the key"
-        return GenerationError(f"{error} [{known}]", status=status)
+        return GenerationError(f"{error} [{known}]", status=error.status)
 
     async def list_models(self, task: str | None) -> list[ProviderModelInfo]:
         """The provider's catalog."""
@@ -164,7 +163,7 @@ class Session:
         try:
             identity = await self._look(known)
         except BackendBusyError as error:
-            if not getattr(error, "connected", True):
+            if not error.connected:
                 raise DependencyError(f"{error} (start it, or mend backend.base_url)") from error
             identity = Identity()
         self._settled = settle(self._config, identity, known)
@@ -178,7 +177,7 @@ class Session:
                 reply = await repeat(lambda: self._transport.get(self._config.models_path), retries=retries)
             models = read_catalog(reply, self._config, task=None)
         except BackendBusyError as error:
-            if not getattr(error, "connected", True):
+            if not error.connected:
                 raise
         except (GenerationError, TimeoutError):
             pass
@@ -251,7 +250,7 @@ class Session:
             else:
                 reply = await self._transport.post(call.path, json=dict(call.fields), headers=headers)
         except BackendBusyError as error:
-            self._doubted |= not getattr(error, "connected", True) or getattr(error, "ambiguous", False)
+            self._doubted |= not (error.connected and error.answered)
             raise
         if call.is_job:
             items = await finish_job(reply, self._transport, self._config)

@@ -89,7 +89,7 @@ class Transport:
         except (DependencyError, PolicyError) as error:
             raise BackendBusyError(_of_the_file(error)) from error
         except GenerationError as error:
-            if getattr(error, "status", None) is None:  # no reply: the URL itself is wrong
+            if error.status is None:  # no reply: the URL itself is wrong
                 raise
             raise BackendBusyError(_of_the_file(error)) from error
 
@@ -181,7 +181,7 @@ class Transport:
             return InvalidOutputError(what)
         if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
             return BackendBusyError(f"{what} (is the server running? backend.base_url)", connected=False)
-        return BackendBusyError(what, ambiguous=True)
+        return BackendBusyError(what, answered=False)
 
     def _said(self, exc: Exception) -> str:
         said = redact(str(exc), self._config.secrets)

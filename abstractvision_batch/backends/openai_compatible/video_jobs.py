@@ -62,7 +62,7 @@ async def finish_job(created: Reply, transport: Transport, config: OpenAICompati
         try:
             reply = await repeat(lambda: transport.get(path), retries=config.retries)
         except GenerationError as error:
-            if getattr(error, "status", None) not in _GONE:
+            if error.status not in _GONE:
                 raise
             raise BackendBusyError(f"{error}: the server has forgotten the job (did it start again?)") from error
         job = read_json(reply, secrets=config.secrets)

@@ -25,7 +25,7 @@ def run_loop(session: Session, *, as_json: bool) -> None:
                     return
                 reply = run_line(session, line)
             except AbstractVisionError as error:
-                said = one_line("; ".join(getattr(error, "problems", (str(error),))))
+                said = one_line("; ".join(error.problems or (str(error),)))
                 if as_json:
                     print_json({"ok": False, "error": type(error).__name__, "message": said})
                 else:
