@@ -16,7 +16,7 @@ from abstractvision_batch.runs.manifest import mark_superseded, read_shard_rows
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.results import RowResult
-from abstractvision_batch.runs.row_filter import parse_condition
+from abstractvision_batch.runs.row_filter import filter_rows
 from abstractvision_batch.runs.row_status import FAILED
 from abstractvision_batch.runs.superseded import superseded_ids
 from abstractvision_batch.storage.store import Store
@@ -66,10 +66,9 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
     attempts = retry.parts[shard]
     rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
     rows = mark_superseded(rows, superseded_ids(store.open, plan))
-    condition = pc.field("status") == retry.status
+    failed = rows.filter(pc.field("status") == retry.status)
     if retry.where is not None:
-        condition = condition & parse_condition(retry.where, rows.schema)
-    failed = rows.filter(condition)
+        failed = filter_rows(failed, retry.where)
     tries = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
     costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
     return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries, costs_usd)

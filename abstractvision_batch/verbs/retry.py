@@ -27,7 +27,7 @@ from abstractvision_batch.runs.columns import manifest_schema
 from abstractvision_batch.runs.manifest import count_failed, list_parts, missing_shards
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.record import require_same_layout
-from abstractvision_batch.runs.row_filter import parse_condition
+from abstractvision_batch.runs.row_filter import check_condition
 from abstractvision_batch.runs.shard_rows import Retry, rows_to_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import find_run, load_recorded
@@ -102,7 +102,7 @@ def choose_rows(run: Run, where: str | None) -> dict[int, int]:
     failed = {shard: rows for shard, rows in count_failed(run.store, run.plan).items() if shard not in missing}
     if where is None:
         return failed
-    parse_condition(where, manifest_schema(run.plan.schema))  # wrong also where nothing failed
+    check_condition(where, manifest_schema(run.plan.schema))  # wrong also where nothing failed
     again = Retry(parts={shard: tuple(parts[shard]) for shard in failed}, where=where)
     chosen = {shard: rows_to_run(run.store, run.plan, shard, again).table.num_rows for shard in failed}
     return {shard: rows for shard, rows in chosen.items() if rows}

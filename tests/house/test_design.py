@@ -48,6 +48,7 @@ HEAVY = {
     "stable_diffusion_cpp": ("backends/stable_diffusion_cpp/binding_worker.py",),
     "prompt_toolkit": ("cli/repl/line_editor.py",),
     "cronsim": ("schedule/cron.py", "emit/ticks.py"),
+    "duckdb": ("runs/row_filter.py",),
 }
 #: What neither the package nor the command's help may load.
 NOT_AT_IMPORT = (
@@ -56,6 +57,7 @@ NOT_AT_IMPORT = (
     "transformers",
     "ray",
     "httpx",
+    "duckdb",
     "pyarrow",
     "numpy",
     "pydantic",

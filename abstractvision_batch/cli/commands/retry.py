@@ -27,7 +27,8 @@ def retry(
         typer.Option(
             "--where",
             metavar="SQL",
-            help="Only failed rows that meet a condition, as \"error_class = 'transient'\"; by default all of them.",
+            help="Only failed rows that meet a SQL condition over the manifest's columns, e.g. "
+            "\"error_class = 'transient' AND prompt ILIKE '%fox%'\"; by default all of them.",
         ),
     ] = None,
     overrides: SetOption = None,
