@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pydantic import BaseModel
-
 from abstractvision_batch.backends.table import BACKENDS
+from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.load import LoadedSpec, read_values
+from abstractvision_batch.job.marks import Uploaded
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.ray_sections import ActorRange
 from abstractvision_batch.job.time_fields import find_timed_texts
+from abstractvision_batch.job.walk import find_parts, leaves
 from abstractvision_batch.prompts.sources import is_remote, source_names
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.submit.package import pack_job
@@ -42,9 +44,10 @@ class JobFiles:
     """What is not among the files, and must be there."""
 
 
-def find_secrets(spec: BaseModel) -> list[str]:
+def find_secrets(spec: JobSpec) -> list[str]:
     """Environment variables that the spec names as secrets, sorted."""
-    return sorted(set(_secrets(spec)))
+    values = (part.value for leaf in leaves(JobSpec, spec) for part in leaf.parts())
+    return sorted({value.env for value in values if isinstance(value, FromEnv)})
 
 
 def uses_gpu(loaded: LoadedSpec) -> bool:
@@ -130,17 +133,12 @@ def require_runtime_env_elsewhere(loaded: LoadedSpec) -> None:
     Raises:
         SpecError: a folder or file of it is no URL; the message has the first.
     """
-    environment = loaded.spec.execution.runtime_env
-    named = {"working_dir": [environment.working_dir], "py_modules": environment.py_modules or ()}
-    named |= {name: [value] for name in ("pip", "uv") if isinstance(value := getattr(environment, name), str)}
-    for name, paths in named.items():
-        for path in paths:
-            if path is not None and not is_remote(path):
-                field = ("execution", "runtime_env", name)
-                raise SpecError(
-                    f"{loaded.positions.where(field)}: {'.'.join(field)}: {path} is on this machine alone "
-                    "(put it into the image, or on storage and name it by URL)"
-                )
+    for part in find_parts(JobSpec, loaded.spec, Uploaded):
+        if not is_remote(part.value):
+            raise SpecError(
+                f"{loaded.positions.where(part.path)}: {format_path(part.path)}: {part.value} is on this machine alone "
+                "(put it into the image, or on storage and name it by URL)"
+            )
 
 
 def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: Sequence[str] = ()) -> JobFiles:
@@ -156,17 +154,3 @@ def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: S
         with zipfile.ZipFile(package.path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
     return JobFiles(package.spec, package.registry, files, package.overrides, package.notes)
-
-
-def _secrets(value: object) -> Iterator[str]:
-    if isinstance(value, FromEnv):
-        yield value.env
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _secrets(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _secrets(item)

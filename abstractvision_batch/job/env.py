@@ -1,6 +1,6 @@
 """Environment variables in a spec: `${NAME}` in paths, and secrets by name.
 
-`${NAME}` is replaced only in the fields of `INTERPOLATED_FIELDS`, so that a prompt or a template may hold any text;
+`${NAME}` is replaced only in fields with the mark `Interpolated`, so that a prompt or a template may hold any text;
 `$${` stands for `${` there. A secret is written `{env: NAME}`, stays so in the spec and in every dump of it, and is
 looked up only where it is used.
 """
@@ -9,74 +9,41 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
-
-#: The only fields in which `${NAME}` is replaced; a list's elements count as the field.
-INTERPOLATED_FIELDS: tuple[tuple[str, ...], ...] = (
-    ("backend", "model_path"),
-    ("backend", "diffusion_model"),
-    ("backend", "high_noise_diffusion_model"),
-    ("backend", "vae"),
-    ("backend", "taesd"),
-    ("backend", "clip_l"),
-    ("backend", "clip_g"),
-    ("backend", "clip_vision"),
-    ("backend", "t5xxl"),
-    ("backend", "llm"),
-    ("backend", "llm_vision"),
-    ("backend", "lora_dir"),
-    ("backend", "config_path"),
-    ("output", "path"),
-    ("prompts", "source"),  # a path or URL only: inline prompts stay as they are
-    ("registry", "paths"),
-)
+from abstractvision_batch.job.marks import Interpolated
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import find_parts, put_value
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def interpolate(data: Any, environ: Mapping[str, str] = os.environ) -> tuple[Any, list[tuple[FieldPath, str]]]:
+def interpolate(
+    data: dict[str, Any], environ: Mapping[str, str] = os.environ
+) -> tuple[dict[str, Any], list[tuple[FieldPath, str]]]:
     """Copy of a spec's values with `${NAME}` replaced where declared, and what is wrong, as (path, message)."""
     problems: list[tuple[FieldPath, str]] = []
-    for field in INTERPOLATED_FIELDS:
-        parent = data.get(field[0])
-        value = parent.get(field[1]) if isinstance(parent, dict) else None
-        if isinstance(value, str):
-            new: Any = _replace(value, environ, field, problems)
-        elif isinstance(value, list) and field != ("prompts", "source"):
-            new = [
-                _replace(item, environ, (*field, index), problems) if isinstance(item, str) else item
-                for index, item in enumerate(value)
-            ]
-        else:
-            continue
-        if new != value:
-            data = {**data, field[0]: {**parent, field[1]: new}}
-    return data, problems
+    return _map_texts(data, lambda text, path: _replace(text, environ, path, problems)), problems
 
 
-def escape_references(data: Mapping[str, Any]) -> dict[str, Any]:
+def escape_references(data: dict[str, Any]) -> dict[str, Any]:
     """The values of a resolved spec, as `interpolate` is to read them back: what it replaced once stays as it is.
 
     Else a run of a stranger could have variables put into its paths.
     """
-    escaped = dict(data)
-    for section, name in INTERPOLATED_FIELDS:
-        parent = escaped.get(section)
-        value = parent.get(name) if isinstance(parent, dict) else None
-        if isinstance(value, str):
-            new: Any = value.replace("${", "$${")
-        elif isinstance(value, list) and (section, name) != ("prompts", "source"):
-            new = [item.replace("${", "$${") if isinstance(item, str) else item for item in value]
-        else:
-            continue
-        escaped[section] = {**data[section], name: new}
-    return escaped
+    return _map_texts(data, lambda text, _: text.replace("${", "$${"))
+
+
+def _map_texts(data: dict[str, Any], change: Callable[[str, FieldPath], str]) -> dict[str, Any]:
+    for part in find_parts(JobSpec, data, Interpolated):
+        if isinstance(part.value, str):
+            data = put_value(data, part.path, change(part.value, part.path))
+    return data
 
 
 def resolve_secret(secret: FromEnv, field: str) -> str:

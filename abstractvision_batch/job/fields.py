@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from abstractvision_batch.documents.strict_model import StrictModel, float_from_int
+from abstractvision_batch.documents.strict_model import StrictModel, Text, float_from_int
+from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.media.frame_rates import read_fps, tidy_fps
 
 Auto = Literal["auto"]
@@ -32,6 +33,7 @@ def _require_regular_expression(value: str) -> str:
 
 
 RegularExpression = Annotated[str, AfterValidator(_require_regular_expression)]
+WeightsPath = Annotated[Text, LocalPath()]
 
 
 class FromEnv(StrictModel):

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
-from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
-from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.documents.yaml_reader import (
     INT_LIMIT,
@@ -34,18 +31,14 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
+from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
+from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
 from abstractvision_batch.registry.cards import ModelCard, load_cards
-
-#: Fields of an sdcpp backend that name a file or folder.
-SDCPP_PATHS = (
-    "model_path", "diffusion_model", "high_noise_diffusion_model", "vae", "taesd", "clip_l", "clip_g", "clip_vision",
-    "t5xxl", "llm", "llm_vision", "lora_dir",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +73,17 @@ class LoadedSpec:
     def backend(self) -> BackendSpec:
         """The backend with local paths made absolute: what `create_backend` takes."""
         backend = self.spec.backend
-        if isinstance(backend, SdcppBackendSpec):
-            files = {name: getattr(backend, name) for name in SDCPP_PATHS}
-            found = {name: self.local_path(path) for name, path in files.items() if path is not None}
-            own = tuple(lora.model_copy(update={"source": self.local_path(lora.source)}) for lora in backend.loras)
-            return backend.model_copy(update={**found, "loras": own})
-        if isinstance(backend, ProceduralBackendSpec) and backend.journal_path is not None:
-            return backend.model_copy(update={"journal_path": self.local_path(backend.journal_path)})
-        if not isinstance(backend, DiffusersBackendSpec):
-            return backend
-        loras = tuple(lora.model_copy(update={"source": self._local_or_hub(lora.source)}) for lora in backend.loras)
-        paths = {name: getattr(backend, name) for name in ("model_path", "config_path")}
-        update = {name: self.local_path(path) for name, path in paths.items() if path is not None}
-        if backend.rapid_aio_repo is not None:
-            update["rapid_aio_repo"] = self._local_or_hub(backend.rapid_aio_repo)
-        return backend.model_copy(update={"loras": loras, **update})
+        for part, mark in self.model_paths():
+            path = self.local_path(part.value)
+            if not mark.or_hub_id or Path(path).exists():
+                backend = put_value(backend, part.path[1:], path)
+        return backend
 
-    def _local_or_hub(self, source: str) -> str:
-        path = self.local_path(source)
-        return path if Path(path).exists() else source  # else it is a hub id
+    def model_paths(self) -> Iterator[tuple[FieldValue, LocalPath]]:
+        """Yield the paths that the backend's fields hold, as they are written, with their marks."""
+        for part in find_parts(type(self.spec.backend), self.spec.backend, LocalPath, ("backend",)):
+            if (mark := part.mark(LocalPath)) is not None and isinstance(part.value, str):
+                yield part, mark
 
 
 def load_spec(

@@ -1,7 +1,7 @@
 """The job spec: what a YAML file may say, with every default written once.
 
 The JSON Schema is generated from these models. `Not covered:` reading YAML and naming line numbers (`load`), checking
-against a model card (`check`), which fields change pixels (`fingerprint`).
+against a model card (`check`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpe
 from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
+from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
 BackendSpec = Annotated[
     DiffusersBackendSpec | OpenAIBackendSpec | ProceduralBackendSpec | SdcppBackendSpec, Field(discriminator="kind")
+]
+StorageOptions = Annotated[
+    dict[str, str | int | bool | float | FromEnv],
+    Secret("option"),
+    Outside("use the option {key} of a store", with_secret="read {value} for the option {key} of a store"),
 ]
 
 
@@ -44,9 +50,9 @@ class Params(StrictModel):
     """Frames of a video."""
     fps: FrameRate | None = None
     """Frames per second of the written video; a fraction as 23.976 or `"24000/1001"`."""
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), Timed()] = 0
     """Base seed: each request's seed is derived from it, the prompt's id and the sample's number."""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: Annotated[dict[str, Any], Secret("key")] = Field(default_factory=dict)
     """Parameters that only this backend knows."""
 
     @model_validator(mode="after")
@@ -88,69 +94,71 @@ class Fields(StrictModel):
 class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
-    source: Annotated[str, StringConstraints(min_length=1)] | list[str | dict[str, Any]]
+    source: Runtime[Annotated[Text, Interpolated(), Timed()] | list[str | dict[str, Any]]]
     """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl, json or parquet files, or a list.
 
     A path is relative to the spec; files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`).
     `${NAME}` and `{{ scheduled_at }}` are replaced in a path or URL, not in inline prompts.
     """
-    format: Literal["auto", "txt", "csv", "tsv", "jsonl", "json", "parquet", "one_per_file", "a1111"] = "auto"
+    format: Identity[Literal["auto", "txt", "csv", "tsv", "jsonl", "json", "parquet", "one_per_file", "a1111"]] = "auto"
     """`auto` goes by the file's extension.
 
     `one_per_file`: each text file is one prompt, whose id is the file's name. `a1111`: lines of options, as
     `--prompt "a fox" --steps 20`.
     """
-    comments: Text | None = None
+    comments: Identity[Text | None] = None
     """Lines of a text file that begin with this are left out: `"#"`."""
-    fields: Fields = Fields()
-    fit: Fit = "error"
+    fields: Identity[Fields] = Fields()
+    fit: Identity[Annotated[Fit, CountsAs(lambda fit: "error" if fit == "stretch" else fit)]] = "error"
     """How input images and masks come to a `width` and `height` of another aspect than theirs.
 
     `error`: not at all; `crop`: their middle is kept; `pad`: white is added, where nothing changes; `stretch`: they are
     distorted. Where only one of `width` and `height` is given, the other follows from each image.
     """
-    template: Text | None = None
+    template: Identity[Text | None] = None
     """Jinja2 template of the prompt over the row's columns; an unknown column is an error."""
-    where: Text | None = None
+    where: Identity[Text | None] = None
     """Jinja2 expression over the row's columns; rows for which it is false are left out."""
-    shuffle: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    shuffle: Identity[Annotated[Annotated[int, Field(ge=0, le=MAX_SEED)] | None, Timed()]] = None
     """Seed of a shuffle before `limit`; a long dataset is sorted on the disk."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Identity[Annotated[int, Field(ge=1)] | None] = None
     """At most this many prompts."""
-    drop: StrTuple = ()
+    drop: Identity[StrTuple] = ()
     """Columns that do not pass through to the manifest."""
-    rename: dict[str, Text] = Field(default_factory=dict)
+    rename: Identity[dict[str, Text]] = Field(default_factory=dict)
     """New names of columns that pass through."""
-    storage_options: dict[str, str | int | bool | float | FromEnv] = Field(default_factory=dict)
+    storage_options: Runtime[StorageOptions] = Field(default_factory=dict)
     """fsspec options of the source; secrets as `{env: NAME}`."""
 
 
 class RegistrySpec(StrictModel):
     """More model cards."""
 
-    paths: StrTuple = ()
+    paths: Annotated[StrTuple, Interpolated()] = ()
     """Card files or folders, relative to the spec; their cards win over packaged ones. `${NAME}` is replaced."""
 
 
 class OutputSpec(StrictModel):
     """Where the run lives and how artifacts are encoded."""
 
-    path: Text
+    path: Runtime[Annotated[Text, Interpolated(), Timed()]]
     """Folder or URL of the run, one run each; a relative path starts at the current folder.
 
     `${NAME}` is replaced, and time fields of a schedule: `{{ scheduled_at }}`, `{{ date }}` and so on.
     """
-    image_format: Literal["png", "jpeg", "webp"] = "png"
+    image_format: Identity[
+        Annotated[Literal["png", "jpeg", "webp"], CountsAs(lambda name: "png" if name == "webp" else name)]
+    ] = "png"
     """`png` and `webp` are lossless."""
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
-    embed_metadata: bool = True
+    jpeg_quality: Identity[Annotated[int, Field(ge=1, le=100)]] = 95
+    embed_metadata: Runtime[bool] = True
     """Write into each PNG, JPEG, WebP and MP4 what made it, and that a model did; never changes a pixel."""
-    layout: Literal["files", "webdataset", "parquet"] = "files"
+    layout: Runtime[Literal["files", "webdataset", "parquet"]] = "files"
     """`files`: a file for each picture or video; `webdataset`, `parquet`: a tar or a Parquet file for each shard.
 
     A run keeps the layout that it started with.
     """
-    storage_options: dict[str, str | int | bool | float | FromEnv] = Field(default_factory=dict)
+    storage_options: Runtime[StorageOptions] = Field(default_factory=dict)
     """fsspec options of the store; secrets as `{env: NAME}`."""
 
 
@@ -176,51 +184,53 @@ class BudgetSpec(StrictModel):
 class ExecutionSpec(StrictModel):
     """How the plan is cut and worked off."""
 
-    executor: Literal["inline", "ray"] = "inline"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
+    executor: Runtime[Literal["inline", "ray"]] = "inline"
+    batch_size: Identity[Annotated[int, Field(ge=1, le=4096)] | Auto] = "auto"
     """Requests of one forward pass; `auto` takes the card's."""
-    shard_size: Annotated[int, Field(ge=1, le=65536)] | Auto = "auto"
+    shard_size: Runtime[Annotated[int, Field(ge=1, le=65536)] | Auto] = "auto"
     """Requests of one shard, rounded up to whole batches; `auto` goes by the size of the job."""
-    actors: ActorCount | ActorRange | Auto = "auto"
+    actors: Runtime[ActorCount | ActorRange | Auto] = "auto"
     """Ray actors, at most one per shard: a number, `{min: 2, max: 16}` for a cluster that grows, or `auto`.
 
     `auto` takes what the cluster has room for, also on nodes that join later.
     """
-    gpus_per_actor: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
+    gpus_per_actor: Runtime[Annotated[Number, Field(ge=0, le=1024)] | Auto] = "auto"
     """`auto`: what the model needs of the cluster's smallest GPU, 1 or a share of it; 0 where none is used."""
-    cpus_per_actor: Annotated[Number, Field(gt=0, le=1024)] | Auto = "auto"
+    cpus_per_actor: Runtime[Annotated[Number, Field(gt=0, le=1024)] | Auto] = "auto"
     """`auto`: the backend's threads."""
-    accelerator_type: Text | None = None
+    accelerator_type: Runtime[Text | None] = None
     """Ray's name of the GPU that each actor needs: `H100`, `A100`, `L4`, ..."""
-    resources: Resources = Field(default_factory=dict)
+    resources: Runtime[Resources] = Field(default_factory=dict)
     """Custom resources of Ray nodes that each actor takes: `{tpu_slice: 1}`."""
-    runtime_env: RuntimeEnvSpec = RuntimeEnvSpec()
+    runtime_env: Runtime[Annotated[RuntimeEnvSpec, Secret("key"), Outside("set up workers with its {name}")]] = (
+        RuntimeEnvSpec()
+    )
     """Ray's runtime environment of the workers; of `executor: ray` only."""
-    address: Text | None = None
+    address: Runtime[Annotated[Text, Outside("join the Ray cluster at {value}")] | None] = None
     """Ray cluster that `run` joins, as `head:6379`; `local` starts one here. For `submit`, the URL of its dashboard.
 
     The default joins `RAY_ADDRESS`, or one that runs on this machine, or starts one here.
     """
-    node_wait_s: Annotated[Number, Field(gt=0, le=2_592_000)] = 600.0
+    node_wait_s: Runtime[Annotated[Number, Field(gt=0, le=2_592_000)]] = 600.0
     """How long a Ray run waits, where no node can hold a worker, for one that joins."""
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    max_attempts: Runtime[Annotated[int, Field(ge=1, le=100)]] = 3
     """Tries of a request that failed for a passing reason, and of a shard whose worker died."""
-    max_failed: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_failed: Runtime[Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None] = None
     """Failed rows, as a count or as a share of all requests, beyond which the run stops; raised, it goes on."""
-    stop_when_all_fail: bool = True
+    stop_when_all_fail: Runtime[bool] = True
     """Stop when the first 16 requests of an invocation all fail in the same permanent way; the others are not run."""
-    budget: BudgetSpec = BudgetSpec()
-    request_timeout_s: Annotated[Number, Field(gt=0, le=604_800)] | None = None
+    budget: Runtime[BudgetSpec] = BudgetSpec()
+    request_timeout_s: Runtime[Annotated[Number, Field(gt=0, le=604_800)] | None] = None
     """For one request; a batch has the time of all of its. On Ray alone, where what hangs can be ended."""
-    shard_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
+    shard_timeout_s: Runtime[Annotated[Number, Field(gt=0, le=2_592_000)] | None] = None
     """For one shard's generation; requests that are not done by then are failed rows."""
-    drain_timeout_s: Annotated[Number, Field(gt=0, le=2_592_000)] | None = None
+    drain_timeout_s: Runtime[Annotated[Number, Field(gt=0, le=2_592_000)] | None] = None
     """After Ctrl-C or SIGTERM, running shards have so long to finish, then they are cancelled; by default, no limit."""
-    writer_threads: Annotated[int, Field(ge=1, le=256)] = 2
+    writer_threads: Runtime[Annotated[int, Field(ge=1, le=256)]] = 2
     """Threads of a worker that encode and store while the next batch generates."""
-    batch_canary: bool = True
+    batch_canary: Runtime[bool] = True
     """At the start, two requests of the first batch are generated alone too: another picture stops the run."""
-    seed_canary: bool = True
+    seed_canary: Runtime[bool] = True
     """The first two requests that differ in their seed alone are compared: equal pixels from a server stop the run."""
 
 
@@ -236,28 +246,28 @@ ParamValues = Annotated[list[Any], Field(max_length=10_000)]
 class JobSpec(StrictModel):
     """A batch job: one task, one model, one backend, a prompt dataset and what varies over it."""
 
-    version: Literal[1] = 1
+    version: Identity[Literal[1]] = 1
     """Version of this format."""
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Runtime[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), Timed()]]
     """Up to 100 letters, digits, dots, dashes and underscores."""
-    description: str | None = None
+    description: Runtime[Annotated[str | None, Timed()]] = None
     """For people."""
-    task: Task = "text_to_image"
-    model: Text
+    task: Identity[Task] = "text_to_image"
+    model: Identity[Text]
     """Id of a model card."""
-    backend: BackendSpec = DiffusersBackendSpec()
-    registry: RegistrySpec = RegistrySpec()
+    backend: Identity[BackendSpec] = DiffusersBackendSpec()
+    registry: Runtime[RegistrySpec] = RegistrySpec()
     prompts: PromptsSpec
-    params: Params = Params()
-    matrix: dict[ParamName, ParamValues] = Field(default_factory=dict)
+    params: Identity[Params] = Params()
+    matrix: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
     """Lists of parameter values; every combination is generated for every prompt.
 
     Seeds that are listed, here or in `zip`, are used as they are by the first sample of every prompt; those of further
     samples are derived from them.
     """
-    zip: dict[ParamName, ParamValues] = Field(default_factory=dict)
+    zip: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
     """Lists of parameter values of equal length, walked in parallel."""
-    samples_per_prompt: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    samples_per_prompt: Identity[Annotated[int, Field(ge=1, le=1_000_000)]] = 1
     """Requests per prompt and matrix point, each with its own seed."""
     output: OutputSpec
     execution: ExecutionSpec = ExecutionSpec()

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
 from abstractvision_batch.job.fields import FromEnv
+from abstractvision_batch.job.marks import Outside, Uploaded
 
 ActorCount = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -54,19 +55,22 @@ class RuntimeEnvSpec(StrictModel):
     Source: https://docs.ray.io/en/latest/ray-core/api/doc/ray.runtime_env.RuntimeEnv.html (the fields of Ray 2.60)
     """
 
-    env_vars: dict[Text, str | FromEnv] = Field(default_factory=dict)
+    env_vars: Annotated[
+        dict[Text, str | FromEnv],
+        Outside("set {key} for workers", with_secret="set {key} to the value of {value} for workers"),
+    ] = Field(default_factory=dict)
     """Environment variables of the workers. Secrets as `{env: NAME}`: Ray never gets to see those."""
-    working_dir: Text | None = None
+    working_dir: Annotated[Text, Uploaded()] | None = None
     """Folder or archive that workers start in."""
-    py_modules: StrTuple | None = None
+    py_modules: Annotated[StrTuple, Uploaded()] | None = None
     """Folders, wheels or archives that workers can import."""
     py_executable: Text | None = None
     """The command that starts Python on a worker."""
     excludes: StrTuple | None = None
     """Patterns of files that are not uploaded with `working_dir` and `py_modules`."""
-    pip: Text | list[Any] | dict[str, Any] | None = None
+    pip: Annotated[Text, Uploaded()] | list[Any] | dict[str, Any] | None = None
     """Packages, or the path of a requirements file."""
-    uv: Text | list[Any] | dict[str, Any] | None = None
+    uv: Annotated[Text, Uploaded()] | list[Any] | dict[str, Any] | None = None
     """As `pip`, installed by uv."""
     conda: Text | dict[str, Any] | None = None
     """A conda environment: its name, its file or its content."""

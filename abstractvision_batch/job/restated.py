@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.job.env import INTERPOLATED_FIELDS, interpolate
+from abstractvision_batch.documents.positions import format_path
+from abstractvision_batch.job.env import interpolate
 from abstractvision_batch.job.load import read_values
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import leaves
 from abstractvision_batch.text.redaction import find_key, gives_access
 
 _NAME = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -31,10 +34,9 @@ def _changed_fields(spec: str | Path, overrides: Sequence[str]) -> Iterator[tupl
     """Each field that names a variable: its name, what stands there, and what that is here."""
     data = read_values(spec, overrides).data
     replaced, _ = interpolate(data)
-    for section, name in INTERPOLATED_FIELDS:
-        before, after = (values.get(section, {}).get(name) for values in (data, replaced))
-        if before != after:
-            yield f"{section}.{name}", before, after
+    for leaf, new in zip(leaves(JobSpec, data), leaves(JobSpec, replaced), strict=True):
+        if leaf.value != new.value:
+            yield format_path(leaf.path), leaf.value, new.value
 
 
 def _is_secret(value: object) -> bool:

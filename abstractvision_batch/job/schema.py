@@ -10,8 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath
+from abstractvision_batch.job.marks import Timed
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.time_fields import TIMED_FIELDS
+from abstractvision_batch.job.walk import leaves
 
 SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
 
@@ -24,8 +26,9 @@ def json_schema() -> dict[str, Any]:
             discriminator = field.get("discriminator")
             if discriminator is not None:
                 _require_discriminator(schema, discriminator)
-    for path in TIMED_FIELDS:
-        _accept_time_fields(schema, path)
+    for leaf in leaves(JobSpec):
+        if leaf.mark(Timed) is not None:
+            _accept_time_fields(schema, leaf.path)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -38,7 +41,7 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _accept_time_fields(schema: dict[str, Any], path: tuple[str, ...]) -> None:
+def _accept_time_fields(schema: dict[str, Any], path: FieldPath) -> None:
     """Where a field takes numbers, or text of a pattern, it takes text with time fields as well."""
     parent = schema if len(path) == 1 else schema["$defs"][schema["properties"][path[0]]["$ref"].rpartition("/")[2]]
     field = parent["properties"][path[-1]]

@@ -7,26 +7,18 @@ place of prompts and of their input images may be a URL that gives access; it is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from abstractvision_batch.documents.positions import FieldPath
+from abstractvision_batch.job.marks import Secret
 from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import leaves
 from abstractvision_batch.text.redaction import bare_url, find_key, gives_access, names_secret
 
 _SECRET_OPTION = re.compile(r"secret|password|passphrase|credential|connection_string|account_key|token|api_key")
 _SECRET_HEADER = re.compile(r"authorization|api-?key|token|secret|cookie")
 #: What gcsfs takes for a token that is none; a path of a file ends in `.json`.
 _TOKEN_METHODS = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
-#: Fields whose names are the user's, and whether a value there may be `{env: NAME}`.
-_FREE_NAMES: dict[FieldPath, bool] = {
-    ("prompts", "storage_options"): True,
-    ("output", "storage_options"): True,
-    ("backend", "headers"): True,
-    ("execution", "runtime_env", "env_vars"): True,
-    ("execution", "runtime_env"): False,
-    ("params", "extra"): False,
-}
 _ARGUMENT = re.compile(r"--?([A-Za-z][A-Za-z0-9_-]*)(?:=(.+))?", re.DOTALL)
 _NAMED = "a secret stands in the spec (write {env: NAME})"
 _OUT = "a secret stands in the spec, where none can be named (take it out)"
@@ -34,22 +26,23 @@ _OUT = "a secret stands in the spec, where none can be named (take it out)"
 
 def find_plain_secrets(spec: JobSpec) -> Iterator[tuple[FieldPath, str]]:
     """Yield the path of each secret of a spec, with what is wrong; never the secret."""
-    for path, value in _texts(spec.model_dump(mode="python"), ()):
-        may_be_named = any(named for parent, named in _FREE_NAMES.items() if path[: len(parent)] == parent)
-        hint = "write {env: NAME}" if may_be_named else "take it out: a spec names secrets, as {env: NAME}"
-        in_prompts = path[:2] == ("prompts", "source")
-        if not in_prompts and gives_access(value):
-            yield path, f"a URL with a password or a signature in it ({hint})"
-        elif (kind := find_key(bare_url(value) if in_prompts else value)) is not None:
-            what = kind if kind.startswith("a ") else f"a key of {kind}"
-            yield path, f"looks like {what} ({hint})"
-        elif _is_named_secret(path, value):
-            yield path, _NAMED if may_be_named else _OUT
-    for index, (before, text) in enumerate(_arguments(spec)):
-        match = _ARGUMENT.fullmatch(text)
-        follows = (name := _ARGUMENT.fullmatch(before)) is not None and name[2] is None and names_secret(name[1])
-        if (match is not None and match[2] is not None and names_secret(match[1])) or (follows and match is None):
-            yield ("backend", "extra_args", index), _OUT
+    for leaf in leaves(JobSpec, spec):
+        before = ""
+        for part in leaf.parts():
+            value, mark = part.value, part.mark(Secret)
+            if not isinstance(value, str):
+                continue
+            may_be_named = leaf.takes_secret
+            hint = "write {env: NAME}" if may_be_named else "take it out: a spec names secrets, as {env: NAME}"
+            in_prompts = leaf.path == ("prompts", "source")
+            if not in_prompts and gives_access(value):
+                yield part.path, f"a URL with a password or a signature in it ({hint})"
+            elif (kind := find_key(bare_url(value) if in_prompts else value)) is not None:
+                what = kind if kind.startswith("a ") else f"a key of {kind}"
+                yield part.path, f"looks like {what} ({hint})"
+            elif value and mark is not None and _is_named_secret(mark, part.path, value, before):
+                yield part.path, _NAMED if may_be_named else _OUT
+            before = value
 
 
 def is_plain_secret(name: str, value: object) -> bool:
@@ -63,35 +56,16 @@ def is_plain_secret(name: str, value: object) -> bool:
     return named and not value.endswith(".json")
 
 
-def _is_named_secret(path: FieldPath, value: str) -> bool:
-    if not value:
-        return False
+def _is_named_secret(mark: Secret, path: FieldPath, value: str, before: str) -> bool:
     name = str(next((part for part in reversed(path) if isinstance(part, str)), ""))
-    match path[:2]:
-        case (_, "storage_options"):
+    match mark.named_by:
+        case "option":
             return is_plain_secret(name, value)
-        case ("backend", "headers"):
+        case "header":
             return _SECRET_HEADER.search(name.lower()) is not None or names_secret(name)
-        case ("execution", "runtime_env") | ("params", "extra"):
-            return len(path) > 2 and names_secret(name)
-    return False
-
-
-def _arguments(spec: JobSpec) -> Iterator[tuple[str, str]]:
-    before = ""
-    for text in getattr(spec.backend, "extra_args", ()):
-        yield before, text
-        before = text
-
-
-def _texts(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
-    """Every text of a spec with its path, but for names of variables."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        if set(value) != {"env"}:
-            for name, item in value.items():
-                yield from _texts(item, (*path, str(name)))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))
+        case "argument":
+            match, follows = _ARGUMENT.fullmatch(value), _ARGUMENT.fullmatch(before)
+            if match is not None:
+                return match[2] is not None and names_secret(match[1])
+            return follows is not None and follows[2] is None and names_secret(follows[1])
+    return names_secret(name)

@@ -1,6 +1,6 @@
 """Time fields in a spec: ``{{ scheduled_at }}``, ``{{ date }}`` and so on, for the tick of a schedule.
 
-They are replaced only in the fields of `TIMED_FIELDS`; a prompt's `template` and `where` have the columns of a row and
+They are replaced only in fields with the mark `Timed`; a prompt's `template` and `where` have the columns of a row and
 are left alone. Jinja is that of `job.sandbox`, so a partition may be written as ``{{ date | replace('-', '') }}``, and
 yesterday's as ``{{ scheduled_at.shift(days=-1).date }}``.
 """
@@ -15,7 +15,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from abstractvision_batch.documents.positions import FieldPath, show
+from abstractvision_batch.job.marks import Timed
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.scheduled_time import FINENESS, PERIODS, ScheduledTime
+from abstractvision_batch.job.walk import find_parts, put_value
 from abstractvision_batch.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,17 +26,6 @@ if TYPE_CHECKING:
 
     from abstractvision_batch.job.sandbox import SandboxedTemplates
 
-#: The only fields in which time fields are replaced.
-TIMED_FIELDS: tuple[tuple[str, ...], ...] = (
-    ("output", "path"),
-    ("name",),
-    ("description",),
-    ("prompts", "source"),  # a path or URL only: inline prompts stay as they are
-    ("prompts", "shuffle"),
-    ("params", "seed"),
-)
-#: Of them, those that hold a whole number.
-NUMBERS = (("prompts", "shuffle"), ("params", "seed"))
 MAX_CHARACTERS = 10_000
 
 _MARK = re.compile(r"\{\{|\{%")
@@ -49,6 +41,8 @@ class TimedText:
     """A text of a spec with time fields."""
 
     text: str
+    is_number: bool = False
+    """Whether the field takes a whole number."""
 
     def names(self) -> frozenset[str]:
         """The time fields that it names.
@@ -101,15 +95,12 @@ def _compile(text: str) -> tuple[frozenset[str], Template, SandboxedTemplates]:
 
 
 def find_timed_texts(data: Mapping[str, Any]) -> dict[FieldPath, TimedText]:
-    """The texts with time fields of a spec's values, in the order of `TIMED_FIELDS`."""
-    found: dict[FieldPath, TimedText] = {}
-    for path in TIMED_FIELDS:
-        value: Any = data
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(value, str) and _MARK.search(value):
-            found[path] = TimedText(value)
-    return found
+    """The texts with time fields of a spec's values."""
+    return {
+        part.path: TimedText(part.value, is_number=not part.takes(str))
+        for part in find_parts(JobSpec, data, Timed)
+        if isinstance(part.value, str) and _MARK.search(part.value)
+    }
 
 
 def find_untimed(data: Mapping[str, Any]) -> tuple[FieldPath, str] | None:
@@ -136,11 +127,9 @@ def render_time_fields(
     for path, timed in find_timed_texts(data).items():
         try:
             text = timed.render(time)
-            value = _as_number(text) if path in NUMBERS else text
+            data = put_value(data, path, _as_number(text) if timed.is_number else text)
         except TimeFieldError as error:
             problems.append((path, str(error)))
-        else:
-            data = _replaced(data, path, value)
     return data, problems
 
 
@@ -148,8 +137,3 @@ def _as_number(text: str) -> int:
     if not _NUMBER.fullmatch(text.strip()):
         raise TimeFieldError(f"{show(text)} is no whole number ({{{{ epoch_s }}}} is one)")
     return int(text)
-
-
-def _replaced(data: dict[str, Any], path: FieldPath, value: Any) -> dict[str, Any]:
-    name = str(path[0])
-    return {**data, name: value if len(path) == 1 else _replaced(data[name], path[1:], value)}

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
-from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
+from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import SDCPP_PATHS, LoadedSpec, read_values
+from abstractvision_batch.job.load import LoadedSpec, read_values
 from abstractvision_batch.job.restated import restate, restate_variables, secret_variables
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
@@ -160,10 +159,10 @@ def _unusable_paths(loaded: LoadedSpec) -> Iterator[str]:
         yield f"{place}: prompts.source: {source} is on this machine alone (write a path, which is packaged)"
     for field, path in _model_paths(loaded):
         if not Path(path).expanduser().is_absolute() and Path(loaded.local_path(path)).exists():
-            place = loaded.positions.where(tuple(field.split(".")[:2]))
+            place = loaded.positions.where(field[:2])
             yield (
-                f"{place}: {field}: {path} is on this machine, and models are not packaged (write an absolute path "
-                "that every node has)"
+                f"{place}: {format_path(field)}: {path} is on this machine, and models are not packaged "
+                "(write an absolute path that every node has)"
             )
 
 
@@ -186,24 +185,12 @@ def _variable_notes(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[st
 def _model_notes(loaded: LoadedSpec) -> Iterator[str]:
     for field, path in _model_paths(loaded):
         if Path(path).expanduser().is_absolute():
-            yield f"{field}: {path} is not packaged: every node must have it there"
+            yield f"{format_path(field)}: {path} is not packaged: every node must have it there"
 
 
-def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
+def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[FieldPath, str]]:
     """Fields of the backend that may name local files, with what they say."""
-    backend = loaded.spec.backend
-    names: tuple[str, ...]
-    if isinstance(backend, SdcppBackendSpec):
-        names, loras = SDCPP_PATHS, [lora.source for lora in backend.loras]
-    elif isinstance(backend, DiffusersBackendSpec):
-        names = ("model_path", "config_path", "rapid_aio_repo")
-        loras = [lora.source for lora in backend.loras]
-    else:
-        return
-    for name in names:
-        if (path := getattr(backend, name)) is not None:
-            yield f"backend.{name}", path
-    yield from ((f"backend.loras[{number}].source", source) for number, source in enumerate(loras))
+    return ((part.path, part.value) for part, mark in loaded.model_paths() if not mark.is_written)
 
 
 def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards: list[Path]) -> Iterator[str]:

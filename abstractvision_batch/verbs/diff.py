@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.job.fingerprint import IDENTITY_FIELDS, leaf_values
+from abstractvision_batch.job.fingerprint import leaf_values
+from abstractvision_batch.job.marks import Effect
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.runs.environment import differing_values
 from abstractvision_batch.runs.manifest import iter_rows
@@ -176,9 +177,10 @@ def compare_runs(there: Run, here: Run, *, measured: int | None = DEFAULT_MEASUR
 
 def find_changes(there: Run, here: Run) -> Iterator[Change]:
     """What the records of two runs do not share: spec, card, prompts, environments."""
-    one, other = (leaf_values(run.record.spec) for run in (there, here))
-    for name, before, after in differing_values(one, other):
-        yield Change("identity" if name in IDENTITY_FIELDS else "runtime", name, before, after)
+    for effect in Effect:
+        one, other = (leaf_values(run.record.spec, effect) for run in (there, here))
+        for name, before, after in differing_values(one, other):
+            yield Change(effect.value, name, before, after)
     for name, before, after in differing_values(there.record.card.to_json(), here.record.card.to_json()):
         yield Change("card", name, before, after)
     if there.plan.prompts_digest != here.plan.prompts_digest:

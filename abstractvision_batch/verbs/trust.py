@@ -11,15 +11,17 @@ Not covered: a spec that the user names, which is the user's own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
-from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
-from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
+from abstractvision_batch.backends.table import BACKENDS
+from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.load import SDCPP_PATHS, LoadedSpec
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.marks import Outside
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import FieldValue, leaves
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.started import state_folder, was_started_here
@@ -58,75 +60,34 @@ def require_trust(source: Run, loaded: LoadedSpec, *, verb: str, overrides: Sequ
 
 def find_demands(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
     """Everything outside of a run that its spec names, as (field, what would be done)."""
-    spec = loaded.spec
-    backend: object = loaded.backend  # a plug-in's too
-    match backend:
-        case OpenAIBackendSpec():
-            yield "backend.base_url", f"contact {backend.base_url}"
-            if backend.api_key is not None:
-                yield "backend.api_key", f"send it the value of {backend.api_key.env}"
-            for name, value in backend.headers.items():
-                if isinstance(value, FromEnv):
-                    yield "backend.headers", f"send it the value of {value.env} as {name}"
-        case SdcppBackendSpec():
-            yield from _sdcpp_demands(backend)
-        case DiffusersBackendSpec():
-            yield from _diffusers_demands(loaded, backend)
-        case ProceduralBackendSpec():
-            if backend.journal_path is not None:
-                yield "backend.journal_path", f"write to {backend.journal_path}"
-        case _:
-            yield "backend.kind", f"use the backend {spec.backend.kind}, with whatever the run gives it"
+    spec = loaded.spec.model_copy(update={"backend": loaded.backend})
+    for leaf in leaves(JobSpec, spec):
+        if not leaf.is_default:
+            field = format_path(leaf.path)
+            yield from ((field, said) for said in dict.fromkeys(_demands_of(leaf, spec.model)))
+    if spec.backend.kind not in BACKENDS:
+        yield "backend.kind", f"use the backend {spec.backend.kind}, with whatever the run gives it"
     if spec.task in _TASKS_WITH_IMAGES:
         yield "prompts.source", "read the input pictures that its plan names: files of this machine, URLs"
-    yield from _option_demands("prompts.storage_options", spec.prompts.storage_options)
-    yield from _option_demands("output.storage_options", spec.output.storage_options)
-    if spec.execution.address is not None:
-        yield "execution.address", f"join the Ray cluster at {spec.execution.address}"
-    environment = spec.execution.runtime_env
-    for name in type(environment).model_fields:
-        value = getattr(environment, name)
-        if name == "env_vars":
-            for variable, given in value.items():
-                from_here = f" to the value of {given.env}" if isinstance(given, FromEnv) else ""
-                yield "execution.runtime_env.env_vars", f"set {variable}{from_here} for workers"
-        elif value is not None:
-            yield f"execution.runtime_env.{name}", f"set up workers with its {name}"
+    if isinstance(spec.backend, DiffusersBackendSpec):
+        # A card says which classes and files are loaded; this installation's own may.
+        installed = load_cards([]).get(spec.model)
+        if installed is None or installed.backends.get("diffusers") != loaded.card.backends.get("diffusers"):
+            yield "model", f"load {spec.model} as the card that it recorded says"
 
 
-def _sdcpp_demands(backend: SdcppBackendSpec) -> Iterator[tuple[str, str]]:
-    fields = type(backend).model_fields
-    for name in ("sd_cli_path", "sd_server_path"):
-        program = getattr(backend, name)
-        if program != fields[name].default:
-            yield f"backend.{name}", f"start the program {program}"
-    if backend.extra_args:
-        yield "backend.extra_args", f"start sd-cli with {' '.join(backend.extra_args)[:200]}"
-    for name in SDCPP_PATHS:
-        if (path := getattr(backend, name)) is not None:
-            yield f"backend.{name}", f"load {path}"
-    for lora in backend.loras:
-        yield "backend.loras", f"load {lora.source}"
-
-
-def _diffusers_demands(loaded: LoadedSpec, backend: DiffusersBackendSpec) -> Iterator[tuple[str, str]]:
-    for name in ("model_path", "config_path", "cache_dir", "rapid_aio_repo"):
-        if (path := getattr(backend, name)) is not None:
-            yield f"backend.{name}", f"load {path}"
-    for lora in backend.loras:
-        yield "backend.loras", f"load {lora.source}"
-    if backend.allow_download:
-        yield "backend.allow_download", f"download what is missing of {loaded.spec.model}"
-    # A card says which classes and files are loaded; this installation's own may.
-    installed = load_cards([]).get(loaded.spec.model)
-    if installed is None or installed.backends.get("diffusers") != loaded.card.backends.get("diffusers"):
-        yield "model", f"load {loaded.spec.model} as the card that it recorded says"
-
-
-def _option_demands(field: str, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    for name, value in options.items():
-        said = f"read {value.env} for" if isinstance(value, FromEnv) else "use"
-        yield field, f"{said} the option {name} of a store"
+def _demands_of(leaf: FieldValue, model: str) -> Iterator[str]:
+    """Say what would be done with a field; the elements of a list of texts are said together."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for part in leaf.parts():
+        secret = part.value.env if isinstance(part.value, FromEnv) else None
+        mark = part.mark(Outside)
+        if mark is not None and (does := mark.does if secret is None else mark.with_secret) is not None:
+            path = format_path(part.path if isinstance(part.path[-1], str) else part.path[:-1])
+            texts.setdefault((path, does), []).append(str(part.value) if secret is None else secret)
+    for (path, does), values in texts.items():
+        key = path.removeprefix(f"{format_path(leaf.path)}.")
+        yield does.format(value=" ".join(values)[:500], key=key, name=leaf.path[-1], model=model)
 
 
 def _is_named(field: str, own: set[str]) -> bool:

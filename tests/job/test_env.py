@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.env import INTERPOLATED_FIELDS, resolve_options, resolve_secret
+from abstractvision_batch.job.env import resolve_options, resolve_secret
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.fingerprint import leaf_fields
 from abstractvision_batch.job.load import spec_from_mapping
 
 GOOD: dict[str, Any] = {
@@ -63,15 +62,20 @@ def test_every_unset_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
         )
 
     assert caught.value.problems == (
-        "<spec>: output.path: environment variable AV_A is not set (export AV_A=…)",
         "<spec>: registry.paths[1]: environment variable AV_B is not set (export AV_B=…)",
+        "<spec>: output.path: environment variable AV_A is not set (export AV_A=…)",
     )
 
 
-def test_the_declared_fields_are_fields_of_the_spec() -> None:
-    names = {leaf.replace(".diffusers.", ".").replace(".sdcpp.", ".") for leaf in leaf_fields()}
+def test_a_variable_is_replaced_in_every_path_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AV_A", "/weights")
+    lora = {"source": "${AV_A}/lora.safetensors"}
 
-    assert {".".join(field) for field in INTERPOLATED_FIELDS} <= names
+    backend = spec_from_mapping(
+        {**GOOD, "backend": {"kind": "diffusers", "loras": [lora]}, "model": "avbatch/shapes64"}
+    ).spec.backend
+
+    assert backend.model_dump()["loras"][0]["source"] == "/weights/lora.safetensors"
 
 
 def test_a_secret_is_looked_up_when_it_is_used_and_stays_a_name_in_every_dump(monkeypatch: pytest.MonkeyPatch) -> None:

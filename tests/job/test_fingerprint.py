@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from pydantic.fields import FieldInfo
 
 from abstractvision_batch.job.fingerprint import (
     FINGERPRINT_VERSION,
-    IDENTITY_FIELDS,
-    RUNTIME_FIELDS,
     backend_identity,
     card_identity,
     fingerprint,
-    leaf_fields,
     spec_identity,
 )
 from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.marks import Effect
 from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import FieldValue, leaves
 
 GOOD: dict[str, Any] = {
     "name": "demo",
@@ -34,7 +33,6 @@ GOOD: dict[str, Any] = {
 }
 PINNED = "9904211402d12e739e13df2375222008a3f4265f490d6e4a6b4425cefc01d95a"
 PINNED_OF_VERSION_1 = "69da1b30f47e6cd932dc77b33971e4d3c9b75507bfcdf33e37320ae03c381a2c"
-ALL = (*IDENTITY_FIELDS, *RUNTIME_FIELDS)
 
 #: Defaults that fingerprints rest on. A new identity field is added here; a changed default takes a new version.
 DEFAULTS_OF_VERSION_1: dict[str, object] = {
@@ -231,16 +229,10 @@ def _fingerprint(changes: dict[str, Any] | None = None, prompts_digest: str = "0
     return fingerprint(_spec(changes), prompts_digest=prompts_digest)
 
 
-def test_every_field_is_either_identity_or_runtime() -> None:
-    fields = set(leaf_fields())
-    where = "of abstractvision_batch/job/fingerprint.py"
-    new, gone = fields - set(ALL), set(ALL) - fields
+def test_every_field_is_marked_as_identity_or_runtime() -> None:
+    unmarked = [leaf.name for leaf in leaves(JobSpec) if leaf.mark(Effect) is None]
 
-    assert not new, f"add {new} to IDENTITY_FIELDS (changes pixels) or RUNTIME_FIELDS (does not) {where}"
-    assert not gone, f"remove {gone} from the tables {where}: no such field"
-    both = set(IDENTITY_FIELDS) & set(RUNTIME_FIELDS)
-    assert not both, f"remove {both} from IDENTITY_FIELDS or from RUNTIME_FIELDS {where}"
-    assert len(ALL) == len(set(ALL)), "a field is listed twice"
+    assert unmarked == [], f"mark as Identity[...] (changes pixels) or Runtime[...] (does not): {unmarked}"
 
 
 CHANGES_IT: dict[str, dict[str, Any]] = {
@@ -365,7 +357,8 @@ def test_every_identity_field_enters_the_fingerprint_as_it_always_did(name: str)
 def test_the_pinned_specs_set_every_identity_field() -> None:
     pinned = {field for name in EVERY_BACKEND_FIELD for field in spec_identity(_full_spec(name))}
 
-    assert set(IDENTITY_FIELDS) - pinned == {"version"}, "give the new field a value in the pinned specs"
+    fields = {leaf.name for leaf in _identity_fields()}
+    assert fields - pinned == {"version"}, "give the new field a value in the pinned specs"
 
 
 def test_the_fingerprints_of_an_earlier_version_can_be_computed_for_ever() -> None:
@@ -383,26 +376,13 @@ def test_defaults_of_identity_fields_stay_within_a_version() -> None:
 
 def defaults_of_identity_fields() -> dict[str, object]:
     """Under dotted names; required fields have none."""
-    found: dict[str, object] = {}
-    for name in IDENTITY_FIELDS:
-        info = _field_info(name)
-        if not info.is_required():
-            found[name] = info.get_default(call_default_factory=True)
-    return found
+    found = {
+        leaf.name: leaf.info.get_default(call_default_factory=True)
+        for leaf in _identity_fields()
+        if not leaf.info.is_required()
+    }
+    return {**found, "backend.kind": found["backend.kind"].kind}
 
 
-def _field_info(dotted: str) -> FieldInfo:
-    """The field of a dotted name, in which a backend's kind stands before its fields."""
-    model: Any = JobSpec
-    parts = dotted.split(".")
-    if dotted.startswith("backend."):
-        kinds = {
-            kind.model_fields["kind"].default: kind for kind in get_args(JobSpec.model_fields["backend"].annotation)
-        }
-        model = kinds["diffusers"] if dotted == "backend.kind" else kinds[parts[1]]
-        parts = parts[-1:]
-    for part in parts[:-1]:
-        model = model.model_fields[part].annotation
-    info = model.model_fields[parts[-1]]
-    assert isinstance(info, FieldInfo)
-    return info
+def _identity_fields() -> Iterator[FieldValue]:
+    return (leaf for leaf in leaves(JobSpec) if leaf.effect is Effect.IDENTITY)

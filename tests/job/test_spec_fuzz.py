@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.fingerprint import leaf_fields
 from abstractvision_batch.job.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.walk import leaves
 
-KEYS = st.sampled_from(
-    [*sorted({part for leaf in leaf_fields() for part in leaf.split(".")}), *("source", "env", "scale", "x", "<<", "")]
-)
+NAMES = {part for leaf in leaves(JobSpec) for part in leaf.name.split(".")}
+KEYS = st.sampled_from([*sorted(NAMES), *("source", "env", "scale", "x", "<<", "")])
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -35,7 +35,7 @@ YAML_BITS = st.sampled_from(
     [*"[]{}:,-?&*!|>'\"%@`#\n\t ~\ufeff\0\ud800", ": ", "- ", "\n  ", "name", "steps", "a", "1", "0x", ".nan"]
 )
 #: Every field by its dotted name, as it stands in a spec.
-LEAVES = [leaf.replace(".diffusers.", ".").replace(".procedural.", ".") for leaf in leaf_fields()]
+LEAVES = [leaf.name.replace(".diffusers.", ".").replace(".procedural.", ".") for leaf in leaves(JobSpec)]
 GOOD = {
     "name": "demo",
     "model": "avbatch/shapes64",

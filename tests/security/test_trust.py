@@ -157,7 +157,8 @@ def test_the_command_lists_what_would_be_done_and_takes_trust(job: dict[str, Any
 
 
 def test_variables_that_a_record_names_in_its_paths_stay_as_they_are() -> None:
-    recorded = {"backend": {"model_path": "/x/${SECRET}/$${SECRET}"}, "registry": {"paths": ["${SECRET}"]}, "name": "a"}
+    paths = {"model_path": "/x/${SECRET}/$${SECRET}", "vae": "${SECRET}", "loras": [{"source": "${SECRET}"}]}
+    recorded = {"backend": {"kind": "sdcpp", **paths}, "registry": {"paths": ["${SECRET}"]}, "name": "a"}
 
     read, problems = interpolate(escape_references(recorded), {"SECRET": "key"})
 

@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, Field
 
 from abstractvision_batch.documents.strict_model import Number, StrictModel, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.job.fields import WeightsPath
+from abstractvision_batch.job.marks import CountsAs, Identity, LocalPath, Outside, Runtime
 
 
 class LoraSpec(StrictModel):
     """One LoRA adapter; the base weights stay as they are."""
 
-    source: Text
+    source: Annotated[Text, LocalPath(or_hub_id=True)]
     """Folder or file, relative to the spec, or hub id."""
     scale: Annotated[Number, Field(ge=-10, le=10)] = 1.0
     weight_name: str | None = None
@@ -28,45 +30,45 @@ class DiffusersBackendSpec(BackendSection):
     side_multiple: ClassVar[int] = 8
 
     kind: Literal["diffusers"] = "diffusers"
-    model_path: Text | None = None
+    model_path: Identity[WeightsPath | None] = None
     """Folder or file with the weights, relative to the spec; by default the model id in the hub cache.
 
     `${NAME}` is replaced.
     """
-    config_path: Text | None = None
+    config_path: Identity[WeightsPath | None] = None
     """Folder with the configuration of a `model_path` that is one file; by default the file's own, else the hub cache.
 
     Relative to the spec; `${NAME}` is replaced.
     """
-    revision: str | None = None
+    revision: Identity[str | None] = None
     """Branch, tag or commit of the model's repository."""
-    variant: str | None = None
+    variant: Identity[str | None] = None
     """Variant of the weight files, for example `fp16`."""
-    allow_download: bool = False
+    allow_download: Runtime[Annotated[bool, Outside("download what is missing of {model}")]] = False
     """Whether missing weights may be fetched from the hub."""
-    cache_dir: str | None = None
+    cache_dir: Runtime[Annotated[str, Outside("load {value}")] | None] = None
     """Folder of the hub cache."""
-    device: Text = "auto"
+    device: Identity[Annotated[Text, CountsAs(lambda device: device.partition(":")[0])]] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: Identity[Literal["auto", "float32", "float16", "bfloat16"]] = "auto"
     """`auto` takes the card's native dtype on a GPU and float32 on a CPU."""
-    scheduler: str | None = None
+    scheduler: Identity[str | None] = None
     """Diffusers scheduler class, for example `EulerDiscreteScheduler`; the default is the model's own."""
-    loras: Annotated[tuple[LoraSpec, ...], BeforeValidator(tuple_from_list)] = ()
-    rapid_aio_repo: Text | None = None
+    loras: Identity[Annotated[tuple[LoraSpec, ...], BeforeValidator(tuple_from_list)]] = ()
+    rapid_aio_repo: Identity[Annotated[Text, LocalPath(or_hub_id=True)] | None] = None
     """Folder, relative to the spec, or hub id of a transformer that stands in for the model's own."""
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Identity[Annotated[int, Field(ge=1, le=1024)]] = 1
     """CPU threads of one worker. Pinned, because it changes pixels by a level."""
-    attention_slicing: bool = False
-    vae_slicing: bool = False
-    vae_tiling: bool = False
-    offload: Literal["none", "model", "sequential"] = "none"
+    attention_slicing: Identity[bool] = False
+    vae_slicing: Identity[bool] = False
+    vae_tiling: Identity[bool] = False
+    offload: Runtime[Literal["none", "model", "sequential"]] = "none"
     """Where weights wait while they are not used."""
-    quantization: Literal["none", "int8", "float8", "nf4"] = "none"
+    quantization: Identity[Literal["none", "int8", "float8", "nf4"]] = "none"
     """Of the denoiser's weights: `int8` and `float8` need torchao, `nf4` needs bitsandbytes."""
-    torch_compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    torch_compile: Identity[Literal["none", "default", "reduce-overhead", "max-autotune"]] = "none"
     """Mode of `torch.compile` for the denoiser; the first pass of each batch size and picture size takes minutes."""
-    attention_backend: Text | None = None
+    attention_backend: Identity[Text | None] = None
     """Diffusers' name of the denoiser's attention kernels, for example `flash`; by default PyTorch chooses."""
-    auto_retry_fp32: bool = True
+    auto_retry_fp32: Identity[bool] = True
     """Whether black or NaN output is generated again in float32."""

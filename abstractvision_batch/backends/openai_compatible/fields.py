@@ -12,6 +12,7 @@ from abstractvision_batch.backends.openai_compatible.dialects import DIALECTS, D
 from abstractvision_batch.documents.strict_model import Number, StrTuple, Text
 from abstractvision_batch.job.backend_section import BackendSection, Problem
 from abstractvision_batch.job.fields import FromEnv
+from abstractvision_batch.job.marks import CountsAs, Identity, Outside, Runtime, Secret
 from abstractvision_batch.job.prices import PriceSpec
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.types import Task
@@ -33,67 +34,84 @@ class OpenAIBackendSpec(BackendSection):
     """
 
     kind: Literal["openai"] = "openai"
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]
+    base_url: Runtime[
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"),
+            Outside("contact {value}"),
+        ]
+    ]
     """The `/v1`-style root: `http://127.0.0.1:8000/v1`, `https://api.openai.com/v1`."""
-    api_key: FromEnv | None = None
+    api_key: Runtime[Annotated[FromEnv, Outside(with_secret="send it the value of {value}")] | None] = None
     """Key of the server, by the variable that holds it on every worker: `{env: OPENAI_API_KEY}`."""
-    headers: dict[str, str | FromEnv] = Field(default_factory=dict)
+    headers: Runtime[
+        Annotated[
+            dict[str, str | FromEnv],
+            Secret("header"),
+            Outside(with_secret="send it the value of {value} as {key}"),
+        ]
+    ] = Field(default_factory=dict)
     """More headers; they go to this server only. Secrets as `{env: NAME}`."""
-    served_model: Text | None = None
+    served_model: Identity[Text | None] = None
     """The server's own name of the model; by default the model's id."""
-    timeout_s: Annotated[Number, Field(gt=0, le=86400)] = 600.0
+    timeout_s: Runtime[Annotated[Number, Field(gt=0, le=86400)]] = 600.0
     """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
-    connect_timeout_s: Annotated[Number, Field(gt=0, le=3600)] = 10.0
-    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    connect_timeout_s: Runtime[Annotated[Number, Field(gt=0, le=3600)]] = 10.0
+    retries: Runtime[Annotated[int, Field(ge=0, le=100)]] = 5
     """Further attempts after a server error or lost connection, inside each of `execution.max_attempts`.
 
     A refusal for too many requests counts only where the server works on nothing of the run.
     """
-    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    max_concurrency: Runtime[Annotated[int, Field(ge=1, le=1024)]] = 16
     """Requests of the whole run in flight, all workers together; fewer while the server refuses more.
 
     How many it bears is found out as the run goes, and followed; the limit never falls below 1.
     """
-    max_response_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
+    max_response_bytes: Runtime[Annotated[int, Field(ge=1024)]] = 256 * 2**20
     """Of a larger reply no more is read."""
-    reply_media: ReplyPath | None = None
+    reply_media: Runtime[ReplyPath | None] = None
     """Where the pictures of a reply are, for a server that has them elsewhere than usual: `images[].url`."""
-    allow_private_urls: bool = False
+    allow_private_urls: Runtime[bool] = False
     """Whether a public server's reply may name a file on this machine or its network; a local server's always may."""
-    price: PriceSpec | None = None
+    price: Runtime[PriceSpec | None] = None
     """What the server bills for a request; by default what the model's card says, if it does."""
-    repeat_unanswered: bool = True
+    repeat_unanswered: Runtime[bool] = True
     """Whether a request whose reply was lost is sent again at once: the server may have done it, and bill it twice.
 
     A run with `execution.budget` of requests or USD counts it as a try, and sends it again if the budget allows.
     """
-    dialect: Literal["auto"] | DialectName = "auto"
+    dialect: Identity[Literal["auto"] | DialectName] = "auto"
     """What the server is, and so what it calls steps, seed and so on, and what it ignores, which is refused.
 
     `auto` goes by what the server says of itself, and is recorded: a run that resumes speaks as it began. `openai`:
     official fields only; `extended`: seed, steps and the like by the names that they have here.
     """
-    request_shape: Literal["auto", "openai", "extended", "sd_server"] | None = None
+    request_shape: Identity[
+        Annotated[
+            Literal["auto", "openai", "extended", "sd_server"] | None,
+            CountsAs(lambda shape: None if shape == "auto" else shape),  # auto was the default once
+        ]
+    ] = None
     """What was there before `dialect`, and means what it did; `auto`: `openai` for OpenAI's own, else `extended`."""
-    field_names: dict[ExtensionName, Text] = Field(default_factory=dict)
+    field_names: Identity[dict[ExtensionName, Text]] = Field(default_factory=dict)
     """The server's own names of parameters, over those of its dialect: `{steps: num_inference_steps}`."""
-    known_fields: StrTuple = ()
+    known_fields: Runtime[StrTuple] = ()
     """Fields of `params.extra` that this server reads and its dialect does not know; others are refused."""
-    size_separator: Literal["x", "*"] = "x"
+    size_separator: Runtime[Literal["x", "*"]] = "x"
     """Between width and height in `size`."""
-    idempotency_key: bool = True
+    idempotency_key: Runtime[bool] = True
     """Whether every attempt at a request carries the same `Idempotency-Key` header."""
-    image_generations_path: UrlPath = "/images/generations"
-    image_edits_path: UrlPath = "/images/edits"
-    models_path: UrlPath = "/models"
-    video_mode: Literal["paths", "videos_api"] = "paths"
+    image_generations_path: Runtime[UrlPath] = "/images/generations"
+    image_edits_path: Runtime[UrlPath] = "/images/edits"
+    models_path: Runtime[UrlPath] = "/models"
+    video_mode: Identity[Literal["paths", "videos_api"]] = "paths"
     """`paths`: one call to the paths below; `videos_api`: create a job at `videos_path`, poll it, download."""
-    text_to_video_path: UrlPath | None = None
-    image_to_video_path: UrlPath | None = None
-    image_to_video_mode: Literal["multipart", "json_b64"] = "multipart"
+    text_to_video_path: Runtime[UrlPath | None] = None
+    image_to_video_path: Runtime[UrlPath | None] = None
+    image_to_video_mode: Runtime[Literal["multipart", "json_b64"]] = "multipart"
     """How the image goes to `image_to_video_path`: as a form's file, or as `image_b64` in JSON."""
-    videos_path: UrlPath = "/videos"
-    poll_interval_s: Annotated[Number, Field(gt=0, le=600)] = 1.0
+    videos_path: Runtime[UrlPath] = "/videos"
+    poll_interval_s: Runtime[Annotated[Number, Field(gt=0, le=600)]] = 1.0
     """Between looks at a video job, unless the server says otherwise."""
 
     @model_validator(mode="after")
