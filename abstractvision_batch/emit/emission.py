@@ -12,8 +12,8 @@ from pathlib import Path
 
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec
-from abstractvision_batch.job.restated import restate_variables
+from abstractvision_batch.job.env import restate_variables
+from abstractvision_batch.job.load import LoadedSpec, read_values
 from abstractvision_batch.text.redaction import find_key, gives_access
 
 #: Seconds that a job has to finish and commit running shards when it is stopped, where its spec does not say.
@@ -74,10 +74,9 @@ class Emission:
             overrides: `--set` of what is not there as it is here; by default of what variables say here.
         """
         words = ["run", str(self.spec_path) if spec is None else spec]
-        for override in (
-            *self.overrides,
-            *(restate_variables(self.loaded.path, self.overrides) if overrides is None else overrides),
-        ):
+        if overrides is None:
+            overrides = restate_variables(read_values(self.loaded.path, self.overrides).data)
+        for override in (*self.overrides, *overrides):
             words += ["--set", override]
         if self.loaded.spec.execution.drain_timeout_s is None:
             words += ["--set", f"execution.drain_timeout_s={self.drain_s}"]

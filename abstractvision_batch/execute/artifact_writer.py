@@ -1,5 +1,8 @@
 """Encode, hash and keep what a backend generated, on a few threads, while the next batch generates.
 
+A file holds what a repeat of its row has in common and nothing else: its name has a hash of its bytes, so no time,
+host, worker or attempt goes in, nor do the prompt dataset's own columns.
+
 Not covered: where the files are kept, and where they lie in the end (`layouts`).
 """
 
@@ -12,12 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from abstractvision_batch.execute.embedding import embed_row
-from abstractvision_batch.execute.encoding import encode_asset
+from abstractvision_batch.errors import InvalidOutputError
 from abstractvision_batch.job.model import OutputSpec
 from abstractvision_batch.media.file_extensions import FILE_EXTENSIONS
+from abstractvision_batch.media.frame_rates import tidy_fps
+from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
+from abstractvision_batch.media.metadata.embed import Embedded, embed_generation
+from abstractvision_batch.media.metadata.generation import describe_generation
+from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.runs.artifact_names import artifact_name
-from abstractvision_batch.runs.layouts.layout import Pieces
+from abstractvision_batch.runs.layouts.spool import Pieces
 from abstractvision_batch.types import GeneratedAsset
 
 
@@ -88,3 +96,75 @@ def _views_metadata(assets: Sequence[GeneratedAsset], written: Sequence[Mapping[
         for asset, one in zip(assets, written, strict=True)
     ]
     return {**shared, "views": views}
+
+
+#: Columns of the plan that are written into a file.
+_COLUMNS = (
+    *("request_id", "prompt_id", "sample_index", "task", "model", "backend", "prompt", "negative_prompt", "seed"),
+    *("steps", "guidance_scale", "num_frames", "fps", "strength", "input_image", "mask_image"),
+)
+
+
+def embed_row(
+    data: bytes, row: Mapping[str, Any], asset: GeneratedAsset, columns: Mapping[str, Any], *, run: str
+) -> Embedded:
+    """Write what made a file into it.
+
+    Args:
+        data: the encoded file.
+        row: of the plan.
+        asset: what the backend answered with.
+        columns: what is known of the encoded file.
+        run: the job's name.
+    """
+    extra = json.loads(row["params_json"] or "{}")
+    asked = {"run": run, "extra": extra, **{name: row[name] for name in _COLUMNS}}
+    asked["fps"] = row["fps"] and tidy_fps(row["fps"])
+    size = {"width": columns["media_width"], "height": columns["media_height"]}
+    return embed_generation(data, describe_generation(asked, asset.metadata, **size))
+
+
+def encode_asset(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes]:
+    """The columns from `content_type` to `duration_s`, and the file's bytes.
+
+    Raises:
+        InvalidOutputError: the bytes are no image or video.
+    """
+    if asset.media_type == "video":
+        return _measure_video(asset)
+    return _encode_image(asset, output)
+
+
+def _encode_image(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes]:
+    image = decode_image(asset.data, name="the generated image")
+    wanted = MIME_TYPES[output.image_format]
+    data = asset.data
+    if sniff_mime_type(data) != wanted:
+        data = encode_image(image, output.image_format, jpeg_quality=output.jpeg_quality)
+        if wanted == "image/jpeg":
+            image = decode_image(data)  # JPEG loses pixels: the hash is of what the file holds
+    columns = {
+        "content_type": wanted,
+        "pixel_sha256": pixel_sha256(image),
+        "media_width": image.width,
+        "media_height": image.height,
+        "media_frames": 1,
+        "duration_s": None,
+    }
+    return columns, data
+
+
+def _measure_video(asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:
+    mime_type = sniff_mime_type(asset.data)
+    if mime_type not in FILE_EXTENSIONS:
+        raise InvalidOutputError(f"the generated video is {mime_type or 'of no known type'}, not MP4 or WebM")
+    info = probe(asset.data, mime_type)
+    columns = {
+        "content_type": mime_type,
+        "pixel_sha256": video_pixel_sha256(asset.data),
+        "media_width": info.width,
+        "media_height": info.height,
+        "media_frames": info.frames,
+        "duration_s": info.duration_s,
+    }
+    return columns, asset.data

@@ -7,20 +7,23 @@ looked up only where it is used.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from abstractvision_batch.documents.positions import FieldPath, show
+from abstractvision_batch.documents.positions import FieldPath, format_path, show
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.marks import Interpolated
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.walk import find_parts, put_value
+from abstractvision_batch.job.walk import find_parts, leaves, put_value
+from abstractvision_batch.text.redaction import find_key, gives_access
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAMED = re.compile(rf"(?<!\$)\$\{{({_NAME.pattern})\}}")
 
 
 def interpolate(
@@ -98,3 +101,34 @@ def _replace(text: str, environ: Mapping[str, str], path: FieldPath, problems: l
         return match[0]
 
     return _REFERENCE.sub(value_of, text)
+
+
+def restate_variables(data: dict[str, Any]) -> list[str]:
+    """Return a `--set` for every field of a spec that names a variable, with its value here, unless that is a secret.
+
+    Elsewhere the environment is another one.
+    """
+    return [restate(field, after) for field, _, after in _changed_fields(data) if not _is_secret(after)]
+
+
+def secret_variables(data: dict[str, Any]) -> list[str]:
+    """Return the variables of a spec that hold a secret here, e.g. a signed URL: they must be set elsewhere too."""
+    names = [_NAMED.findall(str(before)) for _, before, after in _changed_fields(data) if _is_secret(after)]
+    return sorted({name for found in names for name in found})
+
+
+def _changed_fields(data: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Each field that names a variable: its name, what stands there, and what that is here."""
+    replaced, _ = interpolate(data)
+    for leaf, new in zip(leaves(JobSpec, data), leaves(JobSpec, replaced), strict=True):
+        if leaf.value != new.value:
+            yield format_path(leaf.path), leaf.value, new.value
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, str) and (gives_access(value) or find_key(value) is not None)
+
+
+def restate(field: str, value: object) -> str:
+    """`--set` of a field; a `${` in its value is no reference."""
+    return f"{field}={json.dumps(value, ensure_ascii=False).replace('${', '$${')}"

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from abstractvision_batch.job.load import LoadedSpec
@@ -29,7 +32,8 @@ from abstractvision_batch.prompts.notes import Notes
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import digest_files, digest_inline, find_files
-from abstractvision_batch.runs.columns import PLAN_FORMAT, plan_schema
+from abstractvision_batch.runs.columns import PLAN_FORMAT, fit_columns, plan_schema
+from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
 from abstractvision_batch.storage.scratch import scratch_folder
 
@@ -207,3 +211,41 @@ def describe_file(folder: Path, name: str, first_shard: int, shards: int) -> Pla
     with (folder / name).open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards)
+
+
+SELECTED_PLAN = "plan.parquet"
+
+
+def select_batches(
+    open_file: Callable[[str], BinaryIO], plan: PlanSummary, batches: Mapping[int, Collection[int]], folder: Path
+) -> PlanSummary:
+    """Write the plan of some batches into `folder`, as `plan.parquet`.
+
+    Rows keep their index, batch, slot and everything that determines their pixels; shards are numbered anew.
+
+    Args:
+        open_file: Opens a file of the whole plan.
+        plan: The whole plan.
+        batches: Wanted `batch_id`s by the shard that they are in.
+        folder: A local folder.
+
+    Raises:
+        StorageError: the whole plan cannot be read.
+    """
+    requests = 0
+    with pq.ParquetWriter(folder / SELECTED_PLAN, plan.schema) as writer:
+        for number, shard in enumerate(sorted(batches)):
+            rows = fit_columns(read_shard(open_file, plan, shard), plan.schema)
+            rows = rows.filter(pc.field("batch_id").isin(list(batches[shard])))
+            position = rows.schema.get_field_index("shard")
+            shards = pa.array([number] * rows.num_rows, pa.int64())
+            rows = rows.set_column(position, rows.schema.field(position), shards)
+            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+            requests += rows.num_rows
+    return replace(
+        plan,
+        requests=requests,
+        shards=len(batches),
+        batches=sum(len(set(chosen)) for chosen in batches.values()),
+        files=(describe_file(folder, SELECTED_PLAN, 0, len(batches)),),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.runs.row_status import FAILED, NOT_RUN, OK, SUPERSEDED
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, SUPERSEDED
 
 #: Columns of the manifest that `collect_outcomes` reads.
 OUTCOME_COLUMNS = (

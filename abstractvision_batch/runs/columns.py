@@ -60,6 +60,16 @@ _ADDED_COLUMNS: dict[int, tuple[tuple[str, pa.DataType], ...]] = {
 }
 PLAN_FORMAT = max(_ADDED_COLUMNS)
 
+
+#: Words of the column `status`.
+OK = "ok"
+FAILED = "failed"
+#: Of a row of a shard that something ended early: the next run does it.
+NOT_RUN = "not_run"
+#: Of a failed row that an extension replaced by another request; in no part, but said wherever rows are read.
+SUPERSEDED = "superseded"
+
+
 RESULT_SCHEMA = pa.schema(
     [
         ("status", pa.string()),

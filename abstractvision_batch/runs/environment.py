@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.registry.weights import Weights
-from abstractvision_batch.runs.processor import processor_name
 from abstractvision_batch.version import __version__
 
 #: Packages whose version can change pixels, or the bytes of plan, manifest and media.
@@ -144,3 +143,17 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def processor_name() -> str:
+    """The model as the system calls it (`AMD EPYC 9454`), or the architecture where it does not say."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()

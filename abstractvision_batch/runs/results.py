@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.runs.columns import RESULT_SCHEMA, manifest_schema
-from abstractvision_batch.runs.row_status import FAILED, NOT_RUN, OK
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, RESULT_SCHEMA, manifest_schema
 from abstractvision_batch.storage.parquet import open_writer
 
 #: Error messages are for people; a stack of native log lines is not.

@@ -19,13 +19,13 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import is_transient
-from abstractvision_batch.storage.names import TEMPORARY_PREFIX, check_name, is_plain
-from abstractvision_batch.storage.stored_file import StoredFile, as_time
+from abstractvision_batch.storage.names import TEMPORARY_PREFIX, StoredFile, check_name, is_plain
 
 #: What `link` fails with on file systems that have none: some FUSE, 9p and network mounts say one of the last four.
 NO_HARD_LINKS = (
@@ -128,7 +128,7 @@ class LocalStore:
         with _storage_errors(self.root / folder):
             for entry, status in self._statuses(folder):
                 if stat.S_ISREG(status.st_mode):
-                    found.append(StoredFile(entry.name, status.st_size, as_time(status.st_mtime)))
+                    found.append(StoredFile(entry.name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)))
         return sorted(found, key=lambda file: file.name)
 
     def list_folders(self, folder: str) -> builtins.list[str]:

@@ -7,6 +7,8 @@ here before it joins it to its root.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 
 from abstractvision_batch.errors import StorageError
 
@@ -17,6 +19,17 @@ PROBE_PREFIX = ".probe-"
 MAX_NAME_LENGTH = 1024
 #: Control characters and the separator of Windows.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file directly in a folder of a store."""
+
+    name: str
+    """Without the folder."""
+    size_bytes: int
+    modified_at: datetime | None
+    """In UTC; None where the store does not say."""
 
 
 def check_name(name: object) -> str:

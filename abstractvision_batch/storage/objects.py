@@ -11,15 +11,15 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.failures import Failure, classify, storage_error
-from abstractvision_batch.storage.names import PROBE_PREFIX, check_name, is_plain
+from abstractvision_batch.storage.names import PROBE_PREFIX, StoredFile, check_name, is_plain
 from abstractvision_batch.storage.object_reader import open_object
 from abstractvision_batch.storage.retries import Retries, put_if_absent
-from abstractvision_batch.storage.stored_file import StoredFile, as_time
 
 #: Where drivers say when an object was written: s3fs, adlfs, gcsfs, memory.
 MODIFIED_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created")
@@ -232,6 +232,20 @@ def _last_segment(entry: dict[str, Any]) -> str:
 
 
 def _stored_file(entry: dict[str, Any]) -> StoredFile:
-    times = (as_time(entry.get(key)) for key in MODIFIED_KEYS)
+    times = (_as_time(entry.get(key)) for key in MODIFIED_KEYS)
     modified_at = next((time for time in times if time is not None), None)
     return StoredFile(_last_segment(entry), int(entry["size"] or 0), modified_at)
+
+
+def _as_time(value: Any) -> datetime | None:
+    """The time that a driver gives as a datetime, as seconds or as ISO 8601 text."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return None

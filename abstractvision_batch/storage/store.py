@@ -19,9 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
 from abstractvision_batch.storage.failures import classify, storage_error
 from abstractvision_batch.storage.local import LocalStore
+from abstractvision_batch.storage.names import StoredFile
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.retries import Retries
-from abstractvision_batch.storage.stored_file import StoredFile
 from abstractvision_batch.storage.urls import open_filesystem
 
 #: Protocol → (module that must be importable, extra of this package that installs it).

@@ -21,8 +21,8 @@ from typing import Any
 
 from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.env import restate, restate_variables, secret_variables
 from abstractvision_batch.job.load import LoadedSpec, read_values
-from abstractvision_batch.job.restated import restate, restate_variables, secret_variables
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import find_files, is_remote, source_names
@@ -178,7 +178,7 @@ def _packaged_secrets(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[
 
 
 def _variable_notes(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
-    for name in secret_variables(loaded.path, overrides):
+    for name in secret_variables(read_values(loaded.path, overrides).data):
         yield f"{name}: holds a secret, so it is not packaged: it must be set there"
 
 
@@ -204,7 +204,8 @@ def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards:
     paths = [os.path.relpath(path, folder) for path in cards]
     moved |= {"registry.paths": paths} if paths != list(loaded.spec.registry.paths) else {}
     yield from (restate(field, value) for field, value in moved.items())
-    yield from (said for said in restate_variables(loaded.path, overrides) if said.partition("=")[0] not in moved)
+    restated = restate_variables(read_values(loaded.path, overrides).data)
+    yield from (said for said in restated if said.partition("=")[0] not in moved)
 
 
 def _write_zip(target: Path, root: Path, kinds: Mapping[str, Iterable[Path]], limit_bytes: int) -> int:

@@ -1,10 +1,11 @@
 """`avbatch audit`: proves that a run is whole, or says what is not; `--repair` mends what can be mended.
 
-    plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → Merkle root
+    plan files → each shard: rows = plan, files = rows, nothing else → leftovers → merged manifest = parts → root
 
 Whole means: every planned request has exactly one newest row; every file that a row names is there with its size and
-sha256, and every environment; there is no other file of ours; `manifest.parquet` is the parts. The root is over request
-id and sha256 of each request in the order of the plan, so two runs with one root have the same files.
+sha256, and every environment; there is no other file of ours; `manifest.parquet` is the parts. The root is the sha256
+of a line for each request, in the order of the plan: its id and the sha256 of its files, with spaces between. So two
+runs with one root have the same files.
 
 A run of which something ended a shard early is whole, and not complete: the rows that were not run are said, the
 manifest is not merged yet, and running the spec again does those rows.
@@ -18,6 +19,7 @@ Not covered: repair of a damaged plan or `run.json`, the decoded pixels, the rep
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +44,6 @@ from abstractvision_batch.runs.manifest import (
     missing_shards,
     part_name,
 )
-from abstractvision_batch.runs.merkle import MerkleTree
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import hash_file, read_ids
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
@@ -84,7 +85,7 @@ class AuditReport:
     """Pictures and videos that rows name, each a file or a member of a container."""
     size_bytes: int
     """Of the pictures and videos, without the containers' own."""
-    merkle_root: str | None
+    root: str | None
     """None where the plan cannot be read."""
     fast: bool
     findings: tuple[Finding, ...]
@@ -123,7 +124,7 @@ class AuditReport:
         counts = Counter(finding.kind for finding in self.findings)
         plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
         plain |= {name: getattr(self, name) for name in ("failed", "not_run", "superseded")}
-        plain |= {name: getattr(self, name) for name in ("files", "size_bytes", "merkle_root")}
+        plain |= {name: getattr(self, name) for name in ("files", "size_bytes", "root")}
         return {
             **plain,
             "fast": self.fast,
@@ -175,7 +176,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     planned: Iterator[list[str] | None] = _read_planned(store, plan) if readable else repeat(None)
     artifacts = Artifacts(store)
     environments: set[str] = set()
-    tree, succeeded, failed, not_run, unfinished, files, size_bytes = MerkleTree(), 0, 0, 0, 0, 0, 0
+    root, succeeded, failed, not_run, unfinished, files, size_bytes = hashlib.sha256(), 0, 0, 0, 0, 0, 0
     replaced = 0
     superseded = superseded_ids(store.open, plan) if readable else frozenset()
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
@@ -192,7 +193,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
         for (_, request_ids), found in map_in_flight(zip(range(plan.shards), planned, strict=False), look_at):
             hashes = found.hashes()
             for request_id in request_ids or ():
-                tree.add([request_id, *hashes.get(request_id, ())])
+                root.update(" ".join([request_id, *hashes.get(request_id, ())]).encode() + b"\n")
             findings += found.findings
             environments |= found.environments
             succeeded, failed = succeeded + found.succeeded, failed + found.failed
@@ -217,7 +218,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
         superseded=replaced,
         files=files,
         size_bytes=size_bytes,
-        merkle_root=tree.root() if readable else None,
+        root=root.hexdigest() if readable else None,
         fast=fast,
         findings=tuple(findings),
     )

@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.errors import GenerationError, StorageError
 from abstractvision_batch.job.fingerprint import leaf_values
 from abstractvision_batch.job.marks import Effect
-from abstractvision_batch.media.compare import Comparison
+from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, is_decodable, worst
+from abstractvision_batch.report.diff_page import PagePair, draw_page
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, SUPERSEDED
 from abstractvision_batch.runs.environment import differing_values
 from abstractvision_batch.runs.manifest import iter_rows
 from abstractvision_batch.runs.opened import Run, open_run
-from abstractvision_batch.runs.row_status import FAILED, NOT_RUN, SUPERSEDED
+from abstractvision_batch.runs.row_files import FILE_COLUMNS, row_views
 from abstractvision_batch.runs.weights import read_weights
 from abstractvision_batch.verbs.changes import Change, environment_changes, weights_changes
-from abstractvision_batch.verbs.pixel_comparison import ARTIFACT_COLUMNS, compare_rows
 
 #: Pairs of unequal pixels that are decoded and measured, at most; the others are counted.
 DEFAULT_MEASURED = 1000
@@ -41,6 +43,8 @@ INPUT_COLUMNS = ("input_fit", "input_sha256", "mask_sha256")
 POINT_COLUMNS = (
     "negative_prompt", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength", "params_json",
 )  # fmt: skip
+#: What of a row says which pixels it has and where they are.
+ARTIFACT_COLUMNS = (*FILE_COLUMNS, "content_type", "pixel_sha256", "error_kind", "error_message")
 _COLUMNS = tuple(
     dict.fromkeys(("index", "request_id", "prompt_id", "sample_index", *REQUEST_COLUMNS, *ARTIFACT_COLUMNS))
 )
@@ -246,3 +250,73 @@ def _worst_first(pair: Pair) -> tuple[int, float]:
     order = ("failed", "not run", "different", "close", "not measured", "identical").index(pair.verdict)
     psnr_db = pair.comparison.psnr_db if pair.comparison is not None else None
     return order, 0.0 if psnr_db is None else psnr_db
+
+
+def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: Mapping[str, Any]) -> Comparison:
+    """Compare the artifacts of two rows that succeeded; of several views the worst.
+
+    Raises:
+        StorageError: an artifact cannot be read.
+        OptionalDependencyMissingError: the pixels differ, and the extra `compare` is not installed.
+    """
+    views_there, views_here = _views(there, row_there), _views(here, row_here)
+    views = list(zip(views_there, views_here, strict=False))
+    if len(views_there) != len(views_here):
+        return Comparison("different", note=f"{len(views_there)} views and {len(views_here)}")
+    return worst(
+        IDENTICAL
+        if one.get("pixel_sha256") == other.get("pixel_sha256")
+        else _compare_files(there, one, here, other, row_there["content_type"], str(row_here["request_id"]))
+        for one, other in views
+    )
+
+
+def _compare_files(
+    there: Run, one: Mapping[str, Any], here: Run, other: Mapping[str, Any], content_type: str, request_id: str
+) -> Comparison:
+    """Compare two files; one that cannot be decoded is a difference, which names it and its row."""
+    data = (there.read_artifact(one), here.read_artifact(other))
+    try:
+        return compare_artifacts(*data, content_type)
+    except GenerationError:
+        for run, row, content in ((there, one, data[0]), (here, other, data[1])):
+            if not is_decodable(content, content_type):
+                where = run.store.url_of(row["file_name"])
+                note = f"{where}: {len(content):,} bytes that are no readable {content_type} (request {request_id})"
+                return Comparison("different", note=note)
+        raise
+
+
+def _views(run: Run, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    try:
+        return row_views(row)
+    except ValueError as exc:
+        raise StorageError(f"{run.path}: {row['request_id']}: its metadata_json is damaged: {exc}") from exc
+
+
+def write_page(report: DiffReport, there: Run, here: Run, path: Path, *, pairs: int) -> None:
+    """Write the page of the first `pairs` pairs to a local file.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    page = draw_page(
+        [_shown(pair) for pair in report.pairs[:pairs]],
+        there=report.there,
+        here=report.here,
+        total=len(report.pairs),
+        counts=report.by_verdict,
+        changes=report.changes,
+        read_there=there.read_artifact,
+        read_here=here.read_artifact,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error} (choose another --html)") from error
+
+
+def _shown(pair: Pair) -> PagePair:
+    figures = pair.verdict if pair.comparison is None else pair.comparison.describe()
+    return PagePair(pair.there, pair.here, figures, pair.changed)

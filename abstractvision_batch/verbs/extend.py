@@ -24,10 +24,10 @@ from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.supersede import supersede
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN
 from abstractvision_batch.runs.manifest import iter_rows as iter_manifest_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RunRecord, describe_difference, differing_fields
-from abstractvision_batch.runs.row_status import FAILED, NOT_RUN
 from abstractvision_batch.runs.superseded import SUPERSEDES, superseded_ids
 from abstractvision_batch.storage.store import Store
 

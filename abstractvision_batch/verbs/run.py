@@ -34,6 +34,7 @@ from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
+from abstractvision_batch.runs.columns import NOT_RUN
 from abstractvision_batch.runs.layouts.shard_index import write_shard_index
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
@@ -51,7 +52,6 @@ from abstractvision_batch.runs.manifest import (
 from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
-from abstractvision_batch.runs.row_status import NOT_RUN
 from abstractvision_batch.runs.shard_rows import Retry
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.model_check import check_model

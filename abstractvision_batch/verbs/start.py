@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,12 +47,12 @@ from abstractvision_batch.runs.record import (
     write_record,
 )
 from abstractvision_batch.runs.started import note_started, was_started_here
-from abstractvision_batch.runs.weights import WEIGHTS
+from abstractvision_batch.runs.weights import WEIGHTS, find_conflict
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store, open_store
 from abstractvision_batch.verbs.extend import existing_plan, mark_superseded, plan_extension
-from abstractvision_batch.verbs.model_check import check_model, check_server, check_weights, placed
+from abstractvision_batch.verbs.model_check import check_model, check_server, check_weights, find_weights, placed
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,31 @@ def open_output(loaded: LoadedSpec) -> Store:
         store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
         store.check_writable()
     return store
+
+
+def choose_output(loaded: LoadedSpec) -> LoadedSpec:
+    """The spec with the first output, by number, that holds no run or this one.
+
+    Raises:
+        SpecError: nothing can be written there.
+        StorageError: the outputs cannot be read.
+    """
+    weights = find_weights(loaded)
+    path = loaded.spec.output.path.rstrip("/")
+    for number in count(1):
+        output = loaded.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
+        candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
+        store = open_output(candidate)
+        record = read_record(store)
+        same = record is not None and record.layout == output.layout and _is_run_of(candidate, record)
+        if record is None or (same and (weights is None or find_conflict(store, weights) is None)):
+            return candidate
+    raise AssertionError("unreachable")
+
+
+def _is_run_of(loaded: LoadedSpec, record: RunRecord) -> bool:
+    loaded = loaded.under(record.fingerprint_version)
+    return record.fingerprint == loaded.fingerprint(prompts_digest(loaded))
 
 
 def as_begun(loaded: LoadedSpec, record: RunRecord) -> LoadedSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.runs.merkle import MerkleTree
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.audit import AuditReport, audit
 from abstractvision_batch.verbs.run import run
@@ -81,22 +81,17 @@ def test_two_runs_of_the_same_files_have_one_root_and_other_files_another(job: d
     run(other_place)
     run({**job, "output": {"path": str(tmp_path / "other")}, "params": {**job["params"], "seed": 8}})
 
-    root = audit(tmp_path / "run").merkle_root
+    root = audit(tmp_path / "run").root
 
-    assert root == audit(other_place["output"]["path"]).merkle_root
-    assert root != audit(tmp_path / "other").merkle_root
+    assert root == audit(other_place["output"]["path"]).root
+    assert root != audit(tmp_path / "other").root
 
 
-def test_the_root_is_the_tree_of_rfc_6962() -> None:
-    """The roots of the RFC's reference implementation for leaves of one field."""
-    tree = MerkleTree()
-    assert tree.root() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    tree.add([""])
-    assert tree.root() == "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
-    tree.add(["\x00"])
-    assert tree.root() == "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"
-    tree.add(["\x10"])
-    assert tree.root() == "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"
+def test_the_root_is_the_sha256_of_a_line_per_request(job: dict[str, Any], tmp_path: Path) -> None:
+    rows = pq.read_table(tmp_path / "run" / "manifest.parquet").sort_by("index").to_pylist()
+    lines = "".join(f"{row['request_id']} {row['sha256']}\n" for row in rows)
+
+    assert audit(tmp_path / "run").root == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_a_lost_file_is_found_and_repaired_by_redoing_its_shard_alone(job: dict[str, Any], tmp_path: Path) -> None:
@@ -271,7 +266,7 @@ def test_a_plan_that_is_not_the_one_that_was_recorded_is_found(job: dict[str, An
 
     report = audit(tmp_path / "run", repair=True)
 
-    assert (_kinds(report), report.merkle_root, report.exit_code) == (["plan_file"], None, 1)
+    assert (_kinds(report), report.root, report.exit_code) == (["plan_file"], None, 1)
 
 
 def test_files_of_further_views_are_checked_too(make_job: MakeJob, tmp_path: Path) -> None:
@@ -331,7 +326,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_findings_and_the_root_and_exits_with_1(job: dict[str, Any], tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
     whole = CliRunner().invoke(app, ["audit", folder])
-    root = audit(folder).merkle_root
+    root = audit(folder).root
     for number in range(25):
         (tmp_path / f"run/artifacts/00001/{number:026x}-{'d' * 12}.png").write_bytes(b"")
 
@@ -346,6 +341,6 @@ def test_the_command_prints_findings_and_the_root_and_exits_with_1(job: dict[str
     assert "and 5 more" in found.stdout
     assert "not whole: 25 findings" in found.stdout
     answer = json.loads(as_json.stdout)
-    assert (answer["ok"], answer["findings_by_kind"], answer["merkle_root"]) == (False, {"orphan": 25}, root)
+    assert (answer["ok"], answer["findings_by_kind"], answer["root"]) == (False, {"orphan": 25}, root)
     assert repaired.exit_code == 0
     assert "25 orphans removed" in repaired.stdout

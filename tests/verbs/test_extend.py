@@ -303,7 +303,7 @@ def test_an_extended_run_is_rerun_as_one_plan(make_job: MakeJob, tmp_path: Path)
     first, second = (open_run(tmp_path / name).manifest().select(columns) for name in ("run", "again"))
     assert again.generated == 10
     assert first == second
-    assert audit(tmp_path / "run").merkle_root == audit(tmp_path / "again").merkle_root
+    assert audit(tmp_path / "run").root == audit(tmp_path / "again").root
 
 
 def test_rows_so_far_are_one_table_while_an_extension_is_not_done(make_job: MakeJob, tmp_path: Path) -> None:

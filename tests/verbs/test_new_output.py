@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.verbs.new_output import choose_output
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load
+from abstractvision_batch.verbs.start import choose_output, load
 from tests.support.jobs import MakeJob
 
 

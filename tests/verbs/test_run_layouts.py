@@ -21,9 +21,9 @@ from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.runs.columns import PLAN_SCHEMA
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
-from abstractvision_batch.verbs.new_output import choose_output
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
+from abstractvision_batch.verbs.start import choose_output
 from tests.support.emulators import StoreServer
 from tests.support.jobs import MakeJob
 
@@ -73,7 +73,7 @@ def test_every_layout_has_the_same_rows_pictures_and_root(layout: str, job_in: M
 
     there, here = open_run(plain.path), open_run(result.path)
     assert here.manifest().select(MADE) == there.manifest().select(MADE)
-    assert (audit(result.path).findings, audit(result.path).merkle_root) == ((), audit(plain.path).merkle_root)
+    assert (audit(result.path).findings, audit(result.path).root) == ((), audit(plain.path).root)
     for row in here.manifest().to_pylist():
         data = here.read_artifact(row)
         assert hashlib.sha256(data).hexdigest() == row["sha256"]

@@ -20,10 +20,9 @@ from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.runs.weights import agree_on_weights, read_weights
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.model_check import check_weights, find_weights
-from abstractvision_batch.verbs.new_output import choose_output
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import build_context, run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import choose_output, load, open_output, start_run
 from tests.support.jobs import MakeJob
 
 pytestmark = pytest.mark.model

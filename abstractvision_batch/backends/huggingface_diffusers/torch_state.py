@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from abstractvision_batch.runs.processor import processor_name
+from abstractvision_batch.runs.environment import processor_name
 
 
 def repeats_exactly(device: torch.device, torch_compile: str) -> bool:

@@ -24,7 +24,7 @@ from abstractvision_batch.errors import GenerationCancelledError, GenerationErro
 from abstractvision_batch.media.images import Rgb, raw_rgb, to_rgb_array
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.media.video import encode_video
-from abstractvision_batch.runs.processor import processor_name
+from abstractvision_batch.runs.environment import processor_name
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,
     TASKS,

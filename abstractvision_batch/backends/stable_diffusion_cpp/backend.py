@@ -40,7 +40,7 @@ from abstractvision_batch.errors import (
 from abstractvision_batch.media.images import Rgb, raw_rgb
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.registry.weights import Weights
-from abstractvision_batch.runs.processor import processor_name
+from abstractvision_batch.runs.environment import processor_name
 from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.types import (
     RAW_RGB_MIME_TYPE,

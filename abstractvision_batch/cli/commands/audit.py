@@ -68,7 +68,7 @@ def _describe(report: AuditReport) -> Iterator[str]:
     if report.superseded:
         yield f"replaced   {plural(report.superseded, 'failed request')} by others of an extension"
     yield f"files      {report.files:,}, {format_size(report.size_bytes)}, {checked} checked"
-    yield f"root       {report.merkle_root or 'none: the plan cannot be read'}"
+    yield f"root       {report.root or 'none: the plan cannot be read'}"
     if report.removed:
         yield f"repaired   {plural(len(report.removed), 'orphan')} removed"
     if report.merged:

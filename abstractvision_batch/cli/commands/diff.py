@@ -36,8 +36,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
-    from abstractvision_batch.verbs.diff import compare_runs
-    from abstractvision_batch.verbs.diff_html import write_page
+    from abstractvision_batch.verbs.diff import compare_runs, write_page
 
     one, other = (open_located_run(path, storage_options=storage_options) for path in (there, here))
     report = compare_runs(one, other, measured=measured)

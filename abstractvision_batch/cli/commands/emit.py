@@ -279,18 +279,20 @@ def _emission(
     from abstractvision_batch.emit.emission import Emission, require_harmless, require_variables
     from abstractvision_batch.emit.needs import find_secrets
     from abstractvision_batch.emit.ticks import read_ticks
-    from abstractvision_batch.job.restated import secret_variables
+    from abstractvision_batch.job.env import secret_variables
+    from abstractvision_batch.job.load import read_values
     from abstractvision_batch.text.redaction import redact
 
     require_variables("--secret", secrets or ())
     require_harmless(overrides or ())
     loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+    kept_here = secret_variables(read_values(spec, overrides or ()).data)
     return Emission(
         loaded,
         overrides=tuple(overrides or ()),
         registry=tuple(registry or ()),
         ticks=None if cron is None else read_ticks(cron, timezone),
-        secrets=tuple(sorted({*find_secrets(loaded.spec), *secret_variables(spec, overrides or ()), *(secrets or ())})),
+        secrets=tuple(sorted({*find_secrets(loaded.spec), *kept_here, *(secrets or ())})),
         name=name,
         made_by=redact(shlex.join(["avbatch", *sys.argv[1:]])),
     )

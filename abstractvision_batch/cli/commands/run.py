@@ -86,8 +86,8 @@ def run(
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.runs.opened import open_run
     from abstractvision_batch.verbs.lock import require_locked
-    from abstractvision_batch.verbs.new_output import choose_output
     from abstractvision_batch.verbs.run import run as run_job
+    from abstractvision_batch.verbs.start import choose_output
 
     if locked:
         loaded = require_locked(loaded)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import pyarrow as pa
 
+from abstractvision_batch.runs.artifact_names import artifact_folder
+from abstractvision_batch.runs.layouts.containers import ContainerLayout
+from abstractvision_batch.runs.layouts.parquet_container import ParquetContainer
+from abstractvision_batch.runs.layouts.spool import Pieces
+from abstractvision_batch.runs.layouts.tar_container import TarContainer
 from abstractvision_batch.runs.results import RowResult
 from abstractvision_batch.storage.store import Store
-
-
-class Pieces(Protocol):
-    """Encoded files under their names, ``artifacts/<shard>/<id>-<sha>.png``. A store is one."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep the bytes; called by several threads."""
-
-    def read(self, name: str) -> bytes:
-        """The bytes; StorageError if they are not there."""
 
 
 class Layout(Protocol):
@@ -52,3 +47,27 @@ class Layout(Protocol):
 
         What cannot be removed stays, and `avbatch audit` names it.
         """
+
+
+class FilesLayout:
+    """Pieces are where they belong already."""
+
+    def keep(self, store: Store) -> AbstractContextManager[Pieces]:
+        return nullcontext(store)
+
+    def place(
+        self, store: Store, pieces: Pieces, rows: pa.Table, results: Mapping[int, RowResult], *, shard: int
+    ) -> Mapping[int, RowResult]:
+        store.sync_folder(artifact_folder(shard))
+        return results
+
+    def clean_up(self, store: Store, results: Mapping[int, RowResult]) -> None:
+        """Nothing to do."""
+
+
+#: Under the values of the spec's `output.layout`.
+LAYOUTS: dict[str, Layout] = {
+    "files": FilesLayout(),
+    "webdataset": ContainerLayout(".tar", TarContainer),
+    "parquet": ContainerLayout(".parquet", ParquetContainer),
+}

@@ -9,9 +9,20 @@ from __future__ import annotations
 import tempfile
 import threading
 from contextlib import suppress
+from typing import Protocol
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.scratch import temporary_disk
+
+
+class Pieces(Protocol):
+    """Encoded files under their names, ``artifacts/<shard>/<id>-<sha>.png``. A store is one."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep the bytes; called by several threads."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes; StorageError if they are not there."""
 
 
 class Spool:

@@ -23,12 +23,7 @@ import typer
 from botocore.loaders import JSONFileLoader
 from PIL import Image
 
-import abstractvision_batch.backends.procedural
-
 # What commands import when they are called.
-import abstractvision_batch.verbs.audit
-import abstractvision_batch.verbs.new_output
-import abstractvision_batch.verbs.retry  # noqa: F401
 from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.registry.cards import load_cards
