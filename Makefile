@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo house clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo house mutants clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -79,6 +79,9 @@ cluster-demo: setup-dev  ## submit the main job to a cluster of two nodes, kill 
 
 house: setup-dev  ## rooms, files of a knob, files and calls of a run; BEFORE=COMMIT measures that commit as well
 	$(BIN)/python scripts/measure_house.py $(if $(BEFORE),--before $(BEFORE))
+
+mutants: setup-dev  ## change 60 small places of the core, one at a time, and list those that no test notices; an hour
+	$(BIN)/python scripts/sample_mutants.py
 
 clean:  ## remove what set-up and runs made
 	rm -rf .venv runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
