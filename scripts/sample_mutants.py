@@ -128,6 +128,11 @@ class Mutations(ast.NodeVisitor):
             self.swap(node.left, node.op, node.right)
         self.generic_visit(node)
 
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if not isinstance(node.value, ast.JoinedStr | ast.List | ast.Tuple):
+            self.swap(node.target, node.op, node.value)
+        self.generic_visit(node)
+
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         old, new = (b"and", b"or") if isinstance(node.op, ast.And) else (b"or", b"and")
         spans = [self.span(value) for value in node.values]
@@ -259,7 +264,7 @@ def main() -> None:
             subprocess.run(["cp", "-r", *(root / name for name in COPIED if (root / name).exists()), copy], check=True)
             copies.put(copy)
         if not arguments.no_baseline:
-            tests = {test for mutant in sample for stage in find_tests(root, mutant.path) for test in stage}
+            tests = {test for mutant in sample for stage in find_tests(copy, mutant.path) for test in stage}
             if why := run_tests(copy, sorted(tests), arguments.timeout, 3600):
                 raise SystemExit(f"the tests of the unchanged tree do not pass: {why}")
 
@@ -267,7 +272,7 @@ def main() -> None:
             copy = copies.get()
             try:
                 (copy / mutant.path).write_bytes(mutant.text)
-                outcomes = (run_tests(copy, tests, arguments.timeout, 900) for tests in find_tests(root, mutant.path))
+                outcomes = (run_tests(copy, tests, arguments.timeout, 900) for tests in find_tests(copy, mutant.path))
                 why = next(filter(None, outcomes), "")
                 print(f"{why or 'SURVIVED'}: {mutant}", flush=True)
                 return why

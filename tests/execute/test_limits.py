@@ -107,6 +107,17 @@ def test_a_request_that_hung_once_is_tried_again(make_job: MakeJob) -> None:
     assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 2)]
 
 
+def test_a_request_whose_batch_hung_was_tried_twice_and_its_lone_picture_is_no_longer_bit_exact(
+    make_job: MakeJob,
+) -> None:
+    execution = {**SMALL, "request_timeout_s": 0.05, "max_attempts": 1}
+    job = make_job(prompts={"source": ["a fox", "a dog"]}, samples_per_prompt=1, execution=execution)
+
+    rows = _run_shard(job, StuckOnDogs(heals_after=1))
+
+    assert [(row["status"], row["attempts"], row["reproducibility"]) for row in rows] == [("ok", 2, "perceptual")] * 2
+
+
 def test_when_a_shard_has_had_its_time_the_rest_of_it_fails_and_the_run_goes_on(make_job: MakeJob) -> None:
     job = make_job(
         backend={"kind": "procedural", "delay_s": 0.8},
@@ -120,6 +131,7 @@ def test_when_a_shard_has_had_its_time_the_rest_of_it_fails_and_the_run_goes_on(
     assert [row["status"] for row in rows] == ["ok", "failed", "failed", "failed"] * 2
     assert {row["error_kind"] for row in rows if row["status"] == "failed"} == {"timeout"}
     assert [row["attempts"] for row in rows] == [1, 1, 0, 0] * 2
+    assert [row["latency_s"] == 0.0 for row in rows] == [False, False, True, True] * 2
     assert "execution.shard_timeout_s (1.2)" in rows[3]["error_message"]
     assert retry(result.path, overrides=["execution.shard_timeout_s=null", "backend.delay_s=0"]).exit_code == 0
 

@@ -67,6 +67,8 @@ def test_later_overrides_win_and_the_mapping_is_left_alone() -> None:
         ("params.steps=abc", '--set params.steps=abc: params.steps: "abc" is not an integer from 1 to 10000'),
         ("matrix.steps[0]=0", "--set matrix.steps[0]=0: matrix.steps[0]: 0 is not an integer from 1 to 10000"),
         ("matrix.steps[2]=1", "--set matrix.steps[2]=1: matrix.steps is a list of 2, so 2 is none of its indexes"),
+        ("matrix.steps.x=1", '--set matrix.steps.x=1: matrix.steps is a list of 2, so "x" is none of its indexes'),
+        ("matrix[0]=1", "--set matrix[0]=1: matrix is a mapping, so it has no [0]"),
         ("zip.steps[0]=1", "--set zip.steps[0]=1: zip.steps has no elements yet (set the whole list)"),
         ("name.x=1", '--set name.x=1: name is "demo", so it has no x'),
         ("name", "--set name: is not of the form dotted.key=value"),

@@ -25,6 +25,17 @@ def test_a_column_that_meets_a_plan_column_must_be_renamed(planner: Planner) -> 
     assert "column 'Status' meets the plan's own 'status' (rename: {Status: source_Status}, or drop it)" in problems[0]
     assert "column 'model' meets" in problems[1]
     assert "column 'N' differs from 'n' by case only" in problems[2]
+    assert [problem.partition(": column")[0] for problem in problems] == ["<spec>: prompts.source"] * 3
+
+
+def test_a_new_name_that_meets_a_plan_column_is_the_mistake_of_the_renaming(planner: Planner) -> None:
+    planner.write("p.csv", "prompt,kind,source_seed\na,x,y\n")
+
+    problems = planner.problems("p.csv", prompts={"rename": {"kind": "seed"}})
+
+    assert problems == (
+        "<spec>: prompts.rename: column 'kind' meets the plan's own 'seed' (rename: {kind: source_seed_}, or drop it)",
+    )
 
 
 def test_a_named_column_that_is_missing_is_placed_in_the_spec_with_a_suggestion(planner: Planner) -> None:

@@ -194,6 +194,9 @@ def test_files_of_a_shard_that_is_not_done_are_left_alone(job: dict[str, Any], t
     report = audit(tmp_path / "run", repair=True, grace_s=0)
 
     assert (_kinds(report), report.removed, report.shards_done) == (["missing_shard"], (), 2)
+    assert [(one.name, one.message) for one in report.findings] == [
+        ("manifest/00000-a0.parquet", "shard 0 is not done")
+    ]
     assert len(_pictures(tmp_path / "run", 0)) == 2
 
 

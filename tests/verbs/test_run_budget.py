@@ -162,6 +162,30 @@ def _priced(make_job: MakeJob, tmp_path: Path, budget: dict[str, Any], **section
     return spec
 
 
+def test_rows_of_before_the_model_had_a_price_are_put_to_the_budget_at_todays(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    """Eight rows without a price are $0.32 of the budget, and none of the cost; the next shard is $0.16."""
+    spec = _priced(make_job, tmp_path, {"requests": 8}, backend={"kind": "procedural", "fail_when": "fox"})
+    free = {**PRICED_CARD, "backends": {"procedural": {}}}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(free))
+    unpriced = run(spec)
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(PRICED_CARD))
+
+    stopped = run(spec, overrides=["execution.budget={usd: 0.5}"])
+
+    assert (unpriced.attempts, unpriced.cost_usd) == (8, None)
+    assert (stopped.succeeded, stopped.failed, stopped.attempts) == (8, 4, 12)
+    assert stopped.cost_usd == pytest.approx(0.16)
+    assert "$0.48 of $0.50 is spent" in str(stopped.stopped)
+    status = json.loads(CliRunner().invoke(app, ["status", str(tmp_path / "run"), "--json"]).stdout)
+    assert {name: status[name] for name in ("succeeded", "failed", "attempts")} == {
+        **{"succeeded": 8, "failed": 4},
+        "attempts": 12,
+    }
+    assert status["cost_usd"] == pytest.approx(0.16)
+
+
 def test_a_retry_spends_of_the_same_budget_and_a_rows_cost_adds_up(make_job: MakeJob, tmp_path: Path) -> None:
     """20 requests at $0.04 cost $0.80, the 4 dogs twice."""
     spec = _priced(make_job, tmp_path, {"usd": 0.9}, backend={"kind": "procedural", "fail_when": "dog"})

@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
+from abstractvision_batch.errors import StorageError
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.verbs.diff import diff
 from abstractvision_batch.verbs.run import run
@@ -68,7 +69,27 @@ def test_a_file_system_that_refuses_links_in_any_way_holds_a_run(
     result = run(make_job())
 
     assert (result.exit_code, result.succeeded) == (0, 20)
-    assert LocalStore(Path(result.path)).put_if_absent("run.json", b"other") is False
+    store = LocalStore(Path(result.path))
+    assert store.put_if_absent("run.json", b"other") is False
+    assert store.probe_conditional_put() is False
+
+
+def test_a_disk_that_fails_while_it_is_probed_is_a_storage_error_and_not_one_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "run")
+    assert store.probe_conditional_put() is True
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", fail)
+
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.probe_conditional_put()
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.put_if_absent("run.json", b"other")
+    assert store.list("") == []
 
 
 def test_a_picture_that_cannot_be_decoded_is_a_difference_that_names_its_file_and_row(
