@@ -16,16 +16,19 @@ from typing import Any
 from abstractvision_batch.artifacts import RuntimeArtifactStoreAdapter, get_artifact_id, is_artifact_ref, json_safe
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.foreign_backend import as_backend
+from abstractvision_batch.backends.from_environment import read_choice
 from abstractvision_batch.errors import BackendNotConfiguredError, CapabilityNotSupportedError, GenerationError
 from abstractvision_batch.integrations.configured_backend import (
     HTTP_KINDS,
+    Settings,
+    backend_fields,
     backend_kind,
     make_backend,
     model_of,
-    openai_fields,
+    owner_value,
+    read_settings,
 )
 from abstractvision_batch.integrations.residency import PROVIDERS, LoadedModel, note_loaded, task_named
-from abstractvision_batch.integrations.settings import Settings
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.storage.regular import read_regular
 from abstractvision_batch.types import (
@@ -101,7 +104,6 @@ class VisionCapability:
     def __init__(self, owner: object, backend_id: str) -> None:
         self.backend_id = backend_id
         self._owner = owner
-        self._settings = Settings(owner)
         self._lock = threading.RLock()
         self._backends: dict[str | None, VisionBackend] = {}
         self._loaded: dict[str, LoadedModel] = {}
@@ -272,6 +274,10 @@ class VisionCapability:
             self._note_use(TASK_OF_REQUEST[request])
         return [output if isinstance(output, dict) else output.data for output in outputs]
 
+    @property
+    def _settings(self) -> Settings:
+        return read_settings(self._owner)
+
     def _kind(self) -> str:
         return backend_kind(self._settings, self.backend_id.rpartition(":")[2])
 
@@ -287,20 +293,20 @@ class VisionCapability:
             self._backends[model] = (
                 self._given_backend()
                 if self._is_given()
-                else make_backend(self._settings, self._kind(), self._registry, model=model)
+                else make_backend(self._owner, self._kind(), self._registry, model=model)
             )
         return self._backends[model]
 
     def _is_given(self) -> bool:
-        return any(self._settings.value(name) is not None for name in ("backend_instance", "backend_factory"))
+        return any(owner_value(self._owner, f"vision_backend_{name}") is not None for name in ("instance", "factory"))
 
     def _is_remote(self) -> bool:
         return self._kind() in HTTP_KINDS and not self._is_given()
 
     def _given_backend(self) -> VisionBackend:
         """Return the backend that the owner brings along, in `vision_backend_instance` or `vision_backend_factory`."""
-        factory = self._settings.value("backend_factory")
-        backend = self._settings.value("backend_instance")
+        factory = owner_value(self._owner, "vision_backend_factory")
+        backend = owner_value(self._owner, "vision_backend_instance")
         if backend is None and callable(factory):
             backend = factory(self._owner)
         try:
@@ -340,13 +346,13 @@ class VisionCapability:
 
     def _has_server(self, kind: str) -> bool:
         try:
-            return bool(openai_fields(self._settings, kind))
+            return bool(backend_fields(self._settings, kind))
         except BackendNotConfiguredError:
             return False
 
     def _card_id(self) -> str | None:
         """Return whose card calls are checked against: the one asked for, or that of a local model if there is one."""
-        asked = self._settings.text("capabilities_model_id")
+        asked = read_choice(self._settings, "cap_model")
         if asked or self._is_remote() or self._is_given():
             return asked
         model = model_of(self._settings, self._kind())

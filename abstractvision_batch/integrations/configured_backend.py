@@ -1,64 +1,63 @@
 """From a host's settings to a backend. Nothing is loaded before the backend generates.
 
-Not covered: job specs, which name their backend themselves (`job`).
+A setting is the key or attribute `vision_<name>` of the owner's `config`, or of the owner itself, else its environment
+variable (`vision_sdcpp_cwd` has none: a working folder is the owner's to choose).
+
+Not covered: the variables and which key goes where (`backends.from_environment`).
 """
 
 from __future__ import annotations
 
+import os
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from abstractvision_batch import backends
 from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.backends.from_environment import (
+    OPENAI_URL,
+    VARIABLES,
+    find_key_variable,
+    is_openais,
+    plain_kind,
+    read_backend_fields,
+    read_choice,
+    read_section,
+)
 from abstractvision_batch.backends.table import load_backend_class, require_extra
-from abstractvision_batch.errors import BackendNotConfiguredError
-from abstractvision_batch.integrations.settings import Settings, describe
+from abstractvision_batch.errors import BackendNotConfiguredError, SpecError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
-OPENAI_BASE_URL = "https://api.openai.com/v1"
 OPENAI_MODEL_ID = "gpt-image-2"
-OPENAI_HOST = "api.openai.com"
-
-#: Names of backends by what hosts call them.
-KINDS = {
-    "openai-compatible": "openai-compatible",
-    "openai_compatible": "openai-compatible",
-    "hf": "diffusers",
-    "huggingface": "diffusers",
-    "sd-cpp": "sdcpp",
-    "stable-diffusion.cpp": "sdcpp",
-    "stable-diffusion-cpp": "sdcpp",
-    "stable_diffusion_cpp": "sdcpp",
-}
 HTTP_KINDS = ("openai", "openai-compatible")
 
-_HTTP_PATHS = (
-    "models_path",
-    "image_generations_path",
-    "image_edits_path",
-    "text_to_video_path",
-    "image_to_video_path",
-    "image_to_video_mode",
-)
-#: The backend's own names, and the settings'.
-_DIFFUSERS_FIELDS = {
-    "device": "device",
-    "dtype": "torch_dtype",
-    "cache_dir": "cache_dir",
-    "revision": "revision",
-    "variant": "variant",
-}
-_SDCPP_FILES = ("model", "diffusion_model", "vae", "llm", "llm_vision", "clip_l", "clip_g", "t5xxl")
+#: What the owner says over the environment, both by the names of variables.
+Settings = ChainMap[str, Any]
+
+
+def read_settings(owner: object) -> Settings:
+    """Return what an owner and the environment say now."""
+    said = {variable.name: owner_value(owner, variable.setting) for variable in VARIABLES}
+    return ChainMap({name: value for name, value in said.items() if value is not None}, dict(os.environ))
+
+
+def owner_value(owner: object, key: str) -> Any:
+    """Return what the owner itself says, as it is; None if nothing."""
+    for source in (getattr(owner, "config", None), owner):
+        found = source.get(key) if isinstance(source, Mapping) else getattr(source, key, None)
+        if found is not None:
+            return found
+    return None
 
 
 def backend_kind(settings: Settings, default: str) -> str:
-    """Return which backend the owner wants."""
-    name = settings.text("backend") or default
-    return KINDS.get(name.lower(), name.lower())
+    """Return which backend the owner wants: `openai` is OpenAI's server if none is named, `openai-compatible` none."""
+    name = (read_choice(settings, "backend") or default).lower().replace("_", "-")
+    return name if name in HTTP_KINDS else plain_kind(name) or name
 
 
 def make_backend(
-    settings: Settings, kind: str, registry: VisionModelCapabilitiesRegistry, *, model: str | None = None
+    owner: object, kind: str, registry: VisionModelCapabilitiesRegistry, *, model: str | None = None
 ) -> VisionBackend:
     """Make the backend of a kind as the settings say, for another model than theirs if one is named.
 
@@ -66,73 +65,76 @@ def make_backend(
         BackendNotConfiguredError: a setting that it needs is missing or wrong.
         OptionalDependencyMissingError: its extra is not installed.
     """
-    made: VisionBackend
-    if kind in HTTP_KINDS:
-        fields = openai_fields(settings, kind) | ({} if model is None else {"model_id": model})
-        require_extra("openai")
-        made = backends.OpenAICompatibleVisionBackend(config=backends.OpenAICompatibleBackendConfig(**fields))
-        return made
-    if kind == "sdcpp":
-        fields = sdcpp_fields(settings)
-        require_extra("sdcpp")
-        made = backends.StableDiffusionCppVisionBackend(config=backends.StableDiffusionCppBackendConfig(**fields))
-        return made
+    settings = read_settings(owner)
+    fields = backend_fields(settings, kind)
     model = model or model_of(settings, kind)
-    fields = {}
-    if kind == "diffusers":
-        if model is None:
-            raise _missing("diffusers", "model_id", "diffusers_model_id")
-        fields.update(settings.texts(_DIFFUSERS_FIELDS))
-        flags = {name: settings.flag(name) for name in ("allow_download", "auto_retry_fp32")}
-        fields.update({name: flag for name, flag in flags.items() if flag is not None})
-    known = model in registry.list_models()
-    card_facts = registry.card(model).backends.get(kind, {}) if model is not None and known else {}
-    return load_backend_class(kind).from_fields(fields, card_facts=card_facts, model=model or kind)
+    if kind == "diffusers" and model is None:
+        raise _missing(kind, "model", "diffusers.model")
+    if kind == "sdcpp":
+        model = model or fields.get("model_path") or fields["diffusion_model"]
+        folder = owner_value(owner, "vision_sdcpp_cwd")
+        fields |= {} if folder is None else {"cwd": str(folder)}
+    facts = registry.card(model).backends.get(kind, {}) if model in registry.list_models() else {}
+    return load_backend_class(_section_of(kind)).from_fields(fields, card_facts=facts, model=model or "")
 
 
 def model_of(settings: Settings, kind: str) -> str | None:
     """Return the model that the owner configured for a kind of backend."""
-    own = settings.text("diffusers_model_id") if kind == "diffusers" else None
-    return settings.text("model_id") or own
+    model = read_choice(settings, "model", f"{_section_of(kind)}.model")
+    if model is None and kind in HTTP_KINDS and is_openais(_server(settings, kind)):
+        return OPENAI_MODEL_ID
+    return model
 
 
-def openai_fields(settings: Settings, kind: str) -> dict[str, Any]:
-    """Return the fields of the HTTP backend's config. OpenAI's key goes to OpenAI's server, or to `OPENAI_BASE_URL`.
-
-    Raises:
-        BackendNotConfiguredError: there is no server, or no key for OpenAI's.
-    """
-    base_url, key = settings.text("base_url"), settings.text("api_key")
-    if base_url is None:
-        base_url = settings.text("openai_base_url") or (OPENAI_BASE_URL if kind == "openai" else None)
-        key = key or settings.text("openai_api_key")
-    if base_url is None:
-        raise _missing(kind, "base_url", "openai_base_url")
-    official = urlsplit(base_url).hostname == OPENAI_HOST
-    if official:
-        key = key or settings.text("openai_api_key")
-        if key is None:
-            raise _missing(kind, "api_key", "openai_api_key")
-    model = settings.text("model_id") or settings.text("openai_model_id") or (OPENAI_MODEL_ID if official else None)
-    paths = settings.texts({name: name for name in _HTTP_PATHS})
-    fields = {"base_url": base_url, "api_key": key, "model_id": model, "timeout_s": settings.seconds("timeout_s")}
-    return {name: value for name, value in fields.items() if value is not None} | paths
-
-
-def sdcpp_fields(settings: Settings) -> dict[str, Any]:
-    """Return the fields of the stable-diffusion.cpp backend's config.
+def backend_fields(settings: Settings, kind: str) -> dict[str, Any]:
+    """Return the fields of a backend's section that the settings say, checked as a job spec's are.
 
     Raises:
-        BackendNotConfiguredError: there is no model.
+        BackendNotConfiguredError: a value is wrong; there is no server, no key for OpenAI's, or no file of a model.
     """
-    files = settings.texts({name: f"sdcpp_{name}" for name in _SDCPP_FILES})
-    if "model" not in files and "diffusion_model" not in files:
-        raise _missing("sdcpp", "sdcpp_model", "sdcpp_diffusion_model")
-    program = settings.texts({"sd_cli_path": "sdcpp_bin", "cwd": "sdcpp_cwd"})
-    rest = {"extra_args": settings.arguments("sdcpp_extra_args"), "timeout_s": settings.seconds("timeout_s")}
-    return {**files, **program, **{name: value for name, value in rest.items() if value}}
+    given, key = {}, None
+    section = _section_of(kind)
+    require_extra(section)
+    if section == "openai":
+        given = {"base_url": _server(settings, kind)}
+        key = _find_key(settings, given["base_url"])
+        if key is None and is_openais(given["base_url"]):
+            raise _missing(kind, "openai.api_key")
+    try:
+        said = read_backend_fields(settings, section)
+        fields = read_section(settings, section, given).model_dump(include={*said, *given}) if said or given else {}
+    except SpecError as error:
+        raise BackendNotConfiguredError("\n".join(map(_naming_settings, error.problems))) from error
+    if kind == "sdcpp" and fields.keys().isdisjoint({"model_path", "diffusion_model"}):
+        raise _missing(kind, "sdcpp.model_path", "sdcpp.diffusion_model")
+    return fields if key is None else {**fields, "api_key": key}
 
 
-def _missing(kind: str, *names: str) -> BackendNotConfiguredError:
-    places = " or ".join(describe(name) for name in names)
-    return BackendNotConfiguredError(f"abstractvision: backend {kind} is not configured (set {places})")
+def _section_of(kind: str) -> str:
+    return "openai" if kind in HTTP_KINDS else kind
+
+
+def _server(settings: Settings, kind: str) -> str:
+    base_url = read_choice(settings, "openai.base_url") or (OPENAI_URL if kind == "openai" else None)
+    if base_url is None:
+        raise _missing(kind, "openai.base_url")
+    return base_url
+
+
+def _find_key(settings: Settings, base_url: str) -> str | None:
+    """Return the key of a server; the environment's own for the environment's own server, and likewise the owner's."""
+    found = ((source, find_key_variable(source, base_url)) for source in settings.maps)
+    return next((str(source[name]).strip() for source, name in found if name is not None), None)
+
+
+def _missing(kind: str, *choices: str) -> BackendNotConfiguredError:
+    variables = [variable for variable in VARIABLES if variable.sets in choices]
+    places = dict.fromkeys(place for variable in variables for place in (variable.setting, variable.name))
+    return BackendNotConfiguredError(f"abstractvision: backend {kind} is not configured (set {' or '.join(places)})")
+
+
+def _naming_settings(problem: str) -> str:
+    """Name the owner's setting, next to the variable that a problem begins with."""
+    name, colon, rest = problem.partition(": ")
+    setting = next((f"{variable.setting} or " for variable in VARIABLES if variable.name == name), "")
+    return f"{setting}{name}{colon}{rest}"

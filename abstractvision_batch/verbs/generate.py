@@ -7,57 +7,20 @@ judges it. Not covered: many requests (`run`), where outputs go (the caller).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
-
-from pydantic import ValidationError
 
 from abstractvision_batch.artifacts import MediaStore
 from abstractvision_batch.backends.base_backend import ProgressCallback
+from abstractvision_batch.backends.from_environment import Target
 from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend
-from abstractvision_batch.documents.messages import explain
-from abstractvision_batch.documents.positions import format_path
-from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.constraints import default_params
-from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.text.suggestions import foreign_name_of
 from abstractvision_batch.types import TASK_OF_REQUEST, Task
 from abstractvision_batch.vision_manager import Output, VisionManager
-
-OFFICIAL_URL = "https://api.openai.com/v1"
-
-
-class _Section(StrictModel):
-    """The part of a job spec that is about its backend."""
-
-    backend: BackendSpec
-
-
-def parse_backend(section: Mapping[str, Any]) -> BackendSpec:
-    """Check a `backend` section as a job spec's is checked.
-
-    Raises:
-        SpecError: one problem per wrong field, `backend.dtype: …`.
-    """
-    data = {"backend": dict(section)}
-    try:
-        return _Section.model_validate(data).backend
-    except ValidationError as error:
-        problems = [f"{format_path(path)}: {said}" for path, said in explain(error, data, _Section).items()]
-    raise SpecError("\n".join(problems), problems=tuple(problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What generates: a backend, its model, and the card that calls are checked against, if there is one."""
-
-    backend: BackendSpec
-    model: str | None
-    card: ModelCard | None
 
 
 def open_manager(

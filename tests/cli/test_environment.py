@@ -1,4 +1,4 @@
-"""The variables of the command line: one table, the same names as the plugin's, secrets by name only."""
+"""The environment variables: one table, one rule of which key goes where, secrets by name only."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ from typing import Any, get_args
 
 import pytest
 
-import abstractvision_batch.cli
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
-from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
-from abstractvision_batch.cli.backend_choice import choose_target
-from abstractvision_batch.cli.environment import (
+import abstractvision_batch
+from abstractvision_batch.backends.from_environment import (
     VARIABLES,
+    choose_target,
     describe_environment,
     find_key_variable,
     read_backend_fields,
 )
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.integrations.settings import ENVIRONMENT
 from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
 OFFICIAL = "https://api.openai.com/v1"
 LOCAL = "http://127.0.0.1:1234/v1"
-
-
-def test_the_command_line_and_the_plugin_know_the_same_variables() -> None:
-    plugin = {name for names in ENVIRONMENT.values() for name in names}
-
-    assert plugin <= {variable.name for variable in VARIABLES}
 
 
 def test_every_variable_of_a_backend_sets_a_field_of_its_section() -> None:
@@ -41,12 +34,12 @@ def test_every_variable_of_a_backend_sets_a_field_of_its_section() -> None:
         assert not field or field == "model" or field in sections[kind], variable
 
 
-def test_no_other_file_of_the_command_line_names_a_variable_to_read() -> None:
+def test_no_other_file_names_a_variable_to_read() -> None:
     """Messages may name one; `environ[…]` and `getenv` may not."""
-    for path in Path(abstractvision_batch.cli.__file__).parent.rglob("*.py"):
+    for path in Path(abstractvision_batch.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             reads = isinstance(node, ast.Subscript | ast.Call) and "environ" in ast.unparse(node)[:20]
-            if reads and path.name != "environment.py":
+            if reads and path.name != "from_environment.py":
                 assert "ABSTRACTVISION" not in ast.unparse(node), path
 
 
@@ -87,6 +80,8 @@ def test_a_wrong_value_is_an_error_that_names_its_variable(name: str, value: str
         ({"ABSTRACTVISION_API_KEY": "k", "ABSTRACTVISION_BASE_URL": LOCAL}, OFFICIAL, None),
         ({"ABSTRACTVISION_API_KEY": "k", "OPENAI_API_KEY": "k"}, LOCAL, "ABSTRACTVISION_API_KEY"),
         ({"ABSTRACTVISION_API_KEY": "k", "OPENAI_API_KEY": "k"}, OFFICIAL, "OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": "k"}, "https://mine.openai.azure.com/openai/v1", None),
+        ({"OPENAI_API_KEY": "k"}, "https://api.openai.com.example.org/v1", None),
         ({}, LOCAL, None),
     ],
 )

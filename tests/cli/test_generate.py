@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from abstractvision_batch.backends.from_environment import VARIABLES
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.cli.environment import VARIABLES
 from abstractvision_batch.media.images import to_rgb_array
 from abstractvision_batch.media.metadata.embed import read_parameters
 from abstractvision_batch.media.probe import probe, sniff_mime_type

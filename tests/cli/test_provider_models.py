@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner, Result
 
+from abstractvision_batch.backends.from_environment import VARIABLES
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.cli.environment import VARIABLES
 from tests.support.openai_server import OpenAIServer, running_server
 
 MODELS = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from abstractvision_batch.cli.backend_choice import choose_target
+from abstractvision_batch.backends.from_environment import choose_target
 from abstractvision_batch.cli.repl.commands import ALIASES, COMMANDS, run_line
 from abstractvision_batch.cli.repl.completion import complete
 from abstractvision_batch.cli.repl.session import Session

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from abstractvision_batch import LocalAssetStore, VisionManager, VisionModelCapabilitiesRegistry, is_artifact_ref
-from abstractvision_batch.backends import ProceduralVisionBackend
+from abstractvision_batch.backends import ProceduralVisionBackend, StableDiffusionCppVisionBackend
+from abstractvision_batch.backends.from_environment import VARIABLES
 from abstractvision_batch.errors import (
     BackendNotConfiguredError,
     CapabilityNotSupportedError,
@@ -25,8 +26,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.integrations.abstractcore import make_vision_tools
 from abstractvision_batch.integrations.abstractcore_plugin import VisionCapability, register
-from abstractvision_batch.integrations.configured_backend import openai_fields, sdcpp_fields
-from abstractvision_batch.integrations.settings import ENVIRONMENT, Settings
+from abstractvision_batch.integrations.configured_backend import backend_fields, make_backend, model_of, read_settings
 from abstractvision_batch.media.images import decode_image, encode_image
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.registry.constraints import default_params
@@ -39,9 +39,8 @@ SIZE: dict[str, Any] = {"width": 32, "height": 32, "steps": 1}
 
 @pytest.fixture(autouse=True)
 def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    for names in ENVIRONMENT.values():
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable.name, raising=False)
 
 
 class Owner:
@@ -376,29 +375,26 @@ def test_the_owner_wins_over_the_environment_and_its_attributes_count_too(monkey
     owner = Owner(model_id="from-config")
     attribute = type("Host", (), {"vision_model_id": "from-attribute"})()
 
-    assert Settings(owner).text("model_id") == "from-config"
-    assert Settings(attribute).text("model_id") == "from-attribute"
-    assert Settings(Owner()).text("model_id") == "from-env"
-    assert Settings(Owner(model_id=" ")).text("model_id") is None
+    found = [model_of(read_settings(host), "sdcpp") for host in (owner, attribute, Owner(), Owner(model_id=" "))]
+
+    assert found == ["from-config", "from-attribute", "from-env", None]
 
 
 def test_openais_server_needs_a_key_and_has_a_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendNotConfiguredError, match="OPENAI_API_KEY"):
-        openai_fields(Settings(Owner()), "openai")
+        backend_fields(read_settings(Owner()), "openai")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
 
-    assert openai_fields(Settings(Owner()), "openai") == {
-        "base_url": "https://api.openai.com/v1",
-        "api_key": "sk-1",
-        "model_id": "gpt-image-2",
-    }
+    settings = read_settings(Owner())
+    assert backend_fields(settings, "openai") == {"base_url": "https://api.openai.com/v1", "api_key": "sk-1"}
+    assert model_of(settings, "openai") == "gpt-image-2"
 
 
 def test_a_compatible_server_needs_a_url_and_neither_key_nor_model() -> None:
     with pytest.raises(BackendNotConfiguredError, match="ABSTRACTVISION_BASE_URL"):
-        openai_fields(Settings(Owner()), "openai-compatible")
+        backend_fields(read_settings(Owner()), "openai-compatible")
 
-    fields = openai_fields(Settings(Owner(base_url="http://localhost:1234/v1", timeout_s=5)), "openai-compatible")
+    fields = backend_fields(read_settings(Owner(base_url="http://localhost:1234/v1", timeout_s=5)), "openai-compatible")
 
     assert fields == {"base_url": "http://localhost:1234/v1", "timeout_s": 5.0}
 
@@ -406,26 +402,37 @@ def test_a_compatible_server_needs_a_url_and_neither_key_nor_model() -> None:
 def test_openais_key_goes_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     for url in ("http://localhost:1234/v1", "https://api.openai.com.example.org/v1"):
-        assert "api_key" not in openai_fields(Settings(Owner(base_url=url)), "openai")
+        assert "api_key" not in backend_fields(read_settings(Owner(base_url=url)), "openai")
 
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gateway/v1")
-    assert openai_fields(Settings(Owner()), "openai")["api_key"] == "sk-1"
+    assert backend_fields(read_settings(Owner()), "openai")["api_key"] == "sk-1"
+
+
+def test_a_key_of_the_environments_server_does_not_go_to_the_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABSTRACTVISION_BASE_URL", "http://theirs/v1")
+    monkeypatch.setenv("ABSTRACTVISION_API_KEY", "sk-theirs")
+
+    assert "api_key" not in backend_fields(read_settings(Owner(base_url="http://mine/v1")), "openai-compatible")
+    assert backend_fields(read_settings(Owner()), "openai-compatible")["api_key"] == "sk-theirs"
+    own = read_settings(Owner(base_url="http://mine/v1", api_key="sk-mine"))
+    assert backend_fields(own, "openai-compatible")["api_key"] == "sk-mine"
 
 
 def test_paths_of_the_server_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABSTRACTVISION_TEXT_TO_VIDEO_PATH", "/videos/generations")
 
-    fields = openai_fields(Settings(Owner(base_url="http://h/v1", models_path="/catalog")), "openai-compatible")
+    fields = backend_fields(read_settings(Owner(base_url="http://h/v1", models_path="/catalog")), "openai-compatible")
 
     assert (fields["text_to_video_path"], fields["models_path"]) == ("/videos/generations", "/catalog")
 
 
 def test_stable_diffusion_cpp_is_configured_by_files(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendNotConfiguredError, match="ABSTRACTVISION_SDCPP_MODEL"):
-        sdcpp_fields(Settings(Owner()))
+        backend_fields(read_settings(Owner()), "sdcpp")
     monkeypatch.setenv("ABSTRACTVISION_SDCPP_EXTRA_ARGS", "--threads 2 --type 'f 16'")
 
-    fields = sdcpp_fields(Settings(Owner(sdcpp_diffusion_model="m.gguf", sdcpp_vae="v", sdcpp_bin="/bin/sd")))
+    owner = Owner(sdcpp_diffusion_model="m.gguf", sdcpp_vae="v", sdcpp_bin="/bin/sd")
+    fields = backend_fields(read_settings(owner), "sdcpp")
 
     assert fields == {
         "diffusion_model": "m.gguf",
@@ -433,27 +440,36 @@ def test_stable_diffusion_cpp_is_configured_by_files(monkeypatch: pytest.MonkeyP
         "sd_cli_path": "/bin/sd",
         "extra_args": ("--threads", "2", "--type", "f 16"),
     }
-    assert Settings(Owner(sdcpp_extra_args=["-v", 3])).arguments("sdcpp_extra_args") == ("-v", "3")
+    listed = read_settings(Owner(sdcpp_model="m", sdcpp_extra_args=["-v", 3]))
+    assert backend_fields(listed, "sdcpp")["extra_args"] == ("-v", "3")
 
 
 @pytest.mark.parametrize(
-    ("read", "config"),
+    ("kind", "config"),
     [
-        (lambda settings: settings.flag("allow_download"), {"allow_download": "perhaps"}),
-        (lambda settings: settings.seconds("timeout_s"), {"timeout_s": "-1"}),
-        (lambda settings: settings.seconds("timeout_s"), {"timeout_s": "soon"}),
-        (lambda settings: settings.arguments("sdcpp_extra_args"), {"sdcpp_extra_args": "'unclosed"}),
+        ("diffusers", {"model_id": "m", "allow_download": "perhaps"}),
+        ("openai-compatible", {"base_url": "http://h/v1", "timeout_s": "-1"}),
+        ("openai-compatible", {"base_url": "http://h/v1", "timeout_s": "soon"}),
+        ("sdcpp", {"sdcpp_model": "m", "sdcpp_extra_args": "'unclosed"}),
     ],
 )
-def test_a_wrong_setting_is_named_with_where_it_may_be(read: Callable[[Settings], object], config: Any) -> None:
-    with pytest.raises(BackendNotConfiguredError, match=r"vision_.* or ABSTRACTVISION_"):
-        read(Settings(Owner(**config)))
+def test_a_wrong_setting_is_named_with_where_it_may_be(kind: str, config: Any) -> None:
+    with pytest.raises(BackendNotConfiguredError, match=r"^vision_\w+ or ABSTRACTVISION_\w+: "):
+        backend_fields(read_settings(Owner(**config)), kind)
 
 
 def test_a_flag_says_yes_no_or_nothing() -> None:
-    flags = [Settings(Owner(allow_download=value)).flag("allow_download") for value in (True, "off", None)]
+    found = [backend_fields(read_settings(Owner(allow_download=value)), "diffusers") for value in (True, "off", None)]
 
-    assert flags == [True, False, None]
+    assert found == [{"allow_download": True}, {"allow_download": False}, {}]
+
+
+def test_the_working_folder_of_a_program_is_the_owners_to_choose() -> None:
+    owner = Owner(sdcpp_model="m.gguf", sdcpp_cwd="/models")
+    made = make_backend(owner, "sdcpp", VisionModelCapabilitiesRegistry())
+
+    assert isinstance(made, StableDiffusionCppVisionBackend)
+    assert (made.config.cwd, made.config.model) == ("/models", "m.gguf")
 
 
 def test_a_local_backend_without_a_model_says_what_to_set() -> None:

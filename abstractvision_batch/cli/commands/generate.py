@@ -20,8 +20,8 @@ from abstractvision_batch.media.frame_rates import tidy_fps
 
 if TYPE_CHECKING:
     from abstractvision_batch.backends.base_backend import VisionBackend
+    from abstractvision_batch.backends.from_environment import Target
     from abstractvision_batch.types import Task
-    from abstractvision_batch.verbs.generate import Target
 
 MAX_DRAWN_SEED = 2**31
 
@@ -81,8 +81,7 @@ def generate(
 
     What is left out takes the model card's default. Prints the file's path; with --store the reference to the artifact.
     """
-    from abstractvision_batch.cli.backend_choice import choose_target
-    from abstractvision_batch.cli.environment import read_choice
+    from abstractvision_batch.backends.from_environment import choose_target, read_choice
     from abstractvision_batch.cli.output_files import (
         check_file_name,
         keep_output,

@@ -31,14 +31,14 @@ def provider_models(
 
     Without an option it is the server of ABSTRACTVISION_BASE_URL or OPENAI_BASE_URL.
     """
+    from abstractvision_batch.backends.from_environment import OPENAI_URL
     from abstractvision_batch.types import TASKS
-    from abstractvision_batch.verbs.generate import OFFICIAL_URL
 
     check_choice("--task", task, TASKS)
-    if openai and base_url is not None and base_url.rstrip("/") != OFFICIAL_URL:
+    if openai and base_url is not None and base_url.rstrip("/") != OPENAI_URL:
         raise typer.BadParameter("one server at a time (leave out --openai or --base-url)", param_hint="--openai")
     fields: dict[str, Any] = {
-        "base_url": OFFICIAL_URL if openai else base_url,
+        "base_url": OPENAI_URL if openai else base_url,
         "api_key": None if api_key_env is None else {"env": api_key_env},
         "timeout_s": timeout_s,
         "retries": 1,
@@ -64,7 +64,7 @@ def list_server_models(
     Raises:
         DependencyError: the server cannot be reached, does not answer or refuses the key.
     """
-    from abstractvision_batch.cli.backend_choice import choose_target
+    from abstractvision_batch.backends.from_environment import choose_target
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
     from abstractvision_batch.verbs.generate import open_manager
 

@@ -26,7 +26,7 @@ def repl(
 
     The model stays loaded between prompts. /help lists what there is.
     """
-    from abstractvision_batch.cli.backend_choice import choose_target
+    from abstractvision_batch.backends.from_environment import choose_target
     from abstractvision_batch.cli.commands.generate import step_printer
     from abstractvision_batch.cli.repl.loop import run_loop
     from abstractvision_batch.cli.repl.session import Session

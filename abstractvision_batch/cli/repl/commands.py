@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.cli.environment import describe_environment
+from abstractvision_batch.backends.from_environment import describe_environment
 from abstractvision_batch.cli.repl.session import Session
 from abstractvision_batch.cli.request_words import parse_request, parse_value, split_words, take_flags
 from abstractvision_batch.errors import SpecError

@@ -10,8 +10,7 @@ from typing import Any
 
 from abstractvision_batch.artifacts import ArtifactNotFoundError
 from abstractvision_batch.backends.base_backend import ProgressCallback
-from abstractvision_batch.cli.backend_choice import choose_target
-from abstractvision_batch.cli.environment import read_choice
+from abstractvision_batch.backends.from_environment import Target, choose_target, read_choice
 from abstractvision_batch.cli.output_files import keep_output, open_in_viewer, open_store, read_input
 from abstractvision_batch.cli.request_words import RequestWords
 from abstractvision_batch.errors import SpecError
@@ -19,7 +18,7 @@ from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegis
 from abstractvision_batch.registry.model_card import STANDARD_PARAMS
 from abstractvision_batch.storage.asset_store import LocalAssetStore
 from abstractvision_batch.types import TASK_OF_REQUEST, Task
-from abstractvision_batch.verbs.generate import Target, generate_now, open_manager
+from abstractvision_batch.verbs.generate import generate_now, open_manager
 from abstractvision_batch.vision_manager import VisionManager
 
 MAX_DRAWN_SEED = 2**31

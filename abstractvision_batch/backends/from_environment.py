@@ -1,0 +1,309 @@
+"""From settings to what generates: one table of environment variables, and one rule of which key goes to which server.
+
+`generate`, `repl` and `provider-models` read the process's environment; AbstractCore's plugin lays over it what its
+host is configured with (`integrations.configured_backend`). An option of the command line, and an argument of a call,
+win over both. A key that was meant for one server goes to no other, and the command line passes it on by the name of
+its variable.
+
+Not covered: job specs, which read none of this: they say everything themselves, so that they mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from abstractvision_batch.documents.messages import explain
+from abstractvision_batch.documents.positions import format_path
+from abstractvision_batch.documents.strict_model import StrictModel
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.model import BackendSpec
+from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
+from abstractvision_batch.registry.model_card import ModelCard
+
+EMBEDDED_MODEL = "avbatch/shapes64"
+PROCEDURAL_MODEL = "avbatch/procedural"
+OPENAI_HOST = "api.openai.com"
+OPENAI_URL = f"https://{OPENAI_HOST}/v1"
+#: What the older library and its users call the backends.
+_ALIASES = {
+    "openai-compatible": "openai",
+    "http": "openai",
+    "hf": "diffusers",
+    "huggingface": "diffusers",
+    "sd-cpp": "sdcpp",
+    "stable-diffusion.cpp": "sdcpp",
+    "stable-diffusion-cpp": "sdcpp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable."""
+
+    name: str
+    sets: str
+    """A choice of the command line, or `<kind>.<field>` of a backend section."""
+    description: str
+    host: str = ""
+    """What the host of AbstractCore's plugin calls it, after `vision_`, where that does not follow from the name."""
+
+    @property
+    def setting(self) -> str:
+        """Return the name of the host's setting."""
+        plain = self.name.removeprefix("ABSTRACTVISION_").removeprefix("DIFFUSERS_").lower()
+        return f"vision_{self.host or plain}"
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value is shown to nobody."""
+        return self.sets.endswith(".api_key")
+
+
+#: Of two variables that set the same, the first one wins.
+VARIABLES: tuple[Variable, ...] = (
+    Variable("ABSTRACTVISION_BACKEND", "backend", "Backend kind: `diffusers`, `openai`, `procedural` or `sdcpp`."),
+    Variable("ABSTRACTVISION_MODEL_ID", "model", "Model: the id of a card, of a hub repository, or the server's own."),
+    Variable("ABSTRACTVISION_CAPABILITIES_MODEL_ID", "cap_model", "Whose card calls are checked against."),
+    Variable("ABSTRACTVISION_STORE_DIR", "store", "Folder or URL of the asset store that outputs go to."),
+    Variable("ABSTRACTVISION_TIMEOUT_S", "openai.timeout_s", "Seconds for one request to a server."),
+    Variable("ABSTRACTVISION_BASE_URL", "openai.base_url", "The server's `/v1`-style root."),
+    Variable("OPENAI_BASE_URL", "openai.base_url", "The same, where nothing else names a server."),
+    Variable(
+        "ABSTRACTVISION_API_KEY",
+        "openai.api_key",
+        "Key of `ABSTRACTVISION_BASE_URL`; of any server, if that is not set.",
+    ),
+    Variable("OPENAI_API_KEY", "openai.api_key", "Key of OpenAI's server, or of `OPENAI_BASE_URL`; for no other."),
+    Variable("OPENAI_IMAGE_MODEL_ID", "openai.model", "Model of backend `openai`.", host="openai_model_id"),
+    Variable("OPENAI_IMAGE_MODEL", "openai.model", "The same.", host="openai_model_id"),
+    Variable("ABSTRACTVISION_MODELS_PATH", "openai.models_path", "Path of the server's catalog, `/models`."),
+    Variable(
+        "ABSTRACTVISION_IMAGES_GENERATIONS_PATH",
+        "openai.image_generations_path",
+        "`/images/generations`.",
+        host="image_generations_path",
+    ),
+    Variable(
+        "ABSTRACTVISION_IMAGES_EDITS_PATH", "openai.image_edits_path", "`/images/edits`.", host="image_edits_path"
+    ),
+    Variable("ABSTRACTVISION_TEXT_TO_VIDEO_PATH", "openai.text_to_video_path", "Path of videos from prompts."),
+    Variable("ABSTRACTVISION_IMAGE_TO_VIDEO_PATH", "openai.image_to_video_path", "Path of videos from images."),
+    Variable("ABSTRACTVISION_IMAGE_TO_VIDEO_MODE", "openai.image_to_video_mode", "`multipart` or `json_b64`."),
+    Variable("ABSTRACTVISION_DIFFUSERS_MODEL_ID", "diffusers.model", "Its model.", host="diffusers_model_id"),
+    Variable("ABSTRACTVISION_DIFFUSERS_DEVICE", "diffusers.device", "`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."),
+    Variable("ABSTRACTVISION_DIFFUSERS_TORCH_DTYPE", "diffusers.dtype", "`auto`, `float32`, `float16`, `bfloat16`."),
+    Variable("ABSTRACTVISION_DIFFUSERS_ALLOW_DOWNLOAD", "diffusers.allow_download", "Whether weights may be fetched."),
+    Variable(
+        "ABSTRACTVISION_DIFFUSERS_AUTO_RETRY_FP32",
+        "diffusers.auto_retry_fp32",
+        "Whether black output is redone.",
+    ),
+    Variable("ABSTRACTVISION_DIFFUSERS_CACHE_DIR", "diffusers.cache_dir", "Folder of the hub cache."),
+    Variable("ABSTRACTVISION_DIFFUSERS_REVISION", "diffusers.revision", "Branch, tag or commit of the model."),
+    Variable("ABSTRACTVISION_DIFFUSERS_VARIANT", "diffusers.variant", "Variant of the weight files, as `fp16`."),
+    Variable("ABSTRACTVISION_SDCPP_BIN", "sdcpp.sd_cli_path", "The `sd-cli` program, a name on PATH or a path."),
+    Variable("ABSTRACTVISION_SDCPP_MODEL", "sdcpp.model_path", "A whole model in one file."),
+    Variable("ABSTRACTVISION_SDCPP_DIFFUSION_MODEL", "sdcpp.diffusion_model", "The denoiser alone, with files below."),
+    Variable("ABSTRACTVISION_SDCPP_VAE", "sdcpp.vae", "Its VAE."),
+    Variable("ABSTRACTVISION_SDCPP_LLM", "sdcpp.llm", "Its language model."),
+    Variable("ABSTRACTVISION_SDCPP_LLM_VISION", "sdcpp.llm_vision", "The language model's vision part."),
+    Variable("ABSTRACTVISION_SDCPP_CLIP_L", "sdcpp.clip_l", "Its CLIP-L text encoder."),
+    Variable("ABSTRACTVISION_SDCPP_CLIP_G", "sdcpp.clip_g", "Its CLIP-G text encoder."),
+    Variable("ABSTRACTVISION_SDCPP_T5XXL", "sdcpp.t5xxl", "Its T5 text encoder."),
+    Variable("ABSTRACTVISION_TIMEOUT_S", "sdcpp.timeout_s", "Seconds for one request, and for loading the model."),
+    Variable("ABSTRACTVISION_SDCPP_EXTRA_ARGS", "sdcpp.extra_args", "More arguments, quoted as in a shell."),
+)
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_FLAGS = ("allow_download", "auto_retry_fp32")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What generates: a backend, its model, and the card that calls are checked against, if there is one."""
+
+    backend: BackendSpec
+    model: str | None
+    card: ModelCard | None
+
+
+class _Section(StrictModel):
+    """The part of a job spec that is about its backend."""
+
+    backend: BackendSpec
+
+
+def choose_target(
+    registry: VisionModelCapabilitiesRegistry,
+    environ: Mapping[str, str],
+    *,
+    kind: str | None = None,
+    model: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Target:
+    """Choose backend, model and card for the command line; what nothing says follows from the model.
+
+    Args:
+        registry: the cards.
+        environ: the process's environment.
+        kind: of the backend; None: the environment's, else what runs the model.
+        model: None: the environment's, else the embedded model where the backend is local.
+        fields: of the backend's section, as in a job spec; those of value None count as not given.
+
+    Raises:
+        SpecError: the choice is no valid one.
+    """
+    given = {name: value for name, value in (fields or {}).items() if value is not None}
+    named = plain_kind(kind or ("openai" if "base_url" in given else None))
+    usual = plain_kind(read_choice(environ, "backend"))
+    card = _card(registry, model)
+    kind = named or (usual if card is None or usual in card.backends else None)
+    if model is None:
+        model = _usual_model(environ, kind, usual, given)
+        card = _card(registry, model)
+    if kind is None:
+        kinds = sorted(card.backends) if card is not None else []
+        kind = "diffusers" if "diffusers" in kinds or not kinds else kinds[0]
+    if kind == "openai":
+        base_url = given.get("base_url") or read_choice(environ, "openai.base_url")
+        if base_url is None:
+            raise SpecError(
+                "openai: no server is named "
+                f"(--base-url URL, or export ABSTRACTVISION_BASE_URL=…; OpenAI's own is {OPENAI_URL})"
+            )
+        if "api_key" not in given and (name := find_key_variable(environ, base_url)):
+            given["api_key"] = {"env": name}
+    cap_model = read_choice(environ, "cap_model")
+    return Target(read_section(environ, kind, given), model, card if cap_model is None else registry.card(cap_model))
+
+
+def plain_kind(name: str | None) -> str | None:
+    """Return the name that a backend has here."""
+    plain = None if name is None else name.lower().replace("_", "-")
+    return None if name is None else _ALIASES.get(plain or "", name.lower())
+
+
+def read_section(environ: Mapping[str, Any], kind: str, given: Mapping[str, Any]) -> BackendSpec:
+    """Return the backend section that variables and `given` fields make, checked as a job spec's is.
+
+    Raises:
+        SpecError: one problem per wrong field, `backend.dtype: …`, after the name of the variable that it came from.
+    """
+    data = {"backend": {"kind": kind, **read_backend_fields(environ, kind), **given}}
+    try:
+        return _Section.model_validate(data).backend
+    except ValidationError as error:
+        found = {format_path(path): said for path, said in explain(error, data, _Section).items()}
+    problems = tuple(_naming_variables(f"{place}: {said}", environ, kind, given) for place, said in found.items())
+    raise SpecError("\n".join(problems), problems=problems)
+
+
+def read_choice(environ: Mapping[str, Any], *names: str) -> str | None:
+    """Return the first of these settings that a variable gives: `"openai.model", "model"`."""
+    found = (variable_for(environ, name) for name in names)
+    return next((_text(environ, variable.name) for variable in found if variable is not None), None)
+
+
+def read_backend_fields(environ: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the fields of a backend section that variables give, secrets left out.
+
+    Raises:
+        SpecError: a value is not what its variable takes.
+    """
+    fields: dict[str, Any] = {}
+    for variable in VARIABLES:
+        section, _, field = variable.sets.partition(".")
+        if section != kind or field in ("", "model") or field in fields or variable.secret:
+            continue
+        if isinstance(value := environ.get(variable.name), list | tuple):  # a host need not quote
+            fields[field] = [str(word) for word in value]
+        elif text := _text(environ, variable.name):
+            fields[field] = _typed(field, text, variable.name)
+    return fields
+
+
+def find_key_variable(environ: Mapping[str, Any], base_url: str) -> str | None:
+    """Return the name of the variable that holds the key of a server.
+
+    OpenAI's key belongs to OpenAI's own hosts and to `OPENAI_BASE_URL`, the other one to `ABSTRACTVISION_BASE_URL` or,
+    where that names no server, to any. So all of these have to come from one source.
+    """
+    own, own_server = "ABSTRACTVISION_API_KEY", _text(environ, "ABSTRACTVISION_BASE_URL")
+    for_openai = is_openais(base_url) or _text(environ, "OPENAI_BASE_URL") == base_url
+    order = [(own, own_server == base_url), ("OPENAI_API_KEY", for_openai), (own, not own_server)]
+    return next((name for name, fits in order if fits and _text(environ, name)), None)
+
+
+def is_openais(url: str) -> bool:
+    """Whether the host is OpenAI's own; Azure's, which speak the same, have keys of their own."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host == OPENAI_HOST or host.endswith(f".{OPENAI_HOST}")
+
+
+def variable_for(environ: Mapping[str, Any], setting: str) -> Variable | None:
+    """Return the variable that gives a setting."""
+    candidates = (variable for variable in VARIABLES if variable.sets == setting)
+    return next((variable for variable in candidates if _text(environ, variable.name)), None)
+
+
+def describe_environment(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the variables that are set and their values, those of secrets masked."""
+    found = {
+        variable.name: "***" if variable.secret else environ[variable.name]
+        for variable in VARIABLES
+        if _text(environ, variable.name)
+    }
+    return list(found.items())
+
+
+def _text(environ: Mapping[str, Any], name: str) -> str:
+    value = environ.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _typed(field: str, text: str, name: str) -> Any:
+    if field in _FLAGS:
+        if text.lower() not in _WORDS:
+            raise SpecError(f"{name}: {text!r} is neither yes nor no (write 1 or 0)")
+        return _WORDS[text.lower()]
+    try:
+        if field == "timeout_s":
+            return float(text)
+        return shlex.split(text) if field == "extra_args" else text
+    except ValueError as error:
+        expected = "a number of seconds" if field == "timeout_s" else "quoted as in a shell"
+        raise SpecError(f"{name}: {text!r} is not {expected}") from error
+
+
+def _usual_model(
+    environ: Mapping[str, str], kind: str | None, usual: str | None, given: Mapping[str, Any]
+) -> str | None:
+    """Return the model where none is named: that of the environment, if it is meant for this backend."""
+    if kind == "procedural":
+        return PROCEDURAL_MODEL
+    fields = {**read_backend_fields(environ, kind), **given} if kind else given
+    path = fields.get("model_path") or fields.get("diffusion_model")
+    own = [f"{kind}.model"] if kind else []
+    found = read_choice(environ, *own, *(["model"] if usual in (None, kind) else []))
+    return found or (None if path is None else str(path)) or (EMBEDDED_MODEL if kind in (None, "diffusers") else None)
+
+
+def _card(registry: VisionModelCapabilitiesRegistry, model: str | None) -> ModelCard | None:
+    return registry.card(model) if model is not None and model in registry.list_models() else None
+
+
+def _naming_variables(problem: str, environ: Mapping[str, Any], kind: str, given: Mapping[str, Any]) -> str:
+    """Name the variable that a wrong field came from."""
+    field = problem.partition(":")[0].removeprefix("backend.")
+    variable = variable_for(environ, f"{kind}.{field}")
+    if field == "kind" and (read_choice(environ, "backend") or "").lower() == kind:
+        variable = variable_for(environ, "backend")
+    return problem if variable is None or field in given else f"{variable.name}: {problem}"
