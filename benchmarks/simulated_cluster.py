@@ -19,7 +19,7 @@ from typing import Any
 
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 from benchmarks.simulated_nodes import Durations, Faults, SimulatedNode, SimulatedNodes, SimulatedWorker
 from benchmarks.virtual_time import ProcessorTime, VirtualTime
 

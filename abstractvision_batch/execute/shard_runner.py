@@ -45,13 +45,13 @@ from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.seed_canary import SeedCanary
 from abstractvision_batch.job.prices import cost_usd, find_price
 from abstractvision_batch.registry.weights import Weights
-from abstractvision_batch.runs.columns import NOT_RUN
+from abstractvision_batch.runs.columns import NOT_RUN, RowResult
 from abstractvision_batch.runs.environment import describe_worker
 from abstractvision_batch.runs.environment_files import WorkerEnvironment, put_environment
 from abstractvision_batch.runs.layouts.layout import LAYOUTS
 from abstractvision_batch.runs.layouts.spool import Pieces
 from abstractvision_batch.runs.manifest import part_name
-from abstractvision_batch.runs.results import RowResult, add_up, build_part, failed_columns, not_run
+from abstractvision_batch.runs.results import add_up, build_part, failed_columns, not_run
 from abstractvision_batch.runs.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.runs.superseded import SUPERSEDES
 from abstractvision_batch.runs.weights import agree_on_weights

@@ -1,6 +1,7 @@
 """The columns of a plan and of a manifest, with their Arrow types, and the names that a prompt dataset may not use.
 
-A plan's columns are `PLAN_SCHEMA` and then the prompt dataset's own; a manifest's are the plan's and then the results.
+Each column is in one table, with its type and meaning. A plan's columns are `PLAN_SCHEMA` and then the prompt dataset's
+own; a manifest's are the plan's and then those of `RowResult`.
 No type is ever null, whatever the rows hold, so parts of one plan always have one schema. Where a run was extended, a
 later plan may have other columns of the prompt dataset; `fit_columns` makes one table of all.
 
@@ -10,56 +11,12 @@ its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated, get_args, get_origin, get_type_hints
+
 import pyarrow as pa
 import pyarrow.compute as pc
-
-#: Hex digits of a request id.
-REQUEST_ID_DIGITS = 26
-
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-
-_FIRST_COLUMNS = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("request_id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("sample_index", pa.int64()),
-        ("shard", pa.int64()),
-        ("batch_id", pa.int64()),
-        ("batch_slot", pa.int64()),
-        ("batch_size", pa.int64()),
-        ("task", pa.string()),
-        ("model", pa.string()),
-        ("backend", pa.string()),
-        ("prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("seed", pa.int64()),
-        ("steps", pa.int64()),
-        ("guidance_scale", pa.float64()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("num_frames", pa.int64()),
-        ("fps", pa.int64()),
-        ("strength", pa.float64()),
-        ("input_image", pa.string()),
-        ("mask_image", pa.string()),
-        ("params_json", pa.string()),
-    ]
-)
-
-#: Columns that a format of the plan added.
-#: `input_fit` is null where a row has no picture; in a plan without the column, backends stretch pictures themselves.
-_ADDED_COLUMNS: dict[int, tuple[tuple[str, pa.DataType], ...]] = {
-    2: (
-        ("input_fit", pa.string()),
-        ("input_width", pa.int64()),
-        ("input_height", pa.int64()),
-        ("input_sha256", pa.string()),
-        ("mask_sha256", pa.string()),
-    )
-}
-PLAN_FORMAT = max(_ADDED_COLUMNS)
-
 
 #: Words of the column `status`.
 OK = "ok"
@@ -69,53 +26,119 @@ NOT_RUN = "not_run"
 #: Of a failed row that an extension replaced by another request; in no part, but said wherever rows are read.
 SUPERSEDED = "superseded"
 
+#: Hex digits of a request id.
+REQUEST_ID_DIGITS = 26
 
-RESULT_SCHEMA = pa.schema(
-    [
-        ("status", pa.string()),
-        ("error_kind", pa.string()),
-        ("error_class", pa.string()),
-        ("error_message", pa.string()),
-        ("attempts", pa.int64()),
-        ("attempt", pa.int64()),
-        ("file_name", pa.string()),
-        # Where in the file its bytes lie, if that is a container (layouts `webdataset` and `parquet`).
-        ("member", pa.string()),
-        ("offset_bytes", pa.int64()),
-        ("container_bytes", pa.int64()),
-        ("content_type", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("pixel_sha256", pa.string()),
-        ("media_width", pa.int64()),
-        ("media_height", pa.int64()),
-        ("media_frames", pa.int64()),
-        ("duration_s", pa.float64()),
-        ("reproducibility", pa.string()),
-        ("started_at", TIMESTAMP),
-        ("finished_at", TIMESTAMP),
-        ("latency_s", pa.float64()),
-        ("cost_usd", pa.float64()),
-        ("worker", pa.string()),
-        ("device", pa.string()),
-        ("device_name", pa.string()),
-        ("environment_id", pa.string()),
-        ("metadata_json", pa.string()),
-    ]
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+_TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a plan or of a manifest."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    since: int = 1
+    """The format of plans that has it first."""
+    type_before: pa.DataType | None = None
+    """In format 1, where that is another one."""
+
+
+PLAN_COLUMNS = (
+    Column("index", _INT, "Place of the request in the plan, from 0."),
+    Column("request_id", _TEXT, "Hash of everything that determines the pixels, and of the sample."),
+    Column("prompt_id", _TEXT, "Id of the prompt: the row's own, or a hash of its content."),
+    Column("sample_index", _INT, "Which of the samples of this prompt and matrix point it is, from 0."),
+    Column("shard", _INT, "Number of the shard that makes it, from 0."),
+    Column("batch_id", _INT, "Number of the batch, which is one forward pass."),
+    Column("batch_slot", _INT, "Place in the batch, from 0."),
+    Column("batch_size", _INT, "Requests of the batch, as planned."),
+    Column("task", _TEXT, "`text_to_image` and so on."),
+    Column("model", _TEXT, "Id of the model card."),
+    Column("backend", _TEXT, "Kind of the backend."),
+    Column("prompt", _TEXT, "The prompt as the model gets it, with the template filled in."),
+    Column("negative_prompt", _TEXT, "What the picture should not show."),
+    Column("seed", _INT, "Seed of this request."),
+    Column("steps", _INT, "Denoising steps."),
+    Column("guidance_scale", _FLOAT, "Weight of the classifier-free guidance."),
+    Column("width", _INT, "Width that is asked for, in pixels."),
+    Column("height", _INT, "Height that is asked for, in pixels."),
+    Column("num_frames", _INT, "Frames of a video."),
+    Column("fps", _FLOAT, "Frames per second of a video.", type_before=_INT),  # of format 1, whole numbers
+    Column("strength", _FLOAT, "How much of the input image is replaced, 0 to 1."),
+    Column("input_image", _TEXT, "Path or URL of the input image, or several as a JSON list."),
+    Column("mask_image", _TEXT, "Path or URL of the mask."),
+    Column("params_json", _TEXT, "Parameters without a column of their own, as JSON."),
+    # In a plan without this column, backends stretch pictures themselves.
+    Column("input_fit", _TEXT, "How the input image comes to width and height; null without an input image.", since=2),
+    Column("input_width", _INT, "Width of the input image, in pixels.", since=2),
+    Column("input_height", _INT, "Height of the input image, in pixels.", since=2),
+    Column("input_sha256", _TEXT, "SHA-256 of the input image's file.", since=2),
+    Column("mask_sha256", _TEXT, "SHA-256 of the mask's file.", since=2),
 )
+PLAN_FORMAT = max(column.since for column in PLAN_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """The columns of a manifest's row that say what became of the request, with their meaning; times in UTC."""
+
+    status: Annotated[str, "`ok`, `failed`, or `not_run` where something ended the shard early."]
+    error_kind: Annotated[str | None, "Kind of the error of a failed row."] = None
+    error_class: Annotated[str | None, "`permanent`, `transient`, `resource` or `policy`."] = None
+    error_message: Annotated[str | None, "What happened, for people."] = None
+    attempts: Annotated[int, "Times that the backend was asked, in all rounds."] = 1
+    attempt: Annotated[int, "Retry round of the part that has the row, from 0."] = 0
+    file_name: Annotated[str | None, "File of the picture or video, below the run's folder."] = None
+    member: Annotated[str | None, "Name in that file, if it is a container (layouts `webdataset`, `parquet`)."] = None
+    offset_bytes: Annotated[int | None, "Where in the container its bytes begin."] = None
+    container_bytes: Annotated[int | None, "Size of the container."] = None
+    content_type: Annotated[str | None, "MIME type."] = None
+    size_bytes: Annotated[int | None, "Size of the picture or video."] = None
+    sha256: Annotated[str | None, "SHA-256 of its bytes."] = None
+    pixel_sha256: Annotated[str | None, "SHA-256 of its decoded pixels, the same in every lossless format."] = None
+    media_width: Annotated[int | None, "Width of what was made, in pixels."] = None
+    media_height: Annotated[int | None, "Height of what was made, in pixels."] = None
+    media_frames: Annotated[int | None, "Frames of what was made."] = None
+    duration_s: Annotated[float | None, "Length of the video, in seconds."] = None
+    reproducibility: Annotated[str | None, "What making it again gives: `bit-exact`, `perceptual` and so on."] = None
+    started_at: Annotated[datetime | None, "When its batch began."] = None
+    finished_at: Annotated[datetime | None, "When its batch was done."] = None
+    latency_s: Annotated[float | None, "Seconds that its batch took."] = None
+    cost_usd: Annotated[float | None, "What all its attempts cost, in USD, where there is a price."] = None
+    worker: Annotated[str | None, "Worker that made it."] = None
+    device: Annotated[str | None, "Device that it was made on, e.g. `cuda`."] = None
+    device_name: Annotated[str | None, "Name of the GPU or CPU."] = None
+    environment_id: Annotated[str | None, "File in `environments/` that describes machine and software."] = None
+    metadata_json: Annotated[str | None, "What else the backend says of it, as JSON."] = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the row has an artifact."""
+        return self.status == OK
+
+
+_ARROW_TYPES = {str: _TEXT, int: _INT, float: _FLOAT, datetime: TIMESTAMP}
+
+
+def _result_column(name: str) -> Column:
+    form, meaning = get_args(get_type_hints(RowResult, include_extras=True)[name])
+    return Column(name, _ARROW_TYPES[form if get_origin(form) is None else get_args(form)[0]], meaning)
+
+
+RESULT_COLUMNS = tuple(_result_column(field.name) for field in fields(RowResult))
+RESULT_SCHEMA = pa.schema([(column.name, column.type) for column in RESULT_COLUMNS])
 
 #: Names and types of a prompt dataset's own columns, as `run.json` has them.
 PassedColumns = tuple[tuple[str, str], ...]
-_INT, _FLOAT = str(pa.int64()), str(pa.float64())
 
 
 def fixed_columns(format: int = PLAN_FORMAT) -> pa.Schema:
     """The columns that every plan of a format has."""
-    added = [pa.field(*column) for since, columns in _ADDED_COLUMNS.items() if since <= format for column in columns]
-    first = _FIRST_COLUMNS
-    if format > 1:  # which has whole numbers only
-        first = first.set(first.get_field_index("fps"), pa.field("fps", pa.float64()))
-    return pa.schema([*first, *added])
+    found = [column for column in PLAN_COLUMNS if column.since <= format]
+    return pa.schema([(column.name, (format == 1 and column.type_before) or column.type) for column in found])
 
 
 PLAN_SCHEMA = fixed_columns()
@@ -155,7 +178,7 @@ def unify_passed(first: PassedColumns, second: PassedColumns) -> PassedColumns:
 def _wider(one: str, other: str) -> str:
     if one == other:
         return one
-    return _FLOAT if {one, other} == {_INT, _FLOAT} else str(pa.string())
+    return str(_FLOAT if {one, other} == {str(_INT), str(_FLOAT)} else _TEXT)
 
 
 def fit_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -6,59 +6,19 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
 
 from abstractvision_batch.errors import GenerationError
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, RESULT_SCHEMA, manifest_schema
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, RESULT_SCHEMA, RowResult, manifest_schema
 from abstractvision_batch.storage.parquet import open_writer
 
 #: Error messages are for people; a stack of native log lines is not.
 MAX_ERROR_CHARACTERS = 2000
 #: Key of the part's Parquet metadata, a JSON object.
 METADATA_KEY = b"abstractvision_batch.manifest"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowResult:
-    """The result columns of one manifest row; times in UTC."""
-
-    status: str
-    error_kind: str | None = None
-    error_class: str | None = None
-    error_message: str | None = None
-    attempts: int = 1
-    attempt: int = 0
-    file_name: str | None = None
-    member: str | None = None
-    offset_bytes: int | None = None
-    container_bytes: int | None = None
-    content_type: str | None = None
-    size_bytes: int | None = None
-    sha256: str | None = None
-    pixel_sha256: str | None = None
-    media_width: int | None = None
-    media_height: int | None = None
-    media_frames: int | None = None
-    duration_s: float | None = None
-    reproducibility: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    latency_s: float | None = None
-    cost_usd: float | None = None
-    worker: str | None = None
-    device: str | None = None
-    device_name: str | None = None
-    environment_id: str | None = None
-    metadata_json: str | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the row has an artifact."""
-        return self.status == OK
 
 
 def add_up(results: Iterable[RowResult]) -> tuple[int, float | None]:
@@ -94,7 +54,7 @@ def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, 
         attempt: Which try at the shard this is.
     """
     ordered = [results[index] for index in rows["index"].to_pylist()]
-    columns = [pa.array([getattr(result, name) for result in ordered], type_) for name, type_ in _result_columns()]
+    columns = [pa.array([getattr(result, field.name) for result in ordered], field.type) for field in RESULT_SCHEMA]
     schema = manifest_schema(rows.schema)
     table = pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *columns], schema=schema)
     note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}, sort_keys=True)
@@ -102,10 +62,6 @@ def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, 
     with open_writer(sink, schema, {**(schema.metadata or {}), METADATA_KEY: note.encode()}) as writer:
         writer.write_table(table)
     return sink.getvalue()
-
-
-def _result_columns() -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in RESULT_SCHEMA]
 
 
 def result_from_json(data: Mapping[str, Any]) -> RowResult:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 
 #: A call of a worker that has no answer yet: hashable, and equal to itself alone.
 Call = Any

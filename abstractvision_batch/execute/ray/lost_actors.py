@@ -15,7 +15,7 @@ from abstractvision_batch.execute.ray.cluster import Call, Cluster, WorkerLostEr
 from abstractvision_batch.execute.ray.nodes import ClusterNodes
 from abstractvision_batch.execute.ray.roster import Actor
 from abstractvision_batch.execute.ray.shard_queue import ShardQueue
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from abstractvision_batch.execute.ray.pool_size import PoolSize
 from abstractvision_batch.execute.ray.roster import IN_FLIGHT, Actor, Roster
 from abstractvision_batch.execute.ray.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.spending import SpendingGuard
-from abstractvision_batch.runs.results import RowResult, add_up
+from abstractvision_batch.runs.columns import RowResult
+from abstractvision_batch.runs.results import add_up
 from abstractvision_batch.runs.shard_rows import rows_to_run
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.ray.gpu_memory import smallest_gpu_bytes
 from abstractvision_batch.execute.ray.worker import Board, Worker
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
 HEAD_TIMEOUT_S = 60.0

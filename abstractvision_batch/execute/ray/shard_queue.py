@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from abstractvision_batch.errors import WorkerCrashedError
-from abstractvision_batch.runs.results import RowResult, failed_columns
+from abstractvision_batch.runs.columns import RowResult
+from abstractvision_batch.runs.results import failed_columns
 
 #: Deaths of a shard's workers before it is run in pieces.
 WHOLE_SHARD_DEATHS = 2

@@ -16,7 +16,7 @@ from abstractvision_batch.execute.brake import Brake, Failure
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 
 #: Least time between two notes of a worker, in seconds, and most notes a second of all of them: a board is one process.
 NOTE_S = 0.25

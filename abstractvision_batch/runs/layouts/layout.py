@@ -9,11 +9,11 @@ from typing import Protocol
 import pyarrow as pa
 
 from abstractvision_batch.runs.artifact_names import artifact_folder
+from abstractvision_batch.runs.columns import RowResult
 from abstractvision_batch.runs.layouts.containers import ContainerLayout
 from abstractvision_batch.runs.layouts.parquet_container import ParquetContainer
 from abstractvision_batch.runs.layouts.spool import Pieces
 from abstractvision_batch.runs.layouts.tar_container import TarContainer
-from abstractvision_batch.runs.results import RowResult
 from abstractvision_batch.storage.store import Store
 
 

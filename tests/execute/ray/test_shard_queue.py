@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from abstractvision_batch.execute.ray.shard_queue import LONE_REQUEST_DEATHS, ShardQueue, Work
-from abstractvision_batch.runs.results import RowResult
+from abstractvision_batch.runs.columns import RowResult
 
 BATCHES: dict[int, list[tuple[int, ...]]] = {0: [(0, 1), (2, 3)], 1: [(4, 5), (6, 7)]}
 
