@@ -17,7 +17,7 @@ from typing import Any
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.media.images import EXTENSIONS, ImageFormat, decode_image, encode_image
 from abstractvision_batch.media.metadata.embed import embed_generation
-from abstractvision_batch.media.metadata.generation import describe_generation
+from abstractvision_batch.media.metadata.payload import describe_generation
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.storage.asset_store import AssetStore, FsspecAssetStore, LocalAssetStore
 from abstractvision_batch.storage.regular import read_regular

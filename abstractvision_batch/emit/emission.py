@@ -160,3 +160,25 @@ def comment_lines(lines: Sequence[str], mark: str = "#") -> str:
     """Lines of a comment; what would end the comment's line is shown as a question mark."""
     shown = ("".join(c if c.isprintable() else "?" for c in line) for line in lines)
     return "".join(f"{mark} {line}".rstrip() + "\n" for line in shown)
+
+
+def write_files(files: Sequence[EmittedFile], output: str, *, into_folder: bool = False) -> list[Path]:
+    """Write each file, replacing those of an earlier emission; the paths.
+
+    Args:
+        files: What was made.
+        output: The file, or a folder: one that is there, or that ends in a slash.
+        into_folder: Whether it is a folder in any case.
+
+    Raises:
+        SpecError: they cannot be written there.
+    """
+    folder = into_folder or output.endswith("/") or Path(output).is_dir()
+    paths = [Path(output) / file.name if folder else Path(output) for file in files]
+    try:
+        for path, file in zip(paths, files, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"--output: {output}: cannot be written: {error.strerror or error}") from error
+    return paths

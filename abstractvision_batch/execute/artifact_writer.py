@@ -17,12 +17,11 @@ from typing import Any
 
 from abstractvision_batch.errors import InvalidOutputError
 from abstractvision_batch.job.model import OutputSpec
-from abstractvision_batch.media.file_extensions import FILE_EXTENSIONS
 from abstractvision_batch.media.frame_rates import tidy_fps
 from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.metadata.embed import Embedded, embed_generation
-from abstractvision_batch.media.metadata.generation import describe_generation
-from abstractvision_batch.media.probe import probe, sniff_mime_type
+from abstractvision_batch.media.metadata.payload import describe_generation
+from abstractvision_batch.media.probe import FILE_EXTENSIONS, probe, sniff_mime_type
 from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.runs.artifact_names import artifact_name
 from abstractvision_batch.runs.layouts.spool import Pieces

@@ -15,6 +15,17 @@ from abstractvision_batch.errors import InvalidOutputError
 _ISO_STILLS = {b"avif": "image/avif", b"avis": "image/avif", b"heic": "image/heic", b"mif1": "image/heif"}
 
 
+#: The file name extension of each media type that is stored.
+FILE_EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "video/mp4": ".mp4",
+    "video/webm": ".webm",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
     """Size in pixels; `frames` is 1 and `duration_s` None for a still image."""

@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.plan.build import WRITER_OPTIONS, describe_file
-from abstractvision_batch.runs.plan_rows import iter_rows
+from abstractvision_batch.runs.plan_rows import SUPERSEDES, iter_rows
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
-from abstractvision_batch.runs.superseded import SUPERSEDES
 from abstractvision_batch.storage.parquet import open_parquet
 
 Row = Mapping[str, Any]

@@ -18,13 +18,12 @@ import pyarrow as pa
 from abstractvision_batch.errors import DamagedFileError, SpecError
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION
 from abstractvision_batch.job.prompt_files import COMPRESSIONS
-from abstractvision_batch.prompts.compression import unpacked
+from abstractvision_batch.prompts.compression import bound_unpacking, hold, unpacked
 from abstractvision_batch.prompts.lines import read_lines
 from abstractvision_batch.prompts.option_lines import is_option_line, parse_option_line
 from abstractvision_batch.prompts.problems import Problems
 from abstractvision_batch.prompts.sources import SourceFile
 from abstractvision_batch.prompts.tables import Record, TableError, read_records
-from abstractvision_batch.prompts.unpacking import bound_unpacking, hold
 from abstractvision_batch.storage.parquet import ParquetReader, open_parquet, parquet_errors
 from abstractvision_batch.storage.regular import open_regular
 

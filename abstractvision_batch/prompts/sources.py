@@ -22,7 +22,7 @@ from abstractvision_batch.errors import OptionalDependencyMissingError, SpecErro
 from abstractvision_batch.job.env import resolve_options
 from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_name
-from abstractvision_batch.prompts.unpacking import require_modest
+from abstractvision_batch.prompts.compression import require_modest
 from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.urls import WEB, open_filesystem, require_file

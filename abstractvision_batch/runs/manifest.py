@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, SUPERSEDED, fit_columns, manifest_schema
+from abstractvision_batch.runs.plan_rows import superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.results import METADATA_KEY
-from abstractvision_batch.runs.superseded import superseded_ids
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.parquet import ParquetReader, open_parquet, open_writer
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer

@@ -25,10 +25,10 @@ from abstractvision_batch.runs.manifest import (
     mark_superseded,
     missing_shards,
 )
+from abstractvision_batch.runs.plan_rows import superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RunRecord, read_record
 from abstractvision_batch.runs.row_files import read_artifact
-from abstractvision_batch.runs.superseded import superseded_ids
 from abstractvision_batch.storage.parquet import open_parquet
 from abstractvision_batch.storage.store import Store, open_store
 

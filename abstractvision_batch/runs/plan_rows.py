@@ -7,6 +7,10 @@ them, so that what was hashed is what is parsed: of 64 shards of 256 prompts of 
 hashing and a request of an object store less than by parts (2-core Debian 12, 2026-11). One that is larger than
 `READ_WHOLE_BYTES` is hashed once per process, and then read by parts. Footers, of which rows are counted to be shown,
 are not hashed.
+
+Plans of extensions may say which requests others took the place of, in the column `supersedes`.
+
+Not covered: which requests supersede which (`plan.supersede`), and how their rows read (`runs.manifest`).
 """
 
 from __future__ import annotations
@@ -177,3 +181,18 @@ def _require_ids(file: PlanFile, rows: pa.Table) -> None:
 
 def _damaged(file: PlanFile, said: str) -> DamagedFileError:
     return DamagedFileError(f"{file.name}: {said} ({REMEDY})")
+
+
+#: The column of an extension's plan: the id of the request whose place a request takes, if it takes one.
+SUPERSEDES = "supersedes"
+
+
+def superseded_ids(open_file: Callable[[str], BinaryIO], plan: PlanSummary) -> frozenset[str]:
+    """Return the ids of the requests of a plan whose place others took."""
+
+    def read(name: str) -> list[str | None]:
+        with open_file(name) as stream, open_parquet(stream, name=name) as file:
+            found: list[str | None] = file.read([SUPERSEDES]).column(0).to_pylist()
+            return found
+
+    return frozenset(old for _, ids in map_in_flight(plan.superseding, read) for old in ids if old is not None)

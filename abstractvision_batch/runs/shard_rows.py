@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.runs.columns import FAILED, RowResult, fit_columns, manifest_schema
 from abstractvision_batch.runs.manifest import mark_superseded, read_shard_rows
-from abstractvision_batch.runs.plan_rows import read_shard
+from abstractvision_batch.runs.plan_rows import read_shard, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.row_filter import filter_rows
-from abstractvision_batch.runs.superseded import superseded_ids
 from abstractvision_batch.storage.store import Store
 
 

@@ -45,11 +45,10 @@ from abstractvision_batch.runs.manifest import (
     part_name,
 )
 from abstractvision_batch.runs.opened import Run, open_run
-from abstractvision_batch.runs.plan_rows import hash_file, read_ids
+from abstractvision_batch.runs.plan_rows import hash_file, read_ids, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
 from abstractvision_batch.runs.record import EXTENSIONS
 from abstractvision_batch.runs.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
-from abstractvision_batch.runs.superseded import superseded_ids
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.names import is_temporary
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer

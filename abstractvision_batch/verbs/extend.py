@@ -26,9 +26,9 @@ from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.supersede import supersede
 from abstractvision_batch.runs.columns import FAILED, NOT_RUN
 from abstractvision_batch.runs.manifest import iter_rows as iter_manifest_rows
+from abstractvision_batch.runs.plan_rows import SUPERSEDES, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RunRecord, describe_difference, differing_fields
-from abstractvision_batch.runs.superseded import SUPERSEDES, superseded_ids
 from abstractvision_batch.storage.store import Store
 
 #: Fields that say which requests there are and what is in them; the ids of the requests tell whether they only add.

@@ -17,7 +17,7 @@ from abstractvision_batch.backends import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
-from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights as describe_sdcpp_weights
+from abstractvision_batch.backends.stable_diffusion_cpp.model_files import describe_weights as describe_sdcpp_weights
 from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.storage import file_hashes
@@ -210,7 +210,7 @@ def test_processes_that_hash_at_once_agree_and_leave_one_entry(tmp_path: Path) -
     file = tmp_path / "weights"
     file.write_bytes(b"abc" * 1_000_000)
     script = (
-        "import sys; from pathlib import Path; from abstractvision_batch.backends import file_hashes as f;"
+        "import sys; from pathlib import Path; from abstractvision_batch.storage import file_hashes as f;"
         "f.KEPT_FROM_BYTES = 1; f.SETTLED_S = -1.0; print(f.hash_file(Path(sys.argv[1])))"
     )
     command = [sys.executable, "-c", script, str(file)]

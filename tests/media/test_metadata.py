@@ -17,8 +17,8 @@ from PIL import Image
 from abstractvision_batch.errors import InvalidOutputError
 from abstractvision_batch.media.images import ImageFormat, decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.metadata.embed import embed_generation, read_parameters
-from abstractvision_batch.media.metadata.generation import describe_generation
 from abstractvision_batch.media.metadata.infotext import parse_infotext, write_infotext
+from abstractvision_batch.media.metadata.payload import describe_generation
 from abstractvision_batch.media.probe import sniff_mime_type
 from abstractvision_batch.media.video import encode_video, video_pixel_sha256
 from abstractvision_batch.version import __version__

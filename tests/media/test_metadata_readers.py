@@ -16,7 +16,7 @@ from sd_parsers import ParserManager
 
 from abstractvision_batch.media.images import ImageFormat, encode_image, to_rgb_array
 from abstractvision_batch.media.metadata.embed import embed_generation
-from abstractvision_batch.media.metadata.generation import describe_generation
+from abstractvision_batch.media.metadata.payload import describe_generation
 from abstractvision_batch.media.video import encode_video
 
 EXIFTOOL = shutil.which("exiftool")

@@ -14,7 +14,7 @@ import yaml
 
 from abstractvision_batch.cli import main
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.prompts import unpacking
+from abstractvision_batch.prompts import compression
 from abstractvision_batch.verbs.run import run
 from tests.support.jobs import MakeJob
 
@@ -82,7 +82,7 @@ def test_a_lock_file_that_is_a_fifo_is_one_line(
 def test_a_gzip_bomb_is_one_line(
     make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 1 << 18)  # reading millions of empty lines takes seconds
+    monkeypatch.setattr(compression, "FREE_BYTES", 1 << 18)  # reading millions of empty lines takes seconds
     path = tmp_path / name
     with gzip.open(path, "wb") as stream:
         stream.write(b"prompt\n" + content * (64 << 20))

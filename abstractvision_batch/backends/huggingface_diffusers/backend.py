@@ -281,8 +281,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
     def _run_group(
         self, group: list[PreparedRequest], cancelled: Cancelled | None, on_step: ProgressCallback | None
     ) -> list[BatchItem]:
-        from abstractvision_batch.backends.huggingface_diffusers.forward import run_forward
-        from abstractvision_batch.backends.huggingface_diffusers.made_asset import make_asset
+        from abstractvision_batch.backends.huggingface_diffusers.forward import make_asset, run_forward
 
         def step(number: int, total: int | None) -> None:
             if on_step is not None:

@@ -23,6 +23,8 @@ from abstractvision_batch.backends.huggingface_diffusers.loaded_model import Loa
 from abstractvision_batch.backends.huggingface_diffusers.loading import quiet, short
 from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import Floats, read_output
 from abstractvision_batch.backends.huggingface_diffusers.prepare import PreparedRequest
+from abstractvision_batch.backends.huggingface_diffusers.torch_state import package_versions, repeats_exactly
+from abstractvision_batch.backends.huggingface_diffusers.weight_files import hash_lora
 from abstractvision_batch.errors import (
     DependencyError,
     GenerationCancelledError,
@@ -31,7 +33,9 @@ from abstractvision_batch.errors import (
     OutOfMemoryError,
     PolicyError,
 )
-from abstractvision_batch.media.images import Rgb
+from abstractvision_batch.media.images import Rgb, raw_rgb
+from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.types import RAW_RGB_MIME_TYPE, GeneratedAsset
 
 #: Called with (step, total) after each denoising step; may raise to end the pass.
 StepHook = Callable[[int, int | None], None]
@@ -208,3 +212,41 @@ def _out_of_memory(pipeline: Any, batch_size: int, exc: BaseException) -> OutOfM
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return OutOfMemoryError(f"{type(pipeline).__name__}: a batch of {batch_size} does not fit in memory: {short(exc)}")
+
+
+def make_asset(model: LoadedModel, request: PreparedRequest, output: Output) -> GeneratedAsset:
+    """Raw pixels for an image, an MP4 file for a video."""
+    metadata = _describe(model, request, output)
+    if request.fps is not None:
+        return GeneratedAsset("video", encode_video(output.frames, fps=request.fps), "video/mp4", metadata)
+    return GeneratedAsset("image", raw_rgb(output.frames[0]), RAW_RGB_MIME_TYPE, metadata)
+
+
+def _describe(model: LoadedModel, request: PreparedRequest, output: Output) -> dict[str, Any]:
+    config, pipeline = model.config, model.pipeline(request.kind)
+    metadata: dict[str, Any] = {
+        "source": "diffusers",
+        "model_id": config.model_id,
+        "model_path": model.files.name,
+        "revision": model.files.revision,
+        "pipeline": type(pipeline).__name__,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "batch_size": output.batch_size,
+        "versions": dict(package_versions()),
+        **request.notes,
+    }
+    if request.loras:
+        metadata["loras"] = [
+            {"source": lora.source, "scale": lora.scale, "sha256": hash_lora(lora, config)} for lora in request.loras
+        ]
+    if request.rapid_aio_repo is not None:
+        metadata["rapid_aio_repo"] = request.rapid_aio_repo
+    if request.fps is not None:
+        metadata["fps"] = request.fps
+    if output.retried_fp32:
+        metadata["retried_fp32"] = True
+    if output.regrouped or not repeats_exactly(model.device, config.torch_compile):
+        metadata["reproducibility"] = "perceptual"  # regrouped: the pass had another size than the caller's batch
+    return metadata

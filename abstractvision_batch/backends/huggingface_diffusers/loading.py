@@ -1,4 +1,7 @@
-"""From a model's folder to a Diffusers pipeline on a device.
+"""From a model's folder, or a checkpoint of one file, to a Diffusers pipeline on a device.
+
+Of a checkpoint, configuration, tokenizers and what the file lacks come from a local folder; Diffusers would guess a hub
+repository from the weights' names and fetch it.
 
 Not covered: finding the folder (`locate`), further pipelines over the same weights (`loaded_model`).
 """
@@ -6,6 +9,7 @@ Not covered: finding the folder (`locate`), further pipelines over the same weig
 from __future__ import annotations
 
 import inspect
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +20,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -28,9 +33,9 @@ from abstractvision_batch.backends.huggingface_diffusers.locate import (
     fetch_snapshot,
     find_folder,
     find_model,
+    has_decoder,
     needs_configuration,
 )
-from abstractvision_batch.backends.huggingface_diffusers.single_file import load_checkpoint
 from abstractvision_batch.backends.huggingface_diffusers.tuning import (
     check_quantization,
     quantize_pipeline,
@@ -284,3 +289,27 @@ def _set_scheduler(pipeline: Any, name: str | None) -> None:
             f"backend.scheduler: {name} does not fit a model made for {type(pipeline.scheduler).__name__} ({hint})"
         )
     pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)
+
+
+def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, components: dict[str, Any]) -> Any:
+    """Load a pipeline from a checkpoint; a file with the denoiser alone (Flux's) takes the rest from the folder.
+
+    Raises:
+        ValueError: the file is none, is cut short, or is of another model.
+    """
+    if not hasattr(pipeline_class, "from_single_file"):
+        raise ValueError(f"{pipeline_class.__name__} cannot be loaded from one file")
+    settings = {"dtype": dtype, "local_files_only": True}
+    try:
+        if model.checkpoint is None or has_decoder(model.checkpoint):
+            return pipeline_class.from_single_file(
+                str(model.checkpoint), config=str(model.folder), **settings, **components
+            )
+        name = next(name for name in DENOISERS if name in model.index)
+        denoiser_class = getattr(diffusers, model.index[name][1])
+        denoiser = denoiser_class.from_single_file(
+            str(model.checkpoint), config=str(model.folder), subfolder=name, **settings
+        )
+    except (SingleFileComponentError, pickle.UnpicklingError) as exc:
+        raise ValueError(str(exc)) from exc
+    return pipeline_class.from_pretrained(str(model.folder), **settings, **components, **{name: denoiser})

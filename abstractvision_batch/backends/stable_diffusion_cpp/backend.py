@@ -22,6 +22,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.config import (
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     ModelFile,
+    describe_weights,
     inspect_file,
     require_whole_model,
     side_multiple,
@@ -31,7 +32,6 @@ from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generatio
 from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, find_library, package_version
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
-from abstractvision_batch.backends.stable_diffusion_cpp.weight_files import describe_weights
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,

@@ -329,7 +329,7 @@ def _deliver(
     into_folder: bool = False,
 ) -> None:
     """Write or print what was made; several files on stdout have a line with their name before them."""
-    from abstractvision_batch.emit.written import write_files
+    from abstractvision_batch.emit.emission import write_files
 
     paths = [] if output is None else write_files(files, output, into_folder=into_folder)
     if as_json:

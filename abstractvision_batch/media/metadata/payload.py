@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from abstractvision_batch.media.metadata.infotext import write_infotext
-from abstractvision_batch.media.metadata.source_type import ALGORITHMIC, digital_source_type
 from abstractvision_batch.media.metadata.xmp import write_packet
+from abstractvision_batch.text.redaction import without_secrets
+from abstractvision_batch.version import __version__
 
 TITLE_CHARS = 120
 
@@ -69,3 +72,63 @@ def build_payload(generation: Mapping[str, Any]) -> Payload:
         system=None if source_type == ALGORITHMIC else str(known.get("model", "unknown")),
         tool=f"avbatch {known.get('avbatch', '')}".strip(),
     )
+
+
+_VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+#: "Created using Generative AI".
+TRAINED = f"{_VOCABULARY}trainedAlgorithmicMedia"
+#: "Edited using Generative AI": augmented, corrected or enhanced by a model, as by inpainting or outpainting.
+EDITED = f"{_VOCABULARY}compositeWithTrainedAlgorithmicMedia"
+#: "Pure algorithmic media": made by a formula, with no model trained on samples.
+ALGORITHMIC = f"{_VOCABULARY}algorithmicMedia"
+
+
+def digital_source_type(generation: Mapping[str, Any]) -> str:
+    """The term for what was made.
+
+    An image_to_image is an edit, unless a strength of 1 without a mask kept nothing of the input. A video or new views
+    of a picture show what the picture did not: they are created.
+    """
+    if generation.get("backend") == "procedural":
+        return ALGORITHMIC
+    if generation.get("task") != "image_to_image":
+        return TRAINED
+    keeps_nothing = generation.get("strength") == 1 and not generation.get("mask_image")
+    return TRAINED if keeps_nothing else EDITED
+
+
+#: Of what a backend says of its output: what it alone knows, and no time, device or count of tries.
+_OF_BACKEND = ("seed", "angle", "sampler", "scheduler", "revision", "dtype", "revised_prompt")
+_PLACES = ("input_image", "mask_image")
+
+
+def describe_generation(
+    asked: Mapping[str, Any], metadata: Mapping[str, Any], *, width: int, height: int
+) -> dict[str, Any]:
+    """Describe one generation, for `embed_generation`.
+
+    Of input images, masks and LoRAs only the file's name goes in: a path says more of its owner than of the picture.
+    Nor does anything that `extra` calls a secret.
+
+    Args:
+        asked: the request by the names that a manifest has for its fields.
+        metadata: what the backend says of its output.
+        width: of the file, in pixels.
+        height: of the file, in pixels.
+    """
+    known = {**asked, **{name: metadata[name] for name in _OF_BACKEND if name in metadata}}
+    known |= dict.fromkeys(metadata.get("not_sent", ()))  # what never reached the server made nothing
+    known |= {name: _file_name(known[name]) for name in _PLACES if known.get(name)}
+    known["extra"] = without_secrets(known.get("extra")) or None
+    known["loras"] = [{**lora, "source": _file_name(lora["source"])} for lora in metadata.get("loras", ())] or None
+    known |= {"width": width, "height": height, "avbatch": __version__}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _file_name(place: str) -> str:
+    """The last part of an absolute path or a URL; a name of the hub stays whole."""
+    if "://" in place:
+        return PurePosixPath(unquote(urlsplit(place).path)).name
+    path = PureWindowsPath(place)  # knows both kinds
+    return path.name if path.anchor else place

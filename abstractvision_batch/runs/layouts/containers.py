@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.media.file_extensions import FILE_EXTENSIONS
+from abstractvision_batch.media.probe import FILE_EXTENSIONS
 from abstractvision_batch.runs.artifact_names import ARTIFACTS, container_name, member_name
 from abstractvision_batch.runs.columns import RowResult
 from abstractvision_batch.runs.layouts.spool import Pieces, Spool
