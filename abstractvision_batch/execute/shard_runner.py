@@ -52,7 +52,7 @@ from abstractvision_batch.runs.layouts.layout import LAYOUTS
 from abstractvision_batch.runs.layouts.spool import Pieces
 from abstractvision_batch.runs.manifest import part_name
 from abstractvision_batch.runs.plan_rows import SUPERSEDES
-from abstractvision_batch.runs.results import RowResult, add_up, build_part, failed_columns, not_run
+from abstractvision_batch.runs.results import add_up, build_part, failed_columns, not_run
 from abstractvision_batch.runs.shard_rows import ShardRows, rows_to_run
 from abstractvision_batch.runs.weights import agree_on_weights
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
