@@ -62,7 +62,7 @@ def write_metadata(store: Store) -> None:
             writer.write_table(made)
         if writer is not None:
             writer.close()
-            store.put_file(METADATA, path)
+            store.put(METADATA, path)
 
 
 def iter_made_rows(store: Store) -> Iterator[pa.Table]:

@@ -255,7 +255,7 @@ def merge_manifest(
             )
         if complete:
             before_put(path)
-            store.put_file(MANIFEST, path)
+            store.put(MANIFEST, path)
         return complete
 
 

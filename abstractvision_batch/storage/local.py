@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import io
 import os
 import shutil
 import stat
@@ -44,24 +45,14 @@ class LocalStore:
     def url(self) -> str:
         return str(self.root)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | Path) -> None:
         with self._temporary(name) as part:
             _write_synced(part, data)
             self._replace(part, self._path(name))
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
+    def put_if_absent(self, name: str, data: bytes | Path) -> bool:
         with self._temporary(name) as part:
             _write_synced(part, data)
-            return self._link(part, self._path(name))
-
-    def put_file(self, name: str, path: Path) -> None:
-        with self._temporary(name) as part:
-            _copy_synced(path, part)
-            self._replace(part, self._path(name))
-
-    def put_file_if_absent(self, name: str, path: Path) -> bool:
-        with self._temporary(name) as part:
-            _copy_synced(path, part)
             return self._link(part, self._path(name))
 
     def probe_conditional_put(self) -> bool | None:
@@ -242,18 +233,11 @@ def _make_folders(folder: Path) -> None:
         _sync_folder(new.parent)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
+def _write_synced(path: Path, data: bytes | Path) -> None:
+    with path.open("xb") as file, data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as source:
+        shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
 
 
 def _kind(mode: int) -> str:

@@ -55,26 +55,35 @@ class ObjectStore:
     def url(self) -> str:
         return self._url
 
-    def put(self, name: str, data: bytes) -> None:
-        self._call(name, lambda: self._fs.pipe_file(self._path(name), data), writing=True)
+    def put(self, name: str, data: bytes | Path) -> None:
+        self._call(name, lambda: self._write(self._path(name), data), writing=True)
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
+    def put_if_absent(self, name: str, data: bytes | Path) -> bool:
         path = self._path(name)
-        return self._put_if_absent(
-            name,
-            lambda **mode: self._fs.pipe_file(path, data, **mode),
-            lambda: bytes(self._fs.cat_file(path)) == data,
-        )
 
-    def put_file(self, name: str, path: Path) -> None:
-        self._call(name, lambda: self._fs.put_file(str(path), self._path(name)), writing=True)
+        def create() -> None:
+            with self._create_lock:
+                try:
+                    self._write(path, data, mode="create")
+                except Exception as exc:
+                    if classify(exc) is not Failure.UNSUPPORTED:
+                        raise
+                    self._write(path, data)
 
-    def put_file_if_absent(self, name: str, path: Path) -> bool:
-        return self._put_if_absent(
-            name,
-            lambda **mode: self._fs.put_file(str(path), self._path(name), **mode),
-            lambda: self._equals_file(self._path(name), path),
-        )
+        def is_ours() -> bool:
+            try:
+                return self._holds(path, data)
+            except FileNotFoundError:  # made by another and gone again
+                return False
+
+        with self._errors(name, writing=True):
+            return put_if_absent(
+                create,
+                exists=lambda: self._exists(path),
+                holds_our_bytes=is_ours,
+                retries=self._retries,
+                what=self.url_of(name),
+            )
 
     def probe_conditional_put(self) -> bool | None:
         path = self._path(f"{PROBE_PREFIX}{uuid.uuid4().hex}")
@@ -149,30 +158,11 @@ class ObjectStore:
         """The object's key; every request makes it here."""
         return f"{self._root}/{check_name(name)}"
 
-    def _put_if_absent(self, name: str, put: Callable[..., object], holds_our_bytes: Callable[[], bool]) -> bool:
-        def create() -> None:
-            with self._create_lock:
-                try:
-                    put(mode="create")
-                except Exception as exc:
-                    if classify(exc) is not Failure.UNSUPPORTED:
-                        raise
-                    put()
-
-        def is_ours() -> bool:
-            try:
-                return holds_our_bytes()
-            except FileNotFoundError:  # made by another and gone again
-                return False
-
-        with self._errors(name, writing=True):
-            return put_if_absent(
-                create,
-                exists=lambda: self._exists(self._path(name)),
-                holds_our_bytes=is_ours,
-                retries=self._retries,
-                what=self.url_of(name),
-            )
+    def _write(self, path: str, data: bytes | Path, **mode: str) -> None:
+        if isinstance(data, Path):
+            self._fs.put_file(str(data), path, **mode)
+        else:
+            self._fs.pipe_file(path, data, **mode)
 
     def _exists(self, path: str) -> bool:
         # Not `fs.exists`: for many file systems any failure means no.
@@ -201,11 +191,13 @@ class ObjectStore:
 
         return self._call(folder, entries)
 
-    def _equals_file(self, path: str, local: Path) -> bool:
-        size_bytes = local.stat().st_size
+    def _holds(self, path: str, data: bytes | Path) -> bool:
+        if isinstance(data, bytes):
+            return bytes(self._fs.cat_file(path)) == data
+        size_bytes = data.stat().st_size
         if int(self._fs.info(path)["size"]) != size_bytes:
             return False
-        with local.open("rb") as file:
+        with data.open("rb") as file:
             for start in range(0, size_bytes, COMPARED_BYTES):
                 ours = file.read(COMPARED_BYTES)
                 if bytes(self._fs.cat_file(path, start=start, end=start + len(ours))) != ours:

@@ -43,17 +43,11 @@ class Store(Protocol):
     def url(self) -> str:
         """The folder, as given."""
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write whole, replacing what was there."""
+    def put(self, name: str, data: bytes | Path) -> None:
+        """Write bytes, or the content of a local file, whole, replacing what was there."""
 
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Write whole unless the name exists; whether this call wrote it."""
-
-    def put_file(self, name: str, path: Path) -> None:
-        """Write a local file's content, replacing what was there."""
-
-    def put_file_if_absent(self, name: str, path: Path) -> bool:
-        """Write a local file's content unless the name exists; whether this call wrote it."""
+    def put_if_absent(self, name: str, data: bytes | Path) -> bool:
+        """Do the same unless the name exists. Returns whether this call wrote it."""
 
     def probe_conditional_put(self) -> bool | None:
         """Whether of two writers that race to `put_if_absent` one is surely told that it lost; None: not known.

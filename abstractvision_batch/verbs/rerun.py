@@ -140,7 +140,7 @@ def execute_plan(
     require_same_layout(record, loaded.spec, place=store.url)
     check_weights(loaded, store)
     for file in plan.files:
-        store.put_file_if_absent(file.name, folder / file.name)
+        store.put_if_absent(file.name, folder / file.name)
     tracker, ending = execute(loaded, store, plan, on_progress)
     return store, record, tracker, ending
 

@@ -237,7 +237,7 @@ def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder
     _put_plan_files(store, record.plans[0], plan, folder)
     for file in plan.files:
         if hash_file(store.open, file.name) != file.sha256:  # the refused driver's
-            store.put_file(file.name, folder / file.name)
+            store.put(file.name, folder / file.name)
     return record
 
 
@@ -344,7 +344,7 @@ def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, fold
             f"{store.url}: its plan is incomplete, and this spec cuts the same requests into other shards "
             "(run again with the execution settings of its run.json)"
         )
-    for _ in map_in_flight(plan.files, lambda file: store.put_file_if_absent(file.name, folder / file.name)):
+    for _ in map_in_flight(plan.files, lambda file: store.put_if_absent(file.name, folder / file.name)):
         pass
 
 

@@ -94,8 +94,8 @@ def _fill(store: ObjectStore) -> None:
 CALLS: dict[str, tuple[str, Callable[[ObjectStore, Path], object], object]] = {
     "put": ("pipe_file", lambda store, path: store.put("a", b"1"), None),
     "put_if_absent": ("pipe_file", lambda store, path: store.put_if_absent("a", b"1"), True),
-    "put_file": ("put_file", lambda store, path: store.put_file("a", path), None),
-    "put_file_if_absent": ("put_file", lambda store, path: store.put_file_if_absent("a", path), True),
+    "put_file": ("put_file", lambda store, path: store.put("a", path), None),
+    "put_file_if_absent": ("put_file", lambda store, path: store.put_if_absent("a", path), True),
     "read": ("cat_file", lambda store, path: store.read("folder/name"), b"abc"),
     "open": ("info", lambda store, path: store.open("folder/name").read(), b"abc"),
     "read a stream": ("cat_file", lambda store, path: store.open("folder/name").read(), b"abc"),
@@ -205,7 +205,7 @@ def test_a_put_that_reported_failure_but_succeeded_counts_as_ours(kind: str, tmp
     if kind == "bytes":
         assert store.put_if_absent("a", b"ours") is True
     else:
-        assert store.put_file_if_absent("a", tmp_path / "file") is True
+        assert store.put_if_absent("a", tmp_path / "file") is True
 
 
 def test_a_put_that_the_client_sent_twice_by_itself_counts_as_ours() -> None:

@@ -85,7 +85,7 @@ def test_a_large_file_goes_up_in_parts_and_only_once(
         file.truncate(101 << 20)  # s3fs puts less than 100 MiB in one request
     store = open_store(s3_server.new_url())
 
-    assert store.put_file_if_absent("a", path) is True
-    assert store.put_file_if_absent("a", path) is False
+    assert store.put_if_absent("a", path) is True
+    assert store.put_if_absent("a", path) is False
 
     assert store.scan("")[0].size_bytes == 101 << 20

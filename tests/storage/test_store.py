@@ -50,9 +50,9 @@ def test_a_local_file_is_put_once(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "plan.parquet"
     source.write_bytes(b"plan")
 
-    assert store.put_file_if_absent("plan.parquet", source) is True
-    assert store.put_file_if_absent("plan.parquet", source) is False
-    store.put_file("copy.parquet", source)
+    assert store.put_if_absent("plan.parquet", source) is True
+    assert store.put_if_absent("plan.parquet", source) is False
+    store.put("copy.parquet", source)
 
     assert store.read("plan.parquet") == store.read("copy.parquet") == b"plan"
 
@@ -183,8 +183,8 @@ def test_a_name_that_leads_out_of_the_store_is_refused_by_every_method(kind: str
     calls: list[Callable[[], object]] = [
         lambda: store.put(name, b""),
         lambda: store.put_if_absent(name, b""),
-        lambda: store.put_file(name, source),
-        lambda: store.put_file_if_absent(name, source),
+        lambda: store.put(name, source),
+        lambda: store.put_if_absent(name, source),
         lambda: store.read(name),
         lambda: store.read_range(name, 0, 1),
         lambda: store.open(name),
@@ -223,7 +223,7 @@ def test_a_folder_that_is_a_link_out_is_never_followed(victim: Path, tmp_path: P
     calls: list[Callable[[], object]] = [
         lambda: store.put("artifacts/x", b""),
         lambda: store.put_if_absent("artifacts/x", b""),
-        lambda: store.put_file("artifacts/deep/x", tmp_path / "source"),
+        lambda: store.put("artifacts/deep/x", tmp_path / "source"),
         lambda: store.read("artifacts/private.png"),
         lambda: store.exists("artifacts/private.png"),
         lambda: store.delete("artifacts/private.png"),

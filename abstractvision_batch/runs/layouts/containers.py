@@ -99,7 +99,7 @@ class ContainerLayout:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
                 size_bytes = path.stat().st_size
             name = container_name(shard, sha256, self._extension)
-            store.put_file(name, path)
+            store.put(name, path)
         store.sync_folder(ARTIFACTS)
         return {
             index: _pointing_into(result, name, size_bytes, members[index]) if index in members else result

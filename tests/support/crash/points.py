@@ -32,14 +32,8 @@ from s3fs import S3FileSystem
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.names import PROBE_PREFIX
 
-#: What writes in `LocalStore`, by the word that the points have for it.
-LOCAL_WRITES = {
-    "put": "put",
-    "put_file": "put",
-    "put_if_absent": "put_if_absent",
-    "put_file_if_absent": "put_if_absent",
-    "delete": "delete",
-}
+#: What writes in `LocalStore`.
+LOCAL_WRITES = ("put", "put_if_absent", "delete")
 #: What only reads, by what begins the name of a request to S3.
 S3_READS = ("get_", "head_", "list_")
 S3_WRITES = {"put_object": "put", "delete_object": "delete"}
@@ -102,8 +96,8 @@ class Points:
 
     def watch_disk(self) -> None:
         """Note the points of local stores."""
-        for method, word in LOCAL_WRITES.items():
-            setattr(LocalStore, method, self._watched(getattr(LocalStore, method), word))
+        for method in LOCAL_WRITES:
+            setattr(LocalStore, method, self._watched(getattr(LocalStore, method), method))
         LocalStore.probe_conditional_put = self._watched(LocalStore.probe_conditional_put, "probe")  # type: ignore[method-assign]
 
         def tearing_fsync(fd: Any) -> None:
