@@ -82,7 +82,7 @@ def _build_part(rows: pa.Table, shard: int) -> tuple[str, pa.Table]:
     same = {
         "status": "ok",
         "attempts": 1,
-        "attempt": 0,
+        "retry_round": 0,
         "file_name": name,
         "container_bytes": count * PICTURE_BYTES + 1024,
         "content_type": "image/png",

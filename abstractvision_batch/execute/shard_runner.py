@@ -4,7 +4,7 @@ Every executor runs shards through this file, so what a laptop tests is what a c
 while the last one is encoded and stored. A request that fails becomes a row; the shard goes on.
 
 What ends a shard early (an empty account, a second Ctrl-C, a fault) ends it with a part, too: what is finished by then
-is kept, and the other rows say that they were not run. The next run takes those up as a later attempt.
+is kept, and the other rows say that they were not run. The next run takes those up as a retry round.
 
 Not covered: which shards to run, and what happens when the process dies (the executors).
 """
@@ -287,7 +287,7 @@ class ShardRunner:
         """Commit a shard that was generated in pieces, by any workers, into the store; rows without result too."""
         left = set(rows.table["index"].to_pylist()) - set(results)
         results = {**results, **dict.fromkeys(left, RowResult(**not_run(None), attempts=0))}
-        if self._store.exists(part_name(shard, rows.attempt)):  # and whoever committed it removed the pieces
+        if self._store.exists(part_name(shard, rows.retry_round)):  # and whoever committed it removed the pieces
             return _summary(shard, results, committed=False)
         summary = self._commit(rows, results, self._store, shard=shard)
         self._layout.clean_up(self._store, results)
@@ -303,15 +303,15 @@ class ShardRunner:
         results = {index: self._with_cost(result) for index, result in results.items()}
         whole = {index: rows.add_earlier(index, result) for index, result in results.items()}
         table = rows.table
-        if rows.attempt:  # rows that were not run stay what they were in an earlier part
+        if rows.retry_round:  # rows that were not run stay what they were in an earlier part
             whole = {index: result for index, result in whole.items() if result.status != NOT_RUN}
             table = table.filter(pc.field("index").isin(list(whole)))
         # A container has what its pictures are of; what they take the place of is the manifest's to say.
         of_container = table.drop_columns([SUPERSEDES] if self._context.plan.superseding else [])
         placed = self._layout.place(self._store, pieces, of_container, whole, shard=shard)
-        part = build_part(table, placed, shard=shard, attempt=rows.attempt)
+        part = build_part(table, placed, shard=shard, retry_round=rows.retry_round)
         self._require_weights()  # another driver may have begun with others while nothing was committed
-        return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.attempt), part))
+        return _summary(shard, results, committed=self._store.put_if_absent(part_name(shard, rows.retry_round), part))
 
     def _collect(
         self,

@@ -14,11 +14,11 @@ from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.runs.environment_files import read_environments
-from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_rows
+from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_merged, iter_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.row_files import read_artifact
 from abstractvision_batch.storage.parquet import open_writer
-from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
+from abstractvision_batch.storage.row_groups import read_footer
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 
@@ -67,7 +67,7 @@ def write_metadata(store: Store) -> None:
 
 def iter_made_rows(store: Store) -> Iterator[pa.Table]:
     """Yield the rows of the merged manifest that have a file, a row group at a time: what `metadata.parquet` holds."""
-    for table in iter_row_groups(store, MANIFEST, remedy=MERGE_AGAIN):
+    for table in iter_merged(store):
         yield table.filter(pc.field("status") == "ok").replace_schema_metadata(None)
 
 
@@ -82,7 +82,7 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
     keys = {(row["prompt_id"], row["sample_index"]) for row in chosen.to_pylist()}
     prompt_ids = chosen["prompt_id"].unique()
     positions, start = [], 0
-    for table in iter_row_groups(store, MANIFEST, KEY_COLUMNS, remedy=MERGE_AGAIN):
+    for table in iter_merged(store, KEY_COLUMNS):
         for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=prompt_ids)):
             row = table.slice(int(offset), 1).to_pylist()[0]
             if (row["prompt_id"], row["sample_index"]) in keys:
@@ -101,7 +101,7 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
         if found := [position - start for position in positions if start <= position < end]:
             inside[group] = found
         start = end
-    groups = iter_row_groups(store, MANIFEST, columns, footer=footer, groups=inside, remedy=MERGE_AGAIN)
+    groups = iter_merged(store, columns, footer=footer, groups=inside)
     tables = [table.take(pa.array(chosen)) for table, chosen in zip(groups, inside.values(), strict=True)]
     return pa.concat_tables(tables) if tables else footer.metadata.schema.to_arrow_schema().empty_table()
 

@@ -11,6 +11,7 @@ its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, get_args, get_origin, get_type_hints
@@ -90,7 +91,7 @@ class RowResult:
     error_class: Annotated[str | None, "`permanent`, `transient`, `resource` or `policy`."] = None
     error_message: Annotated[str | None, "What happened, for people."] = None
     attempts: Annotated[int, "Times that the backend was asked, in all rounds."] = 1
-    attempt: Annotated[int, "Retry round of the part that has the row, from 0."] = 0
+    retry_round: Annotated[int, "Which retry of its shard the row is from; 0 is the first run."] = 0
     file_name: Annotated[str | None, "File of the picture or video, below the run's folder."] = None
     member: Annotated[str | None, "Name in that file, if it is a container (layouts `webdataset`, `parquet`)."] = None
     offset_bytes: Annotated[int | None, "Where in the container its bytes begin."] = None
@@ -142,7 +143,9 @@ def fixed_columns(format: int = PLAN_FORMAT) -> pa.Schema:
 
 
 PLAN_SCHEMA = fixed_columns()
-_RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHEMA.names)}
+#: What earlier versions call `retry_round`; no column of a prompt dataset may have either name.
+EARLIER_ROUND = "attempt"
+_RESERVED = {name.casefold(): name for name in (*PLAN_SCHEMA.names, *RESULT_SCHEMA.names, EARLIER_ROUND)}
 
 
 def reserved_name(column: str) -> str | None:
@@ -164,7 +167,25 @@ def plan_schema(extra: pa.Schema, format: int = PLAN_FORMAT) -> pa.Schema:
 
 def manifest_schema(plan: pa.Schema) -> pa.Schema:
     """The columns of `plan` and then those of the results, which the fixed names of a plan can never meet."""
-    return pa.schema([*plan, *RESULT_SCHEMA])
+    # Earlier versions let a prompt dataset have a column `retry_round`; in such a run the result's keeps its old name.
+    names = [EARLIER_ROUND if name == "retry_round" in plan.names else name for name in RESULT_SCHEMA.names]
+    return pa.schema([*plan, *(field.with_name(name) for name, field in zip(names, RESULT_SCHEMA, strict=True))])
+
+
+def names_in_file(columns: Sequence[str] | None, schema: pa.Schema) -> list[str] | None:
+    """Return the names that columns have in a manifest, which an earlier version may have written."""
+    if columns is None:
+        return None
+    old = EARLIER_ROUND in schema.names
+    return [EARLIER_ROUND if old and name == "retry_round" else name for name in columns]
+
+
+def with_current_names(table: pa.Table) -> pa.Table:
+    """Return rows of a manifest, which an earlier version may have written, under today's names."""
+    names = table.column_names
+    if EARLIER_ROUND not in names or "retry_round" in names:
+        return table
+    return table.rename_columns(["retry_round" if name == EARLIER_ROUND else name for name in names])
 
 
 def unify_passed(first: PassedColumns, second: PassedColumns) -> PassedColumns:

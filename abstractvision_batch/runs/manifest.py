@@ -1,6 +1,6 @@
 """Manifest parts: which shards are done, how many rows failed, and all of them merged into one file.
 
-A shard's first part (attempt 0) has every row of it: resume is the plan's shards minus those parts' numbers. Later
+A shard's first part (retry round 0) has every row of it: resume is the plan's shards minus those parts' numbers. Later
 parts have rows that were retried; the newest of a row counts. Where something ended a shard early, rows of its first
 part are `not_run`: a run is complete, and merged, once every shard has a part and no newest row is one of those.
 """
@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.errors import DamagedFileError, StorageError
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, SUPERSEDED, fit_columns, manifest_schema
+from abstractvision_batch.runs.columns import (
+    EARLIER_ROUND,
+    FAILED,
+    NOT_RUN,
+    OK,
+    SUPERSEDED,
+    fit_columns,
+    manifest_schema,
+    names_in_file,
+    with_current_names,
+)
 from abstractvision_batch.runs.plan_rows import superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.results import METADATA_KEY
 from abstractvision_batch.storage.in_flight import map_in_flight
-from abstractvision_batch.storage.parquet import ParquetReader, open_parquet, open_writer
+from abstractvision_batch.storage.parquet import Footer, ParquetReader, open_parquet, open_writer
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
@@ -45,7 +55,10 @@ SHARDS_KEY = b"abstractvision_batch.shards"
 REDO = "avbatch audit --repair forgets its shard, and running the spec again redoes it"
 MERGE_AGAIN = "avbatch audit --repair merges it again"
 #: Columns without which nothing can be said of a row; every part of every version has them.
-ESSENTIAL = ("index", "request_id", "shard", "status", "attempt", "attempts", "error_kind", "error_class", "cost_usd")
+ESSENTIAL = (
+    *("index", "request_id", "shard", "status", "retry_round", "attempts"),
+    *("error_kind", "error_class", "cost_usd"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +90,12 @@ NO_ROWS = RowCounts(0, 0, {}, {}, 0, None, 0)
 
 
 def list_parts(store: Store) -> dict[int, list[int]]:
-    """Attempts that left a part, oldest first, by shard."""
+    """Return the retry rounds that left a part, oldest first, by shard."""
     parts: dict[int, list[int]] = {}
     for name in store.list(PARTS):
         if match := PART_NAME.match(name):
             parts.setdefault(int(match[1]), []).append(int(match[2]))
-    return {shard: sorted(attempts) for shard, attempts in sorted(parts.items())}
+    return {shard: sorted(rounds) for shard, rounds in sorted(parts.items())}
 
 
 def missing_shards(plan: PlanSummary, parts: dict[int, list[int]]) -> list[int]:
@@ -90,22 +103,20 @@ def missing_shards(plan: PlanSummary, parts: dict[int, list[int]]) -> list[int]:
     return [shard for shard in range(plan.shards) if 0 not in parts.get(shard, ())]
 
 
-def part_name(shard: int, attempt: int) -> str:
-    """Name of a manifest part; that of attempt 0 is there if the shard is done."""
-    return f"{PARTS}/{shard:05d}-a{attempt}.parquet"
+def part_name(shard: int, retry_round: int) -> str:
+    """Return the name of a manifest part; that of round 0 is there if the shard is done."""
+    return f"{PARTS}/{shard:05d}-a{retry_round}.parquet"
 
 
-def read_part(store: Store, shard: int, attempt: int, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(store: Store, shard: int, retry_round: int, columns: Sequence[str] | None = None) -> pa.Table:
     """One part, or some columns of it."""
-    name = part_name(shard, attempt)
+    name = part_name(shard, retry_round)
     return _parse_part(store, name, store.read(name), columns)
 
 
-def read_shard_rows(
-    store: Store, shard: int, attempts: Sequence[int], columns: Sequence[str] | None = None
-) -> pa.Table:
-    """A shard's rows, each from the newest attempt that has it, in plan order; as `mark_superseded` leaves them."""
-    return _newest_rows(store, _read_parts(store, shard, attempts), columns)
+def read_shard_rows(store: Store, shard: int, rounds: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+    """Return a shard's rows, each from the newest round that has it, in plan order; none is marked superseded."""
+    return _newest_rows(store, _read_parts(store, shard, rounds), columns)
 
 
 def mark_superseded(table: pa.Table, superseded: Collection[str]) -> pa.Table:
@@ -148,10 +159,28 @@ def iter_rows(
         return
     parts = list_parts(store) if parts is None else parts
     if _is_merged_of(store, parts):
-        yield from iter_row_groups(store, MANIFEST, columns, remedy=MERGE_AGAIN)
+        yield from iter_merged(store, columns)
         return
     for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
         yield _newest_rows(store, found, columns)
+
+
+def iter_merged(
+    store: Store,
+    columns: Sequence[str] | None = None,
+    *,
+    footer: Footer | None = None,
+    groups: Iterable[int] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the row groups of the merged manifest, or some of them and some of their columns.
+
+    Raises:
+        DamagedFileError: it is damaged.
+    """
+    footer = footer or read_footer(store, MANIFEST, remedy=MERGE_AGAIN)
+    names = names_in_file(columns, footer.metadata.schema.to_arrow_schema())
+    tables = iter_row_groups(store, MANIFEST, names, footer=footer, groups=groups, remedy=MERGE_AGAIN)
+    return map(with_current_names, tables)
 
 
 def count_rows(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> RowCounts:
@@ -243,7 +272,7 @@ def merge_manifest(
         StorageError: the rows are not the plan's; nothing was written.
     """
     # Parts of further shards are of an extension that another driver began, and not yet of this plan.
-    parts = {shard: attempts for shard, attempts in list_parts(store).items() if shard < plan.shards}
+    parts = {shard: rounds for shard, rounds in list_parts(store).items() if shard < plan.shards}
     metadata = {PARTS_KEY: _parts_digest(parts), SHARDS_KEY: str(plan.shards).encode()}
     with scratch_folder() as folder:
         path = folder / MANIFEST
@@ -259,18 +288,20 @@ def merge_manifest(
         return complete
 
 
-def _read_parts(store: Store, shard: int, attempts: Sequence[int]) -> dict[str, bytes]:
+def _read_parts(store: Store, shard: int, rounds: Sequence[int]) -> dict[str, bytes]:
     """A shard's parts by their names, the oldest first: whole, since each is small and a request is slow."""
-    return {name: store.read(name) for name in (part_name(shard, attempt) for attempt in attempts)}
+    return {name: store.read(name) for name in (part_name(shard, number) for number in rounds)}
 
 
 def _newest_rows(store: Store, parts: Mapping[str, bytes], columns: Sequence[str] | None = None) -> pa.Table:
     if len(parts) == 1:
         ((name, data),) = parts.items()
         return _parse_part(store, name, data, columns)
-    wanted = None if columns is None else list(dict.fromkeys([*columns, "index", "attempt"]))
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "index", "retry_round"]))
     table = pa.concat_tables([_parse_part(store, name, data, wanted) for name, data in parts.items()])
-    table = table.sort_by([("index", "ascending"), ("attempt", "ascending")])
+    # An earlier version let a prompt dataset have a column `retry_round`.
+    newer = EARLIER_ROUND if EARLIER_ROUND in table.column_names else "retry_round"
+    table = table.sort_by([("index", "ascending"), (newer, "ascending")])
     index = table["index"].to_pylist()
     newest = [position for position, value in enumerate(index) if index[position + 1 : position + 2] != [value]]
     return table.take(newest) if columns is None else table.take(newest).select(list(columns))
@@ -280,7 +311,7 @@ def _parse_part(store: Store, name: str, data: bytes, columns: Sequence[str] | N
     url = store.url_of(name)
     part = open_parquet(io.BytesIO(data), name=url, remedy=REDO)
     _require_own_part(part, name, url)
-    return part.read(columns)
+    return with_current_names(part.read(names_in_file(columns, part.schema)))
 
 
 def _require_own_part(part: ParquetReader, name: str, url: str) -> None:
@@ -296,8 +327,8 @@ def _require_own_part(part: ParquetReader, name: str, url: str) -> None:
         own = (note["shard"], note["attempt"]) == (int(match[1]), int(match[2]))
     except (KeyError, TypeError, ValueError):
         own = False
-    if lost := [column for column in ESSENTIAL if column not in part.schema.names]:
-        raise DamagedFileError(f"{url}: is damaged: it has no column {lost[0]} ({REDO})")
+    if lost := {*(names_in_file(ESSENTIAL, part.schema) or ())} - {*part.schema.names}:
+        raise DamagedFileError(f"{url}: is damaged: it has no column {min(lost)} ({REDO})")
     if not own:
         raise DamagedFileError(f"{url}: is damaged: its content is that of another file ({REDO})")
 
@@ -340,7 +371,7 @@ def _is_merged_of(store: Store, parts: Mapping[int, Sequence[int]]) -> bool:
 
 
 def _parts_digest(parts: Mapping[int, Sequence[int]]) -> bytes:
-    names = "\n".join(part_name(shard, attempt) for shard, attempts in parts.items() for attempt in attempts)
+    names = "\n".join(part_name(shard, number) for shard, rounds in parts.items() for number in rounds)
     return hashlib.sha256(names.encode()).hexdigest().encode()
 
 

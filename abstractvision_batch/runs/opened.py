@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.runs.columns import with_current_names
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
     MERGE_AGAIN,
@@ -67,7 +68,7 @@ class Run:
         if is_merged(self.store):
             with self.store.open(MANIFEST) as stream:
                 rows = open_parquet(stream, name=self.store.url_of(MANIFEST), remedy=MERGE_AGAIN).read()
-            return mark_superseded(rows, superseded_ids(self.store.open, self.plan))
+            return mark_superseded(with_current_names(rows), superseded_ids(self.store.open, self.plan))
         parts = {shard: attempts for shard, attempts in list_parts(self.store).items() if shard < self.plan.shards}
         tables = iter_shards(self.store, self.plan, parts)
         return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])

@@ -44,20 +44,20 @@ def not_run(cause: Exception | None) -> dict[str, Any]:
     return {"status": NOT_RUN, "error_message": message}
 
 
-def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, attempt: int) -> bytes:
+def build_part(rows: pa.Table, results: Mapping[int, RowResult], *, shard: int, retry_round: int) -> bytes:
     """The Parquet bytes of a shard's manifest part.
 
     Args:
         rows: The shard's rows of the plan.
         results: Result by plan index; one for every row.
         shard: Number of the shard.
-        attempt: Which try at the shard this is.
+        retry_round: Of the part.
     """
     ordered = [results[index] for index in rows["index"].to_pylist()]
     columns = [pa.array([getattr(result, field.name) for result in ordered], field.type) for field in RESULT_SCHEMA]
     schema = manifest_schema(rows.schema)
     table = pa.Table.from_arrays([*(column.combine_chunks() for column in rows.columns), *columns], schema=schema)
-    note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}, sort_keys=True)
+    note = json.dumps({"shard": shard, "attempt": retry_round, "version": 1}, sort_keys=True)
     sink = io.BytesIO()
     with open_writer(sink, schema, {**(schema.metadata or {}), METADATA_KEY: note.encode()}) as writer:
         writer.write_table(table)

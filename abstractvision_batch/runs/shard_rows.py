@@ -1,4 +1,4 @@
-"""Which rows of a shard to run: all of them, or those that failed, or were not run, as the shard's next attempt.
+"""Which rows of a shard to run: all of them, or those that failed, or were not run, as the shard's next retry round.
 
 Parts never change, so driver and workers, which each ask for themselves, get the same answer.
 """
@@ -24,7 +24,7 @@ class Retry:
     """Rows of shards that left parts which are to be run."""
 
     parts: Mapping[int, tuple[int, ...]]
-    """Attempts that left a part when the retry began, by shard."""
+    """Retry rounds that left a part when this one began, by shard."""
     where: str | None = None
     """A condition that the rows meet too (`row_filter`)."""
     status: str = FAILED
@@ -33,21 +33,21 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
-    """Rows of one shard that one attempt runs."""
+    """Rows of one shard that one retry round runs."""
 
     table: pa.Table
     """Rows of the plan."""
-    attempt: int = 0
-    tries: Mapping[int, int] = field(default_factory=dict)
-    """Tries of each request in earlier attempts, by plan index."""
+    retry_round: int = 0
+    attempts: Mapping[int, int] = field(default_factory=dict)
+    """Attempts at each request in earlier rounds, by plan index."""
     costs_usd: Mapping[int, float | None] = field(default_factory=dict)
-    """Cost of those tries, where they have one."""
+    """Cost of those attempts, where they have one."""
 
     def add_earlier(self, index: int, result: RowResult) -> RowResult:
-        """A result of this attempt, with what the request took in earlier ones added to its tries and its cost."""
+        """Return a result of this round with the request's earlier attempts and costs added to its own."""
         costs = [cost for cost in (self.costs_usd.get(index), result.cost_usd) if cost is not None]
-        attempts = self.tries.get(index, 0) + result.attempts
-        return replace(result, attempt=self.attempt, attempts=attempts, cost_usd=sum(costs) if costs else None)
+        attempts = self.attempts.get(index, 0) + result.attempts
+        return replace(result, retry_round=self.retry_round, attempts=attempts, cost_usd=sum(costs) if costs else None)
 
 
 def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None) -> ShardRows:
@@ -60,12 +60,12 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
     planned = read_shard(store.open, plan, shard)
     if retry is None:
         return ShardRows(planned)
-    attempts = retry.parts[shard]
-    rows = fit_columns(read_shard_rows(store, shard, attempts), manifest_schema(plan.schema))
+    rounds = retry.parts[shard]
+    rows = fit_columns(read_shard_rows(store, shard, rounds), manifest_schema(plan.schema))
     rows = mark_superseded(rows, superseded_ids(store.open, plan))
     failed = rows.filter(pc.field("status") == retry.status)
     if retry.where is not None:
         failed = filter_rows(failed, retry.where)
-    tries = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
+    attempts = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
     costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
-    return ShardRows(planned.filter(pc.field("index").isin(list(tries))), attempts[-1] + 1, tries, costs_usd)
+    return ShardRows(planned.filter(pc.field("index").isin(list(attempts))), rounds[-1] + 1, attempts, costs_usd)

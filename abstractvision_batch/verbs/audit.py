@@ -34,11 +34,13 @@ import pyarrow as pa
 from abstractvision_batch.errors import DamagedFileError
 from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.run_report import README, iter_made_rows, write_metadata, write_report
+from abstractvision_batch.runs.columns import with_current_names
 from abstractvision_batch.runs.environment_files import ENVIRONMENTS, environment_name
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
     PART_NAME,
     PARTS,
+    iter_merged,
     iter_shards,
     list_parts,
     missing_shards,
@@ -238,8 +240,8 @@ def repair_run(run: Run, report: AuditReport, *, grace_s: float) -> AuditReport:
     for shard in forgotten:
         # The newest first: a crash here leaves the shard's earlier rows, which the next repair looks at. A later part
         # that outlived the first would win over what is generated anew.
-        for attempt in reversed(parts[shard]):
-            store.delete(part_name(shard, attempt))
+        for retry_round in reversed(parts[shard]):
+            store.delete(part_name(shard, retry_round))
     merged = not missing_shards(run.plan, list_parts(store)) and any(f.kind == "manifest" for f in report.findings)
     if merged:
         merge(store, run.record)
@@ -298,8 +300,8 @@ def _check_merged(store: Store, tables: Iterator[pa.Table]) -> Iterator[Finding]
         return
     try:
         footer = read_footer(store, MANIFEST)
-        empty = footer.metadata.schema.to_arrow_schema().empty_table()
-        same = _same_rows(iter_row_groups(store, MANIFEST, footer=footer), tables, waiting=empty)
+        empty = with_current_names(footer.metadata.schema.to_arrow_schema().empty_table())
+        same = _same_rows(iter_merged(store, footer=footer), tables, waiting=empty)
     except DamagedFileError as exc:
         same, said = False, f"cannot be read: {exc.__cause__} (--repair merges it again)"
     if not same:
@@ -313,8 +315,9 @@ def _check_metadata(store: Store) -> Iterator[Finding]:
     said = "has other rows than the manifest (--repair writes it again)"
     try:
         footer = read_footer(store, METADATA)
-        empty = footer.metadata.schema.to_arrow_schema().empty_table()
-        same = _same_rows(iter_row_groups(store, METADATA, footer=footer), iter_made_rows(store), waiting=empty)
+        empty = with_current_names(footer.metadata.schema.to_arrow_schema().empty_table())
+        there = map(with_current_names, iter_row_groups(store, METADATA, footer=footer))
+        same = _same_rows(there, iter_made_rows(store), waiting=empty)
     except DamagedFileError as exc:
         same, said = False, f"cannot be read: {exc.__cause__} (--repair writes it again)"
     if not same:

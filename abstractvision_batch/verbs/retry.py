@@ -1,4 +1,4 @@
-"""`avbatch retry`: runs failed rows of a run again, as the next attempt of their shards.
+"""`avbatch retry`: runs failed rows of a run again, as the next retry round of their shards.
 
     run.json → the same spec, with overrides that change no pixel → failed rows → execute → merge → report
 

@@ -143,10 +143,15 @@ def kept_files(run: str | Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in _files(Path(run)) if _is_kept(name)}
 
 
+#: Columns by the names that earlier versions gave them.
+RENAMED = {"attempt": "retry_round"}
+
+
 def finished_rows(run: str | Path) -> list[dict[str, Any]]:
-    """Rows of the parts that a run has, whatever it lacks, as they are on the disk."""
+    """Rows of the parts that a run has, whatever it lacks, as they are on the disk, under today's names."""
     parts = sorted((Path(run) / "manifest").iterdir())
-    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    return [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 def manifest(run: str | Path) -> pa.Table:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -244,6 +245,29 @@ def test_failed_rows_of_an_old_run_are_retried_and_no_others(old: Old, state: st
     assert pixels(run) == old.pixels
     now = {row[ID]: row for row in manifest(run).to_pylist()}
     assert [{name: now[request][name] for name in row} for request, row in succeeded.items()] == [*succeeded.values()]
+    assert answer("audit", str(run))["findings"] == []
+
+
+@pytest.mark.parametrize("old", each_job(only=("retried",)))
+def test_a_column_that_has_another_name_today_is_answered_and_merged_under_that(old: Old, unpacked: Unpack) -> None:
+    run = unpacked(old, "failed")
+    assert "attempt" in pq.read_schema(run / "manifest.parquet").names
+    before = manifest(run)
+
+    answer(
+        "retry",
+        str(run),
+        "--where",
+        "retry_round = 0 and prompt = 'a cat'",
+        "--set",
+        "backend.fail_when=null",
+        ends_with=1,
+    )
+
+    after = pq.read_table(run / "manifest.parquet")
+    assert "attempt" not in before.column_names + after.column_names
+    rounds = dict(zip(after["prompt"].to_pylist(), after["retry_round"].to_pylist(), strict=True))
+    assert (set(before["retry_round"].to_pylist()), rounds["a cat"], rounds["a bee"]) == ({0}, 1, 0)
     assert answer("audit", str(run))["findings"] == []
 
 

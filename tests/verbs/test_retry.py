@@ -73,8 +73,8 @@ def test_a_retried_part_has_the_retried_rows_alone_and_attempts_add_up(job: dict
         for row in pq.read_table(part).to_pylist()
     ]
     assert newest == retried
-    assert {(row["attempt"], row["attempts"], row["status"]) for row in retried} == {(2, 3, "ok")}
-    assert {(row["attempt"], row["attempts"]) for row in rows if row not in retried} == {(0, 1)}
+    assert {(row["retry_round"], row["attempts"], row["status"]) for row in retried} == {(2, 3, "ok")}
+    assert {(row["retry_round"], row["attempts"]) for row in rows if row not in retried} == {(0, 1)}
 
 
 def test_what_fails_again_stays_a_failed_row(job: dict[str, Any], tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_condition_chooses_among_the_failed_rows(job: dict[str, Any], tmp_path
     rows = _rows(tmp_path / "run").to_pylist()
     assert (result.generated, result.failed) == (4, 4)
     assert {row["prompt"] for row in rows if row["status"] == "failed"} == {"a dog"}
-    assert {row["prompt"] for row in rows if row["attempt"] == 1} == {"an owl"}
+    assert {row["prompt"] for row in rows if row["retry_round"] == 1} == {"an owl"}
 
 
 def test_with_nothing_failed_nothing_happens(make_job: MakeJob, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_ray_retries_the_same_rows_and_isolates_one_that_kills_its_worker(job: d
 
     result = retry(tmp_path / "run", where="sample_index = 0", overrides=[crashing, execution])
 
-    rows = {row["prompt"]: row for row in _rows(tmp_path / "run").to_pylist() if row["attempt"] == 1}
+    rows = {row["prompt"]: row for row in _rows(tmp_path / "run").to_pylist() if row["retry_round"] == 1}
     assert (result.generated, result.failed) == (2, 7)
     assert (rows["a dog"]["status"], rows["a dog"]["attempts"]) == ("ok", 2)
     assert (rows["an owl"]["error_kind"], rows["an owl"]["attempts"]) == ("worker_crashed", 3)

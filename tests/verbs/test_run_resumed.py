@@ -176,8 +176,8 @@ def test_the_merge_takes_the_newest_attempt_of_each_row_however_many_there_are(
     )
     for shard, attempt, slots in wanted:
         rows = read_part(store, shard, 0).take(sorted(slots))
-        column = rows.schema.get_field_index("attempt")
-        rows = rows.set_column(column, "attempt", pa.array([attempt] * rows.num_rows, pa.int64()))
+        column = rows.schema.get_field_index("retry_round")
+        rows = rows.set_column(column, "retry_round", pa.array([attempt] * rows.num_rows, pa.int64()))
         sink = io.BytesIO()
         note = json.dumps({"shard": shard, "attempt": attempt, "version": 1}).encode()
         pq.write_table(rows.replace_schema_metadata({METADATA_KEY: note}), sink)
@@ -189,7 +189,7 @@ def test_the_merge_takes_the_newest_attempt_of_each_row_however_many_there_are(
 
     merged = _table(store.read(MANIFEST))
     assert merged["index"].to_pylist() == list(range(plan.requests))
-    assert merged["attempt"].to_pylist() == list(newest.values())
+    assert merged["retry_round"].to_pylist() == list(newest.values())
 
 
 @given(st.sets(st.integers(0, 40)), st.dictionaries(st.integers(0, 60), st.sets(st.integers(0, 9), min_size=1)))
