@@ -55,16 +55,16 @@ _RENEWED = ("name", "fingerprint", "fingerprint_version", "spec_path", "base_dir
 class RunRecord:
     """What a run is now: its `run.json`, and what its extensions made of it."""
 
-    generations: tuple[Mapping[str, Any], ...]
+    revisions: tuple[Mapping[str, Any], ...]
     """The parsed `run.json` and extensions, oldest first; the plan of an extension is what it added."""
 
     @property
     def data(self) -> dict[str, Any]:
         """`run.json` as it would be of the run as it is now, and `extensions`: when, and how many requests."""
-        first, newest = self.generations[0], self.generations[-1]
+        first, newest = self.revisions[0], self.revisions[-1]
         extensions = [
             {"created_at": extension["created_at"], "requests": extension["plan"]["requests"]}
-            for extension in self.generations[1:]
+            for extension in self.revisions[1:]
         ]
         renewed = {name: newest[name] for name in _RENEWED}
         return {**first, **renewed, "plan": self.plan.to_json(), "extensions": extensions}
@@ -72,26 +72,26 @@ class RunRecord:
     @property
     def fingerprint(self) -> str:
         """Hash of everything that changes pixels."""
-        return str(self.generations[-1]["fingerprint"])
+        return str(self.revisions[-1]["fingerprint"])
 
     @property
     def fingerprint_version(self) -> int:
         """Return the version of the fingerprint, by whose rules the run is planned."""
-        return int(self.generations[-1]["fingerprint_version"])
+        return int(self.revisions[-1]["fingerprint_version"])
 
     @property
     def plan(self) -> PlanSummary:
         """The plan's counts and files."""
-        return self.plan_of(len(self.generations))
+        return self.plan_of(len(self.revisions))
 
     @property
     def plans(self) -> tuple[PlanSummary, ...]:
         """The plan of `run.json`, and what each extension added to it."""
-        return tuple(PlanSummary.from_json(generation["plan"]) for generation in self.generations)
+        return tuple(PlanSummary.from_json(revision["plan"]) for revision in self.revisions)
 
-    def plan_of(self, generations: int) -> PlanSummary:
-        """The plan as it was of so many generations."""
-        plan, *added = self.plans[:generations]
+    def plan_of(self, revisions: int) -> PlanSummary:
+        """The plan as it was of so many revisions."""
+        plan, *added = self.plans[:revisions]
         for extension in added:
             plan = plan.extended_by(extension)
         return plan
@@ -99,27 +99,27 @@ class RunRecord:
     @property
     def spec(self) -> JobSpec:
         """The resolved job spec."""
-        return JobSpec.model_validate(self.generations[-1]["spec"])  # checked when it was read
+        return JobSpec.model_validate(self.revisions[-1]["spec"])  # checked when it was read
 
     @property
     def scheduled_at(self) -> datetime | None:
         """The scheduled time of its spec, in the timezone of the schedule."""
-        return recorded_time(self.generations[-1])
+        return recorded_time(self.revisions[-1])
 
     @property
     def layout(self) -> str:
         """How its files lie in the store: the spec's `output.layout`."""
-        return str(self.generations[-1]["spec"]["output"].get("layout", "files"))
+        return str(self.revisions[-1]["spec"]["output"].get("layout", "files"))
 
     @property
     def base_dir(self) -> Path:
         """Where relative paths of the spec start, on the host that started or extended the run."""
-        return Path(self.generations[-1]["base_dir"])
+        return Path(self.revisions[-1]["base_dir"])
 
     @property
     def card(self) -> ModelCard:
         """The model's card as it was."""
-        return ModelCard.from_json(self.generations[-1]["card"])
+        return ModelCard.from_json(self.revisions[-1]["card"])
 
 
 def build_record(
@@ -159,8 +159,8 @@ def extend_record(
     described = _describe_generation(
         spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at, version=version
     )
-    extension = {"run_id": record.generations[0]["run_id"], "extends": record.fingerprint, **described}
-    return RunRecord((*record.generations, extension))
+    extension = {"run_id": record.revisions[0]["run_id"], "extends": record.fingerprint, **described}
+    return RunRecord((*record.revisions, extension))
 
 
 def _describe_generation(
@@ -198,9 +198,9 @@ def _recorded(spec: JobSpec) -> dict[str, Any]:
     return data
 
 
-def recorded_time(generation: Mapping[str, Any]) -> datetime | None:
-    """The scheduled time of a generation; older ones have none."""
-    text, name = generation.get("scheduled_at"), generation.get("timezone")
+def recorded_time(revision: Mapping[str, Any]) -> datetime | None:
+    """The scheduled time of a revision; older ones have none."""
+    text, name = revision.get("scheduled_at"), revision.get("timezone")
     if text is None:
         return None
     time = datetime.fromisoformat(text)
@@ -219,26 +219,26 @@ def read_record(store: Store) -> RunRecord | None:
             name = extension_name(numbers[0])
             raise StorageError(f"{store.url_of(name)}: extends a run whose {RECORD} is gone (restore it)")
         return None
-    generations = [_read_generation(store, RECORD)]
+    revisions = [_read_revision(store, RECORD)]
     for number in range(1, max(numbers, default=0) + 1):
         name = extension_name(number)
         if number not in numbers:
             raise StorageError(f"{store.url_of(name)}: is not there, and there are later ones (restore it)")
-        extension, before = _read_generation(store, name), generations[-1]
+        extension, before = _read_revision(store, name), revisions[-1]
         if (extension["run_id"], extension.get("extends")) != (before["run_id"], before["fingerprint"]):
             raise StorageError(
                 f"{store.url_of(name)}: extends another run than the {RECORD} there (remove one of both)"
             )
-        generations.append(extension)
-    _require_one_plan(store, generations)
-    return RunRecord(tuple(generations))
+        revisions.append(extension)
+    _require_one_plan(store, revisions)
+    return RunRecord(tuple(revisions))
 
 
-def _require_one_plan(store: Store, generations: Sequence[Mapping[str, Any]]) -> None:
+def _require_one_plan(store: Store, revisions: Sequence[Mapping[str, Any]]) -> None:
     """Refuse plans whose shards do not follow each other, or whose files share a name."""
     shards, requests, names = 0, 0, set[str]()
-    for number, generation in enumerate(generations):
-        plan = PlanSummary.from_json(generation["plan"])
+    for number, revision in enumerate(revisions):
+        plan = PlanSummary.from_json(revision["plan"])
         own = {file.name for file in plan.files}
         shards, requests = shards + plan.shards, requests + plan.requests
         fits = not plan.files or plan.files[0].first_shard == shards - plan.shards
@@ -248,7 +248,7 @@ def _require_one_plan(store: Store, generations: Sequence[Mapping[str, Any]]) ->
         names |= own
 
 
-def _read_generation(store: Store, name: str) -> dict[str, Any]:
+def _read_revision(store: Store, name: str) -> dict[str, Any]:
     where = store.url_of(name)
     data = read_json(store, name, hint="choose another output or remove it")
     if not isinstance(data, dict) or "fingerprint" not in data or "plan" not in data:
@@ -279,14 +279,14 @@ def extension_name(number: int) -> str:
 
 
 def write_record(store: Store, record: RunRecord) -> RunRecord:
-    """Put the newest generation of the record if there is none of its number; the record that is there now.
+    """Put the newest revision of the record if there is none of its number; the record that is there now.
 
     Where the store may ignore the condition, what was put may have been replaced already, so it is read again.
     """
-    number = len(record.generations) - 1
+    number = len(record.revisions) - 1
     name = extension_name(number) if number else RECORD
-    data = json.dumps(record.generations[-1], indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-    if store.put_if_absent(name, data) and record.generations[0].get("conditional_put"):
+    data = json.dumps(record.revisions[-1], indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    if store.put_if_absent(name, data) and record.revisions[0].get("conditional_put"):
         return record
     found = read_record(store)
     if found is None:

@@ -59,8 +59,8 @@ def _note(store: Store, record: RunRecord) -> Path | None:
         _warn(folder, "is not an absolute path")
         return None
     digest = hashlib.sha256(_place(store).encode())
-    for generation in record.generations:
-        text = json.dumps(generation, sort_keys=True, separators=(",", ":"))
+    for revision in record.revisions:
+        text = json.dumps(revision, sort_keys=True, separators=(",", ":"))
         digest.update(b"\0" + text.encode())
     return folder / f"{digest.hexdigest()}.json"
 

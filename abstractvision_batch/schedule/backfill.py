@@ -23,7 +23,7 @@ from abstractvision_batch.job.scheduled_time import parse_time, tick_key
 from abstractvision_batch.runs.listing import RunState, read_run_state
 from abstractvision_batch.schedule.cron import Cron, parse_cron
 from abstractvision_batch.schedule.outputs import read_timed_spec
-from abstractvision_batch.schedule.stop_signal import Wakeups
+from abstractvision_batch.schedule.stop_signal import StopSignal
 from abstractvision_batch.schedule.tick_process import TickCommand, TickProcess, start_tick
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.scratch import scratch_folder
@@ -33,8 +33,9 @@ INTERRUPTED = 130
 #: More ticks than one command makes.
 MAX_TICKS = 10_000
 
-#: What backfill did of a partition.
-Action = Literal["kept", "to make", "made", "not made"]
+#: What backfill did with a partition: `skipped` was complete before, `succeeded` is complete now, whatever became of its
+#: rows, `pending` was not started.
+Action = Literal["skipped", "pending", "succeeded", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,11 @@ class BackfillReport:
     @property
     def exit_code(self) -> int:
         """130 where it was interrupted, else that of the worst partition; 0 where it only looked."""
-        if any(partition.action == "to make" for partition in self.partitions):
+        if self.interrupted:
+            return INTERRUPTED
+        if any(partition.action == "pending" for partition in self.partitions):
             return 0
-        worst = max((partition.exit_code or 0 for partition in self.partitions), default=0)
-        return INTERRUPTED if self.interrupted else worst
+        return max((partition.exit_code or 0 for partition in self.partitions), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -113,7 +115,7 @@ def backfill(
         dry_run: Only look.
         overrides: ``dotted.key=value`` strings, as of ``--set``.
         registry_paths: More folders of model cards.
-        on_partition: Called with each partition when it is decided: kept, made or not made.
+        on_partition: Called with each partition when it is decided: skipped, succeeded or failed.
 
     Raises:
         SpecError: the spec, the range or the cron expression is wrong, or two ticks would share a folder.
@@ -127,9 +129,9 @@ def backfill(
     if dry_run:
         return BackfillReport(tuple(found), not_due)
     command = TickCommand(str(spec), parsed.timezone.key, tuple(overrides), tuple(map(str, registry_paths)))
-    with scratch_folder() as folder, Wakeups() as wakeups:
-        made = _make(found, command, folder, wakeups, max_running, on_partition)
-        return BackfillReport(tuple(made), not_due, interrupted=wakeups.stop_requests > 0)
+    with scratch_folder() as folder, StopSignal() as stop_signal:
+        made = _make(found, command, folder, stop_signal, max_running, on_partition)
+        return BackfillReport(tuple(made), not_due, interrupted=stop_signal.stop_requests > 0)
 
 
 def find_ticks(cron: Cron, start: str, end: str, now: datetime) -> tuple[list[datetime], int]:
@@ -165,28 +167,28 @@ def _look(
     store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
     state = read_run_state(store)
     if not state.done:
-        return Partition(tick, store.url, state, "to make")
-    return Partition(tick, store.url, state, "kept", exit_code=1 if state.failed else 0)
+        return Partition(tick, store.url, state, "pending")
+    return Partition(tick, store.url, state, "skipped", exit_code=1 if state.failed else 0)
 
 
 def _make(
     found: Sequence[Partition],
     command: TickCommand,
     folder: Path,
-    wakeups: Wakeups,
+    stop_signal: StopSignal,
     max_running: int,
     on_partition: Callable[[Partition], object],
 ) -> list[Partition]:
-    """Start what is to make, oldest first, and wait for it; all partitions as they are then."""
+    """Start what is pending, oldest first, and wait for it. Returns all partitions as they are then."""
     partitions = {tick_key(partition.tick): partition for partition in found}
-    waiting = [partition for partition in found if partition.action == "to make"]
+    waiting = [partition for partition in found if partition.action == "pending"]
     running: list[TickProcess] = []
     passed = 0
     for partition in found:
-        if partition.action == "kept":
+        if partition.action == "skipped":
             on_partition(partition)
-    while running or (waiting and not wakeups.stop_requests):
-        while waiting and len(running) < max_running and not wakeups.stop_requests:
+    while running or (waiting and not stop_signal.stop_requests):
+        while waiting and len(running) < max_running and not stop_signal.stop_requests:
             process = start_tick(command, waiting.pop(0).tick, folder)
             assert process is not None, "the folder is this command's own"
             running.append(process)
@@ -199,22 +201,19 @@ def _make(
             code = 4 if ending.exit_code is None or ending.exit_code < 0 else ending.exit_code
             partition = replace(
                 partitions[tick_key(process.tick)],
-                action="made" if done else "not made",
+                action="succeeded" if done else "failed",
                 exit_code=code,
                 said=ending.said,
             )
             partitions[tick_key(process.tick)] = partition
             on_partition(partition)
-        while passed < wakeups.stop_requests:
+        while passed < stop_signal.stop_requests:
             passed += 1
             for process in running:
                 process.terminate()
         if running:
-            wakeups.wait(10.0)
-    return [
-        replace(partition, action="not made") if partition.action == "to make" else partition
-        for partition in partitions.values()
-    ]
+            stop_signal.wait(10.0)
+    return list(partitions.values())
 
 
 def _is_day(text: str) -> bool:

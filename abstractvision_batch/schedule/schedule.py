@@ -19,7 +19,7 @@ from abstractvision_batch.schedule.cron import parse_cron
 from abstractvision_batch.schedule.outputs import read_timed_spec, sample_ticks
 from abstractvision_batch.schedule.scheduler import ScheduleEvent, ScheduleOptions, Scheduler
 from abstractvision_batch.schedule.state import open_state, state_path
-from abstractvision_batch.schedule.stop_signal import Wakeups
+from abstractvision_batch.schedule.stop_signal import StopSignal
 from abstractvision_batch.schedule.tick_process import TickCommand
 
 
@@ -61,6 +61,6 @@ def schedule(
     path = Path(state) if state is not None else state_path(spec)
     with (
         open_state(path.absolute(), Path(spec).expanduser().resolve(), parsed, now) as opened,
-        Wakeups() as wakeups,
+        StopSignal() as stop_signal,
     ):
-        return Scheduler(opened, command, options or ScheduleOptions(), wakeups, on_event).run()
+        return Scheduler(opened, command, options or ScheduleOptions(), stop_signal, on_event).run()

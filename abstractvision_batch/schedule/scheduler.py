@@ -12,7 +12,7 @@ from typing import Any, Literal
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.scheduled_time import tick_key
 from abstractvision_batch.schedule.state import ScheduleState, Tick
-from abstractvision_batch.schedule.stop_signal import MAX_SLICE_S, Wakeups
+from abstractvision_batch.schedule.stop_signal import MAX_SLICE_S, StopSignal
 from abstractvision_batch.schedule.tick_process import (
     TickCommand,
     TickEnding,
@@ -77,13 +77,13 @@ class Scheduler:
         state: ScheduleState,
         command: TickCommand,
         options: ScheduleOptions,
-        wakeups: Wakeups,
+        stop_signal: StopSignal,
         on_event: Callable[[ScheduleEvent], object],
     ) -> None:
         self._state = state
         self._command = command
         self._options = options
-        self._wakeups = wakeups
+        self._stop_signal = stop_signal
         self._on_event = on_event
         self._processes: dict[str, TickProcess] = {}
         self._begun: set[str] = set()
@@ -97,17 +97,17 @@ class Scheduler:
         while True:
             now = datetime.now(UTC)
             self._reap(now)
-            if self._wakeups.stop_requests:
+            if self._stop_signal.stop_requests:
                 if not self._processes:
                     return self._stop()
                 self._pass_stop_on()
-                self._wakeups.wait(POLL_S)
+                self._stop_signal.wait(POLL_S)
                 continue
             self._note_due(now)
             self._start_ready(now)
             if self._is_finished():
                 return max(self._ended.values(), default=0)
-            self._wakeups.wait(self._seconds_to_next(datetime.now(UTC)))
+            self._stop_signal.wait(self._seconds_to_next(datetime.now(UTC)))
 
     def _take_up(self) -> None:
         """Find what an earlier scheduler left running."""
@@ -207,7 +207,7 @@ class Scheduler:
 
     def _end(self, tick: Tick, ending: TickEnding, now: datetime) -> None:
         tick.pid, tick.exit_code, tick.said, tick.path = None, ending.exit_code, ending.said, ending.path or tick.path
-        if ending.verdict == "again" and self._wakeups.stop_requests:
+        if ending.verdict == "again" and self._stop_signal.stop_requests:
             tick.state = "due"  # it was told to stop, by this scheduler
             self._state.save()
             self._tell("stopped", tick, f"{ending.said} (the same command resumes it)")
@@ -238,7 +238,7 @@ class Scheduler:
 
     def _pass_stop_on(self) -> None:
         """Tell processes to drain, once for each time that this one was told."""
-        while self._stop_requests_passed < self._wakeups.stop_requests:
+        while self._stop_requests_passed < self._stop_signal.stop_requests:
             self._stop_requests_passed += 1
             for process in self._processes.values():
                 process.terminate()

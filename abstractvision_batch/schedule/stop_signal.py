@@ -17,8 +17,11 @@ from typing import Any, Self
 MAX_SLICE_S = 10.0
 
 
-class Wakeups:
-    """Counts requests to stop. A context manager; outside the main thread it never sees any."""
+class StopSignal:
+    """Counts SIGINT and SIGTERM, and lets `wait` return early.
+
+    A context manager; outside the main thread it never sees any signal.
+    """
 
     def __init__(self) -> None:
         self.stop_requests = 0

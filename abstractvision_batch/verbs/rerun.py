@@ -172,4 +172,4 @@ def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_
         version=source.record.fingerprint_version,
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
-    return replace(record, generations=({**record.generations[0], "rerun_of": origin},))
+    return replace(record, revisions=({**record.revisions[0], "rerun_of": origin},))

@@ -123,7 +123,7 @@ def _is_run_of(loaded: LoadedSpec, record: RunRecord) -> bool:
 def as_begun(loaded: LoadedSpec, record: RunRecord) -> LoadedSpec:
     """The spec as its run was begun: one of before there were dialects keeps to its request shape."""
     backend = loaded.spec.backend
-    begun = record.generations[0]["spec"]["backend"]
+    begun = record.revisions[0]["spec"]["backend"]
     if not isinstance(backend, OpenAIBackendSpec) or "dialect" in begun or backend.request_shape is not None:
         return loaded
     spec = loaded.spec.model_copy(update={"backend": backend.model_copy(update={"request_shape": "auto"})})
@@ -202,7 +202,7 @@ def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
             _refuse(loaded, store, record, plan.prompts_digest)
         require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
         _put_plan_files(store, record.plans[0], plan, folder)
-        if not record.generations[0].get("conditional_put"):
+        if not record.revisions[0].get("conditional_put"):
             record = _require_own_run(loaded, store, plan, folder)
     note_started(store, record)
     return record
@@ -213,13 +213,13 @@ def _is_of(record: RunRecord, loaded: LoadedSpec) -> bool:
 
     Its plan may name other pictures, where the task takes any.
     """
-    generation = record.generations[-1]
+    revision = record.revisions[-1]
     return (
-        len(record.generations) == 1
+        len(record.revisions) == 1
         and loaded.spec.task in ("text_to_image", "text_to_video")
-        and generation["spec"] == loaded.spec.model_dump(mode="json")
-        and generation["card"] == loaded.card.to_json()
-        and generation["base_dir"] == str(loaded.base_dir.absolute())
+        and revision["spec"] == loaded.spec.model_dump(mode="json")
+        and revision["card"] == loaded.card.to_json()
+        and revision["base_dir"] == str(loaded.base_dir.absolute())
     )
 
 
@@ -278,9 +278,9 @@ def take_back_run(store: Store, record: RunRecord) -> None:
     goes last: what a crash leaves is the run still.
     """
     found = read_record(store)
-    if found is None or found.generations[0]["run_id"] != record.generations[0]["run_id"]:
+    if found is None or found.revisions[0]["run_id"] != record.revisions[0]["run_id"]:
         return  # another driver's
-    if len(found.generations) > 1 or list_parts(store) or store.scan(ARTIFACTS) or store.list_folders(ARTIFACTS):
+    if len(found.revisions) > 1 or list_parts(store) or store.scan(ARTIFACTS) or store.list_folders(ARTIFACTS):
         return
     environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
     for name in (*environments, CANARY, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
@@ -290,10 +290,10 @@ def take_back_run(store: Store, record: RunRecord) -> None:
 
 def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = None) -> None:
     """Write files of the plan that a crash left out; `loaded` is the newest of the run's specs."""
-    for number, (generation, planned) in enumerate(zip(record.generations, record.plans, strict=True)):
+    for number, (revision, planned) in enumerate(zip(record.revisions, record.plans, strict=True)):
         if not _absent_files(store, planned):
             continue
-        spec = loaded if number == len(record.generations) - 1 else None
+        spec = loaded if number == len(record.revisions) - 1 else None
         if spec is None and not was_started_here(store, record):
             raise SpecError(
                 f"{store.url}: its plan is incomplete, and the prompts that its run.json names would be read to make "
@@ -301,7 +301,7 @@ def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = 
             )
         with scratch_folder() as folder:
             existing = existing_plan(store, record.plan_of(number)) if number else None
-            spec = spec or _recorded_spec(generation)
+            spec = spec or _recorded_spec(revision)
             plan = build_plan(spec, folder, existing, format=planned.format)
             if planned.superseding and existing is not None:
                 plan = mark_superseded(spec, folder, existing, plan)
@@ -315,17 +315,17 @@ def _absent_files(store: Store, plan: PlanSummary) -> set[str]:
     return names - {f"{folder}/{name}".lstrip("/") for folder in folders for name in store.list(folder)}
 
 
-def _recorded_spec(generation: Mapping[str, Any]) -> LoadedSpec:
-    """The spec of a generation, as if it were given again: a plan differs by whether a default was written out."""
-    spec = JobSpec.model_validate(generation["spec"])
+def _recorded_spec(revision: Mapping[str, Any]) -> LoadedSpec:
+    """The spec of a revision, as if it were given again: a plan differs by whether a default was written out."""
+    spec = JobSpec.model_validate(revision["spec"])
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
     return spec_from_mapping(
         escape_references(given),
-        base_dir=Path(generation["base_dir"]),
-        card=ModelCard.from_json(generation["card"]),
-        scheduled_at=recorded_time(generation),
-    ).under(generation["fingerprint_version"])
+        base_dir=Path(revision["base_dir"]),
+        card=ModelCard.from_json(revision["card"]),
+        scheduled_at=recorded_time(revision),
+    ).under(revision["fingerprint_version"])
 
 
 def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, folder: Path) -> None:
@@ -355,8 +355,8 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
         SpecError: always; the message lists what makes the difference.
     """
     own = loaded.fingerprint(digest)
-    for generation, later in zip(record.generations, record.generations[1:], strict=False):
-        if generation["fingerprint"] == own:
+    for revision, later in zip(record.revisions, record.revisions[1:], strict=False):
+        if revision["fingerprint"] == own:
             raise SpecError(
                 f"{_output(loaded)} was extended since this spec, by that of {later['spec_path']} on "
                 f"{later['created_at']} (run that one, choose another output.path, or --new-run)"

@@ -69,34 +69,34 @@ def test_a_backfill_makes_what_is_missing_finishes_what_is_not_complete_and_keep
     looked = json.loads(said)
     assert code == 0
     assert [(one["found"]["state"], one["action"]) for one in looked["partitions"]] == [
-        ("complete", "kept"),
-        ("incomplete", "to make"),
-        ("missing", "to make"),
+        ("complete", "skipped"),
+        ("incomplete", "pending"),
+        ("missing", "pending"),
     ]
     report = backfill(
         daily, "2026-11-02", "2026-11-04", on_partition=lambda one: decided.append(f"{one.tick.day} {one.action}")
     )
 
     assert report.exit_code == 0
-    assert decided == ["2 kept", "3 made", "4 made"]
+    assert decided == ["2 skipped", "3 succeeded", "4 succeeded"]
     assert [run.state for run in list_runs(tmp_path / "runs")] == ["complete"] * 3
     assert (tmp_path / "runs" / "2026-11-02" / "manifest.parquet").stat().st_mtime_ns == before
     assert "1 of them now" in str(report.partitions[1].said)  # the other was there
     assert open_run(tmp_path / "runs" / "2026-11-04").record.scheduled_at == at(4)
     code, said, _ = avbatch("backfill", daily, *span)
-    assert (code, said.splitlines()[-1]) == (0, "3 partitions: 3 kept")
+    assert (code, said.splitlines()[-1]) == (0, "3 partitions: 3 skipped")
 
 
-def test_a_backfill_ends_with_the_worst_code_of_its_partitions_also_where_they_are_kept(daily: Path) -> None:
+def test_a_backfill_ends_with_the_worst_code_of_its_partitions_also_of_those_that_it_skips(daily: Path) -> None:
     failing = "backend={kind: procedural, fail_when: fox}"
     span = ("--from", "2026-11-02", "--to", "2026-11-02", "--set", failing)
 
     code, said, notes = avbatch("backfill", daily, *span)
     assert code == 1
-    assert "2026-11-02T0000Z  made: 1 succeeded, 1 failed" in notes
+    assert "2026-11-02T0000Z  succeeded: 1 succeeded, 1 failed" in notes
     code, said, _ = avbatch("backfill", daily, *span)
     assert code == 1
-    assert "1 failed  kept  1" in said
+    assert "1 failed  skipped  1" in said
 
 
 @pytest.mark.parametrize(

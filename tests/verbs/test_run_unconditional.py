@@ -54,5 +54,5 @@ def test_the_plan_of_the_refused_driver_is_replaced(make_job: MakeJob, other: Ob
     record = start_run(load(make_job()), store)
     start_run(load(make_job()), alone)
 
-    assert record.generations[0]["conditional_put"] is False
+    assert record.revisions[0]["conditional_put"] is False
     assert store.read(PLAN) == alone.read(PLAN) != other.read(PLAN)

@@ -43,7 +43,7 @@ def backfill(
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the missing partitions of a range, oldest first; those that are complete are kept.
+    """Make the missing partitions of a range, oldest first; those that are complete are skipped.
 
     The same command again goes on, and does nothing once all are complete.
     """
@@ -71,7 +71,7 @@ def backfill(
 def _print_note(partition: Partition) -> None:
     from abstractvision_batch.job.scheduled_time import tick_key
 
-    if partition.action != "kept":
+    if partition.action != "skipped":
         print_notes(f"{tick_key(partition.tick)}  {partition.action}: {one_line(partition.said)}")
 
 
@@ -85,7 +85,7 @@ def _print_report(report: BackfillReport) -> None:
     if rows:
         print_table(["TICK", "WAS", "NOW", "EXIT", "RUN"], rows)
     actions = [partition.action for partition in report.partitions]
-    counts = [f"{actions.count(action):,} {action}" for action in ("kept", "made", "to make", "not made")]
+    counts = [f"{actions.count(action):,} {action}" for action in ("skipped", "succeeded", "pending", "failed")]
     said = ", ".join(text for text in counts if not text.startswith("0 "))
     print_lines(*([""] if rows else []), f"{plural(len(rows), 'partition')}{': ' if said else ''}{said}")
     if report.not_due:
