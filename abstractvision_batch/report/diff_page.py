@@ -32,7 +32,7 @@ _PAGE = Environment(
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ there }} and {{ here }}</title>
+<title>{{ left }} and {{ right }}</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1c1c1c; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -43,7 +43,7 @@ figure { margin: 1.5rem 0; padding-top: 1rem; border-top: 1px solid #ddd; }
 .pictures img { max-width: 256px; display: block; background: #f2f2f2; image-rendering: pixelated; }
 .muted { color: #666; font-size: .85rem; } code { font-size: .85rem; }
 </style>
-<h1>{{ there }}<br>{{ here }}</h1>
+<h1>{{ left }}<br>{{ right }}</h1>
 <table>
 {% for verdict, count in counts.items() %}
 <tr><th>{{ verdict }}</th><td>{{ "{:,}".format(count) }}</td></tr>
@@ -52,10 +52,10 @@ figure { margin: 1.5rem 0; padding-top: 1rem; border-top: 1px solid #ddd; }
 {% if changes %}
 <h2>What is not the same</h2>
 <table>
-<tr><th></th><th></th><th>there</th><th>here</th></tr>
+<tr><th></th><th></th><th>left</th><th>right</th></tr>
 {% for change in changes %}
 <tr><td>{{ change.kind }}</td><td>{{ change.name }}</td>
-<td><code>{{ change.there }}</code></td><td><code>{{ change.here }}</code></td></tr>
+<td><code>{{ change.left }}</code></td><td><code>{{ change.right }}</code></td></tr>
 {% endfor %}
 </table>
 {% endif %}
@@ -65,7 +65,7 @@ figure { margin: 1.5rem 0; padding-top: 1rem; border-top: 1px solid #ddd; }
 <figcaption>
 {{ pair.prompt }}<br>
 <span class="muted">{{ pair.figures }}{% if pair.changed %}; {{ pair.changed }}{% endif %}<br>
-<code>{{ pair.there_id }}</code> · <code>{{ pair.here_id }}</code></span></figcaption>
+<code>{{ pair.left_id }}</code> · <code>{{ pair.right_id }}</code></span></figcaption>
 <div class="pictures">
 {% for title, picture in pair.pictures %}
 <div>
@@ -88,8 +88,8 @@ figure { margin: 1.5rem 0; padding-top: 1rem; border-top: 1px solid #ddd; }
 class PagePair:
     """One pair as the page shows it: two rows of two manifests and what is said of them."""
 
-    there: Mapping[str, Any]
-    here: Mapping[str, Any]
+    left: Mapping[str, Any]
+    right: Mapping[str, Any]
     figures: str
     changed: Sequence[str]
     """Columns of the request that differ."""
@@ -98,30 +98,30 @@ class PagePair:
 def draw_page(
     pairs: Sequence[PagePair],
     *,
-    there: str,
-    here: str,
+    left: str,
+    right: str,
     total: int,
     counts: Mapping[str, int],
     changes: Sequence[Any],
-    read_there: Callable[[Mapping[str, Any]], bytes],
-    read_here: Callable[[Mapping[str, Any]], bytes],
+    read_left: Callable[[Mapping[str, Any]], bytes],
+    read_right: Callable[[Mapping[str, Any]], bytes],
 ) -> str:
     """The page.
 
     Args:
         pairs: Those to be shown, in order.
-        there: Path of one run.
-        here: Path of the other.
+        left: Path of one run.
+        right: Path of the other.
         total: How many pairs differ.
         counts: Pairs by verdict.
-        changes: What else differs, each with `kind`, `name`, `there` and `here`.
-        read_there: The bytes that a row of one run points to.
-        read_here: The bytes that a row of the other points to.
+        changes: What else differs, each with `kind`, `name`, `left` and `right`.
+        read_left: The bytes that a row of one run points to.
+        read_right: The bytes that a row of the other points to.
     """
     return _PAGE.render(
-        pairs=[_pair_fields(pair, read_there, read_here) for pair in pairs],
-        there=there,
-        here=here,
+        pairs=[_pair_fields(pair, read_left, read_right) for pair in pairs],
+        left=left,
+        right=right,
         total=total,
         counts=counts,
         changes=changes,
@@ -130,23 +130,23 @@ def draw_page(
 
 def _pair_fields(
     pair: PagePair,
-    read_there: Callable[[Mapping[str, Any]], bytes],
-    read_here: Callable[[Mapping[str, Any]], bytes],
+    read_left: Callable[[Mapping[str, Any]], bytes],
+    read_right: Callable[[Mapping[str, Any]], bytes],
 ) -> dict[str, Any]:
-    one, other = _picture(pair.there, read_there), _picture(pair.here, read_here)
-    shown = [("there", one), ("here", other)]
+    one, other = _picture(pair.left, read_left), _picture(pair.right, read_right)
+    shown = [("left", one), ("right", other)]
     if isinstance(one, Image.Image) and isinstance(other, Image.Image) and one.size == other.size:
         difference = ImageChops.difference(one, other).point(lambda level: min(255, level * AMPLIFIED))
         shown.append((f"difference × {AMPLIFIED}", difference))
-    prompts = dict.fromkeys(str(row["prompt"]) for row in (pair.there, pair.here))
+    prompts = dict.fromkeys(str(row["prompt"]) for row in (pair.left, pair.right))
     return {
         "prompt": " → ".join(prompts),
         "figures": pair.figures,
         "changed": ", ".join(
-            f"{name} {pair.there[name]} → {pair.here[name]}" for name in pair.changed if name != "prompt"
+            f"{name} {pair.left[name]} → {pair.right[name]}" for name in pair.changed if name != "prompt"
         ),
-        "there_id": pair.there["request_id"],
-        "here_id": pair.here["request_id"],
+        "left_id": pair.left["request_id"],
+        "right_id": pair.right["request_id"],
         "pictures": [(title, _as_source(picture)) for title, picture in shown],
     }
 

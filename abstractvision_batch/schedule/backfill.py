@@ -33,8 +33,8 @@ INTERRUPTED = 130
 #: More ticks than one command makes.
 MAX_TICKS = 10_000
 
-#: What backfill did with a partition: `skipped` was complete before, `succeeded` is complete now, whatever became of its
-#: rows, `pending` was not started.
+#: What backfill did with a partition: `skipped` was complete before, `succeeded` is complete now, whatever became of
+#: its rows, `pending` was not started.
 Action = Literal["skipped", "pending", "succeeded", "failed"]
 
 

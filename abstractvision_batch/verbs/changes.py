@@ -31,11 +31,11 @@ class Change:
 
     kind: str
     name: str
-    there: Any
-    here: Any
+    left: Any
+    right: Any
 
     def __str__(self) -> str:
-        return f"{self.name} was {self.there} and is {self.here}"
+        return f"{self.name} was {self.left} and is {self.right}"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -50,17 +50,17 @@ def find_changes_since(source: Run, loaded: LoadedSpec) -> Iterator[Change]:
         loaded: Its spec, as it would be executed now.
     """
     yield from weights_changes(read_weights(source.store), find_weights(loaded))
-    for name, there, here in differing_values(source.record.data["environment"], describe_driver()):
+    for name, left, right in differing_values(source.record.data["environment"], describe_driver()):
         if name not in _NO_MATTER:
-            yield Change("environment", name, there, here)
+            yield Change("environment", name, left, right)
 
 
-def weights_changes(there: Weights | None, here: Weights | None) -> Iterator[Change]:
+def weights_changes(left: Weights | None, right: Weights | None) -> Iterator[Change]:
     """Files of the weights that are not the same; nothing where one side is not known."""
-    if there is None or here is None:
+    if left is None or right is None:
         return
-    before, after = there.files, here.files
-    for name in there.differing_files(here):
+    before, after = left.files, right.files
+    for name in left.differing_files(right):
         one, other = before.get(name), after.get(name)
         yield Change(
             "weights", name, None if one is None else one.sha256[:12], None if other is None else other.sha256[:12]
@@ -78,21 +78,21 @@ def input_changes(rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any])
     read = InputImages(options).read
     for row in rows:
         for column, digest in INPUT_DIGESTS.items():
-            place, there = row.get(column), row.get(digest)
-            if place is None or there is None or place in seen:
+            place, left = row.get(column), row.get(digest)
+            if place is None or left is None or place in seen:
                 continue
             seen.add(place)
             try:
-                here = hashlib.sha256(read(place)).hexdigest()[:12]
+                right = hashlib.sha256(read(place)).hexdigest()[:12]
             except GenerationError:
-                here = None
-            if here != there[:12]:
-                yield Change("input", place, there[:12], here)
+                right = None
+            if right != left[:12]:
+                yield Change("input", place, left[:12], right)
 
 
-def environment_changes(there: Run, here: Run) -> Iterator[Change]:
+def environment_changes(left: Run, right: Run) -> Iterator[Change]:
     """What of the workers' software, machine and switches differs; a value that several workers differ in is a list."""
-    one, other = (_all_values(read_environments(run.store).values()) for run in (there, here))
+    one, other = (_all_values(read_environments(run.store).values()) for run in (left, right))
     for name, before, after in differing_values(one, other):
         yield Change("environment", name, before, after)
 

@@ -56,8 +56,8 @@ Row = dict[str, Any]
 class Pair:
     """Two rows that belong together."""
 
-    there: Row
-    here: Row
+    left: Row
+    right: Row
     comparison: Comparison | None
     """None where one of them failed, or where more pairs differ than are measured."""
 
@@ -66,21 +66,21 @@ class Pair:
         """identical, close, different, not measured, not run, or failed."""
         if self.comparison is not None:
             return self.comparison.verdict
-        statuses = (self.there["status"], self.here["status"])
+        statuses = (self.left["status"], self.right["status"])
         return "failed" if FAILED in statuses else "not run" if NOT_RUN in statuses else "not measured"
 
     @property
     def changed(self) -> list[str]:
         """Columns of the request that differ."""
-        inputs = [name for name in INPUT_COLUMNS if None not in (self.there.get(name), self.here.get(name))]
-        return [name for name in (*REQUEST_COLUMNS, *inputs) if self.there[name] != self.here[name]]
+        inputs = [name for name in INPUT_COLUMNS if None not in (self.left.get(name), self.right.get(name))]
+        return [name for name in (*REQUEST_COLUMNS, *inputs) if self.left[name] != self.right[name]]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return {
-            "there": self.there["request_id"],
-            "here": self.here["request_id"],
-            "prompt": self.here["prompt"],
+            "left": self.left["request_id"],
+            "right": self.right["request_id"],
+            "prompt": self.right["prompt"],
             "verdict": self.verdict,
             "changed": self.changed,
             "comparison": None if self.comparison is None else self.comparison.to_json(),
@@ -91,15 +91,15 @@ class Pair:
 class DiffReport:
     """What two runs do not share."""
 
-    there: str
-    here: str
+    left: str
+    right: str
     changes: tuple[Change, ...]
     pairs: tuple[Pair, ...]
     """Those that differ, the greatest difference first."""
     paired: int
     identical: int
-    only_there: tuple[Row, ...]
-    only_here: tuple[Row, ...]
+    only_left: tuple[Row, ...]
+    only_right: tuple[Row, ...]
 
     @property
     def by_verdict(self) -> dict[str, int]:
@@ -115,39 +115,39 @@ class DiffReport:
     @property
     def exit_code(self) -> int:
         """0 where both have the same requests with the same pixels, else 1."""
-        return 1 if self.pairs or self.only_there or self.only_here else 0
+        return 1 if self.pairs or self.only_left or self.only_right else 0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return {
-            "there": self.there,
-            "here": self.here,
+            "left": self.left,
+            "right": self.right,
             "changes": [change.to_json() for change in self.changes],
             "paired": self.paired,
             "by_verdict": self.by_verdict,
             "changed_columns": self.changed_columns,
-            "only_there": [row["request_id"] for row in self.only_there],
-            "only_here": [row["request_id"] for row in self.only_here],
+            "only_left": [row["request_id"] for row in self.only_left],
+            "only_right": [row["request_id"] for row in self.only_right],
             "pairs": [pair.to_json() for pair in self.pairs],
             "exit_code": self.exit_code,
         }
 
 
 def diff(
-    there: str | Path,
-    here: str | Path,
+    left: str | Path,
+    right: str | Path,
     *,
-    there_options: Mapping[str, Any] | None = None,
-    here_options: Mapping[str, Any] | None = None,
+    left_options: Mapping[str, Any] | None = None,
+    right_options: Mapping[str, Any] | None = None,
     measured: int | None = DEFAULT_MEASURED,
 ) -> DiffReport:
     """Compare two runs.
 
     Args:
-        there: Folder or URL of one run.
-        here: Folder or URL of the other.
-        there_options: fsspec options of the store of `there`.
-        here_options: fsspec options of the store of `here`.
+        left: Folder or URL of one run.
+        right: Folder or URL of the other.
+        left_options: fsspec options of the store of `left`.
+        right_options: fsspec options of the store of `right`.
         measured: Pairs of unequal pixels to decode and measure, at most; None: all.
 
     Raises:
@@ -155,52 +155,52 @@ def diff(
         StorageError: something cannot be read.
         OptionalDependencyMissingError: pixels differ, and the extra `compare` is not installed.
     """
-    return compare_runs(open_run(there, there_options), open_run(here, here_options), measured=measured)
+    return compare_runs(open_run(left, left_options), open_run(right, right_options), measured=measured)
 
 
-def compare_runs(there: Run, here: Run, *, measured: int | None = DEFAULT_MEASURED) -> DiffReport:
+def compare_runs(left: Run, right: Run, *, measured: int | None = DEFAULT_MEASURED) -> DiffReport:
     """As `diff`, of opened runs."""
-    matches, only_there, only_here = pair_rows(_rows(there), _rows(here))
+    matches, only_left, only_right = pair_rows(_rows(left), _rows(right))
     unequal = [(one, other) for one, other in matches if not _same_pixels(one, other)]
     pairs = []
     for number, (one, other) in enumerate(unequal):
         both = one["status"] == other["status"] == "ok"
-        found = compare_rows(there, one, here, other) if both and (measured is None or number < measured) else None
+        found = compare_rows(left, one, right, other) if both and (measured is None or number < measured) else None
         pairs.append(Pair(one, other, found))
     return DiffReport(
-        there=there.path,
-        here=here.path,
-        changes=tuple(find_changes(there, here)),
+        left=left.path,
+        right=right.path,
+        changes=tuple(find_changes(left, right)),
         pairs=tuple(sorted(pairs, key=_worst_first)),
         paired=len(matches),
         identical=len(matches) - len(unequal),
-        only_there=tuple(only_there),
-        only_here=tuple(only_here),
+        only_left=tuple(only_left),
+        only_right=tuple(only_right),
     )
 
 
-def find_changes(there: Run, here: Run) -> Iterator[Change]:
+def find_changes(left: Run, right: Run) -> Iterator[Change]:
     """What the records of two runs do not share: spec, card, prompts, environments."""
     for effect in Effect:
-        one, other = (leaf_values(run.record.spec, effect) for run in (there, here))
+        one, other = (leaf_values(run.record.spec, effect) for run in (left, right))
         for name, before, after in differing_values(one, other):
             yield Change(effect.value, name, before, after)
-    for name, before, after in differing_values(there.record.card.to_json(), here.record.card.to_json()):
+    for name, before, after in differing_values(left.record.card.to_json(), right.record.card.to_json()):
         yield Change("card", name, before, after)
-    if there.plan.prompts_digest != here.plan.prompts_digest:
-        yield Change("prompts", "prompt dataset", there.plan.prompts_digest[:12], here.plan.prompts_digest[:12])
-    yield from weights_changes(read_weights(there.store), read_weights(here.store))
-    yield from environment_changes(there, here)
+    if left.plan.prompts_digest != right.plan.prompts_digest:
+        yield Change("prompts", "prompt dataset", left.plan.prompts_digest[:12], right.plan.prompts_digest[:12])
+    yield from weights_changes(read_weights(left.store), read_weights(right.store))
+    yield from environment_changes(left, right)
 
 
-def pair_rows(there: Iterable[Row], here: Iterable[Row]) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
+def pair_rows(left: Iterable[Row], right: Iterable[Row]) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
     """Rows that belong together, and those that only one side has.
 
-    First by request id; then, of what is left, by prompt, sample and matrix point; then by prompt id in place of the
+    First by request id; then, of what remains, by prompt, sample and matrix point; then by prompt id in place of the
     prompt, which finds those of a changed template. Rows that no key tells apart are paired in their order.
     """
-    left, right = list(there), list(here)
-    axes = [name for name in POINT_COLUMNS if _varies(left, name) or _varies(right, name)]
+    only_left, only_right = list(left), list(right)
+    axes = [name for name in POINT_COLUMNS if _varies(only_left, name) or _varies(only_right, name)]
     keys: tuple[Callable[[Row], Any], ...] = (
         lambda row: row["request_id"],
         lambda row: (row["prompt"], row["sample_index"], *(row[name] for name in axes)),
@@ -208,26 +208,26 @@ def pair_rows(there: Iterable[Row], here: Iterable[Row]) -> tuple[list[tuple[Row
     )
     pairs: list[tuple[Row, Row]] = []
     for key in keys:
-        found, left, right = _pair_by(key, left, right)
+        found, only_left, only_right = _pair_by(key, only_left, only_right)
         pairs += found
-    return pairs, left, right
+    return pairs, only_left, only_right
 
 
 def _pair_by(
-    key: Callable[[Row], Any], there: Sequence[Row], here: Sequence[Row]
+    key: Callable[[Row], Any], left: Sequence[Row], right: Sequence[Row]
 ) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
     waiting: dict[Any, list[Row]] = defaultdict(list)
-    for row in reversed(there):
+    for row in reversed(left):
         waiting[key(row)].append(row)
-    pairs, only_here = [], []
-    for row in here:
+    pairs, only_right = [], []
+    for row in right:
         candidates = waiting.get(key(row))
         if candidates:
             pairs.append((candidates.pop(), row))
         else:
-            only_here.append(row)
+            only_right.append(row)
     taken = {id(row) for row, _ in pairs}
-    return pairs, [row for row in there if id(row) not in taken], only_here
+    return pairs, [row for row in left if id(row) not in taken], only_right
 
 
 def _varies(rows: Sequence[Row], name: str) -> bool:
@@ -241,9 +241,9 @@ def _rows(run: Run) -> Iterator[Row]:
         yield from (row for row in table.to_pylist() if row["status"] != SUPERSEDED)
 
 
-def _same_pixels(there: Row, here: Row) -> bool:
-    both = there["status"] == here["status"] == "ok"
-    return both and bool(there["pixel_sha256"] == here["pixel_sha256"])
+def _same_pixels(left: Row, right: Row) -> bool:
+    both = left["status"] == right["status"] == "ok"
+    return both and bool(left["pixel_sha256"] == right["pixel_sha256"])
 
 
 def _worst_first(pair: Pair) -> tuple[int, float]:
@@ -252,34 +252,34 @@ def _worst_first(pair: Pair) -> tuple[int, float]:
     return order, 0.0 if psnr_db is None else psnr_db
 
 
-def compare_rows(there: Run, row_there: Mapping[str, Any], here: Run, row_here: Mapping[str, Any]) -> Comparison:
+def compare_rows(left: Run, row_left: Mapping[str, Any], right: Run, row_right: Mapping[str, Any]) -> Comparison:
     """Compare the artifacts of two rows that succeeded; of several views the worst.
 
     Raises:
         StorageError: an artifact cannot be read.
         OptionalDependencyMissingError: the pixels differ, and the extra `compare` is not installed.
     """
-    views_there, views_here = _views(there, row_there), _views(here, row_here)
-    views = list(zip(views_there, views_here, strict=False))
-    if len(views_there) != len(views_here):
-        return Comparison("different", note=f"{len(views_there)} views and {len(views_here)}")
+    views_left, views_right = _views(left, row_left), _views(right, row_right)
+    views = list(zip(views_left, views_right, strict=False))
+    if len(views_left) != len(views_right):
+        return Comparison("different", note=f"{len(views_left)} views and {len(views_right)}")
     return worst(
         IDENTICAL
         if one.get("pixel_sha256") == other.get("pixel_sha256")
-        else _compare_files(there, one, here, other, row_there["content_type"], str(row_here["request_id"]))
+        else _compare_files(left, one, right, other, row_left["content_type"], str(row_right["request_id"]))
         for one, other in views
     )
 
 
 def _compare_files(
-    there: Run, one: Mapping[str, Any], here: Run, other: Mapping[str, Any], content_type: str, request_id: str
+    left: Run, one: Mapping[str, Any], right: Run, other: Mapping[str, Any], content_type: str, request_id: str
 ) -> Comparison:
     """Compare two files; one that cannot be decoded is a difference, which names it and its row."""
-    data = (there.read_artifact(one), here.read_artifact(other))
+    data = (left.read_artifact(one), right.read_artifact(other))
     try:
         return compare_artifacts(*data, content_type)
     except GenerationError:
-        for run, row, content in ((there, one, data[0]), (here, other, data[1])):
+        for run, row, content in ((left, one, data[0]), (right, other, data[1])):
             if not is_decodable(content, content_type):
                 where = run.store.url_of(row["file_name"])
                 note = f"{where}: {len(content):,} bytes that are no readable {content_type} (request {request_id})"
@@ -294,7 +294,7 @@ def _views(run: Run, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         raise StorageError(f"{run.path}: {row['request_id']}: its metadata_json is damaged: {exc}") from exc
 
 
-def write_page(report: DiffReport, there: Run, here: Run, path: Path, *, pairs: int) -> None:
+def write_page(report: DiffReport, left: Run, right: Run, path: Path, *, pairs: int) -> None:
     """Write the page of the first `pairs` pairs to a local file.
 
     Raises:
@@ -302,13 +302,13 @@ def write_page(report: DiffReport, there: Run, here: Run, path: Path, *, pairs: 
     """
     page = draw_page(
         [_shown(pair) for pair in report.pairs[:pairs]],
-        there=report.there,
-        here=report.here,
+        left=report.left,
+        right=report.right,
         total=len(report.pairs),
         counts=report.by_verdict,
         changes=report.changes,
-        read_there=there.read_artifact,
-        read_here=here.read_artifact,
+        read_left=left.read_artifact,
+        read_right=right.read_artifact,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,4 +319,4 @@ def write_page(report: DiffReport, there: Run, here: Run, path: Path, *, pairs: 
 
 def _shown(pair: Pair) -> PagePair:
     figures = pair.verdict if pair.comparison is None else pair.comparison.describe()
-    return PagePair(pair.there, pair.here, figures, pair.changed)
+    return PagePair(pair.left, pair.right, figures, pair.changed)

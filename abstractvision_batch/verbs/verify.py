@@ -176,28 +176,28 @@ def compare_shards(source: Run, again: Run, shards: Sequence[int], ids: Collecti
     """
     parts = list_parts(source.store)
     for number, attempts in list_parts(again.store).items():
-        there = {row["request_id"]: row for row in _shard_rows(source, shards[number], parts[shards[number]])}
-        for here in _shard_rows(again, number, attempts):
-            original = there[here["request_id"]]
-            if here["status"] == NOT_RUN:  # the verification was interrupted
+        left = {row["request_id"]: row for row in _shard_rows(source, shards[number], parts[shards[number]])}
+        for right in _shard_rows(again, number, attempts):
+            original = left[right["request_id"]]
+            if right["status"] == NOT_RUN:  # the verification was interrupted
                 continue
-            if original["status"] == OK and (not ids or here["request_id"] in ids):
-                yield judge(source, again, original, here)
+            if original["status"] == OK and (not ids or right["request_id"] in ids):
+                yield judge(source, again, original, right)
 
 
-def judge(source: Run, again: Run, there: Mapping[str, Any], here: Mapping[str, Any]) -> RowVerdict:
+def judge(source: Run, again: Run, left: Mapping[str, Any], right: Mapping[str, Any]) -> RowVerdict:
     """The verdict on one row, by its reproducibility class."""
-    said = str(there["reproducibility"])
-    if here["status"] != OK:
-        note = f"{here['error_kind']}: {here['error_message']}"
-        return RowVerdict(there["request_id"], there["prompt"], said, "failed", None, note)
-    comparison = compare_rows(source, there, again, here)
+    said = str(left["reproducibility"])
+    if right["status"] != OK:
+        note = f"{right['error_kind']}: {right['error_message']}"
+        return RowVerdict(left["request_id"], left["prompt"], said, "failed", None, note)
+    comparison = compare_rows(source, left, again, right)
     verdict: Verdict = "mismatch"
     if said == "unseeded":
         verdict = "not verifiable"
     elif comparison.verdict == "identical" or (said != "bit-exact" and comparison.verdict == "close"):
         verdict = "match"
-    return RowVerdict(there["request_id"], there["prompt"], said, verdict, comparison)
+    return RowVerdict(left["request_id"], left["prompt"], said, verdict, comparison)
 
 
 def _rows_without_input(run: Run) -> Iterator[dict[str, Any]]:

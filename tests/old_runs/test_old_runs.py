@@ -148,7 +148,7 @@ def test_a_half_finished_old_run_is_resumed_to_what_it_would_have_been(
     unpack(old, "done", Path.cwd())
     compared = answer("diff", str(run), "resumed", ends_with=None)
     assert set(compared["by_verdict"]) <= {"identical"} if old.expected["portable"] else {"identical", "close"}
-    assert (compared["only_there"], compared["only_here"]) == ([], [])
+    assert (compared["only_left"], compared["only_right"]) == ([], [])
 
 
 @pytest.mark.parametrize(("old", "state"), each("half", only=("files", "webdataset", "parquet", "retried")))

@@ -29,7 +29,7 @@ def compare(make_job: MakeJob, tmp_path: Path) -> Any:
 
 
 def _identity(report: DiffReport) -> dict[str, tuple[Any, Any]]:
-    return {change.name: (change.there, change.here) for change in report.changes if change.kind == "identity"}
+    return {change.name: (change.left, change.right) for change in report.changes if change.kind == "identity"}
 
 
 def test_a_rerun_is_the_same(make_job: MakeJob, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_changed_parameter_is_named_and_its_pictures_are_paired_and_measured(c
     report = compare(params={"width": 32, "height": 24, "seed": 8})
 
     assert _identity(report) == {"params.seed": (7, 8)}
-    assert (report.paired, report.identical, report.only_there, report.only_here) == (20, 0, (), ())
+    assert (report.paired, report.identical, report.only_left, report.only_right) == (20, 0, (), ())
     assert report.changed_columns == {"seed": 20}
     assert report.by_verdict["different"] > 10
     figures = [pair.comparison.psnr_db for pair in report.pairs if pair.verdict == "different"]
@@ -67,15 +67,15 @@ def test_prompts_in_another_order_are_paired_by_prompt(compare: Any) -> None:
 
     assert [change.kind for change in report.changes if change.name == "prompt dataset"] == ["prompts"]
     assert report.paired == 20
-    assert all(pair.there["prompt"] == pair.here["prompt"] for pair in report.pairs)
+    assert all(pair.left["prompt"] == pair.right["prompt"] for pair in report.pairs)
 
 
 def test_prompts_that_only_one_run_has_are_told_apart(compare: Any) -> None:
     report = compare(prompts={"source": ["a fox", "a cat", "a dog", "an owl", "a bee", "a newt"]})
 
     assert (report.paired, report.identical) == (20, 20)
-    assert {row["prompt"] for row in report.only_here} == {"a newt"}
-    assert (len(report.only_here), report.exit_code) == (4, 1)
+    assert {row["prompt"] for row in report.only_right} == {"a newt"}
+    assert (len(report.only_right), report.exit_code) == (4, 1)
 
 
 def test_a_matrix_is_paired_point_by_point(make_job: MakeJob, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_matrix_is_paired_point_by_point(make_job: MakeJob, tmp_path: Path) ->
     report = diff(tmp_path / "run", tmp_path / "other")
 
     assert (report.paired, report.identical) == (20, 20)
-    assert {row["guidance_scale"] for row in report.only_there} == {1.0}
-    assert {row["guidance_scale"] for row in report.only_here} == {3.0}
+    assert {row["guidance_scale"] for row in report.only_left} == {1.0}
+    assert {row["guidance_scale"] for row in report.only_right} == {3.0}
 
 
 def test_rows_that_failed_in_one_run_are_a_difference(compare: Any) -> None:

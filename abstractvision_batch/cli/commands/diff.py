@@ -21,8 +21,8 @@ SHOWN = 20
 
 
 def diff(
-    there: RunArgument,
-    here: RunArgument,
+    left: RunArgument,
+    right: RunArgument,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page that shows the pairs beside each other.")
     ] = None,
@@ -38,7 +38,7 @@ def diff(
     """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
     from abstractvision_batch.verbs.diff import compare_runs, write_page
 
-    one, other = (open_located_run(path, storage_options=storage_options) for path in (there, here))
+    one, other = (open_located_run(path, storage_options=storage_options) for path in (left, right))
     report = compare_runs(one, other, measured=measured)
     if html is not None:
         write_page(report, one, other, html, pairs=pairs)
@@ -53,7 +53,7 @@ def diff(
 
 def _describe(report: DiffReport) -> Iterator[str]:
     for change in report.changes[:SHOWN]:
-        values = f"{one_line(change.there, width=60)} → {one_line(change.here, width=60)}"
+        values = f"{one_line(change.left, width=60)} → {one_line(change.right, width=60)}"
         yield f"{change.kind:<11} {change.name}: {values}"
     if len(report.changes) > SHOWN:
         yield f"and {len(report.changes) - SHOWN:,} more (--json has them all)"
@@ -65,18 +65,18 @@ def _describe(report: DiffReport) -> Iterator[str]:
         yield f"and {len(report.pairs) - SHOWN:,} more pairs (--json has them all, --html shows them)"
     if report.pairs:
         yield ""
-    yield f"there      {report.there}"
-    yield f"here       {report.here}"
+    yield f"left       {report.left}"
+    yield f"right      {report.right}"
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in report.by_verdict.items())
     yield f"pairs      {report.paired:,}: {counts}"
     if report.changed_columns:
         yield "changed    " + ", ".join(f"{name} in {count:,}" for name, count in report.changed_columns.items())
-    if report.only_there or report.only_here:
-        yield f"unpaired   {len(report.only_there):,} only there, {len(report.only_here):,} only here"
+    if report.only_left or report.only_right:
+        yield f"unpaired   {len(report.only_left):,} only left, {len(report.only_right):,} only right"
     yield "the same" if report.exit_code == 0 else f"not the same: {plural(len(report.pairs), 'pair')} differ"
 
 
 def _describe_pair(pair: Pair) -> Iterator[str]:
     figures = pair.verdict if pair.comparison is None else pair.comparison.describe()
-    yield f"{pair.here['index']:>6}  {figures}"
-    yield f"        {one_line(pair.here['prompt'], width=100)}"
+    yield f"{pair.right['index']:>6}  {figures}"
+    yield f"        {one_line(pair.right['prompt'], width=100)}"

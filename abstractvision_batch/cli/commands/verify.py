@@ -94,7 +94,7 @@ def _describe(report: VerifyReport) -> Iterator[str]:
     if len(wrong) > SHOWN_ROWS:
         yield f"and {len(wrong) - SHOWN_ROWS:,} more (--json has them all)"
     for change in report.changes[:SHOWN_ROWS]:
-        yield f"changed    {change.name}: {one_line(change.there, width=60)} → {one_line(change.here, width=60)}"
+        yield f"changed    {change.name}: {one_line(change.left, width=60)} → {one_line(change.right, width=60)}"
     if wrong and not report.changes:
         yield "changed    nothing that is recorded: software, machine and weights are as they were"
     if wrong or report.changes:
