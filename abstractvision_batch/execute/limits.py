@@ -69,18 +69,18 @@ class TimeLimits:
 
 
 @dataclass(slots=True)
-class SpareTries:
-    """Tries that a shard may make beyond the first of each request; None for any number."""
+class RetryBudget:
+    """Attempts left to a shard beyond the first of each request; None means unlimited."""
 
     left: int | None = None
 
-    def take(self, tries: int) -> bool:
-        """Use so many, all or none of them; whether there were enough."""
+    def take(self, attempts: int) -> bool:
+        """Use this many attempts, or none where fewer are left. Returns whether they were used."""
         if self.left is None:
             return True
-        if tries > self.left:
+        if attempts > self.left:
             return False
-        self.left -= tries
+        self.left -= attempts
         return True
 
 

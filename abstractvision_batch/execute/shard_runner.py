@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ from abstractvision_batch.execute.artifact_writer import ArtifactWriter
 from abstractvision_batch.execute.brake import BRAKE_ROWS, Brake, Failure
 from abstractvision_batch.execute.canary import Specimen, check_batching
 from abstractvision_batch.execute.context import RunContext, worker_name
-from abstractvision_batch.execute.limits import SpareTries, TimeLimits
+from abstractvision_batch.execute.limits import RetryBudget, TimeLimits
 from abstractvision_batch.execute.progress import NOTED, ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.run_server import agree_on_server
@@ -68,30 +68,21 @@ MAX_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class BatchOutcome:
-    """One request's item with what the manifest says of how it came about."""
+class Outcome:
+    """A request's result, its attempts and timing, and whether its batch ran as planned."""
 
     item: Item
-    attempts: int
-    """How often the backend was asked for it."""
-    batch_as_planned: bool
-    started_at: datetime
-    latency_s: float
+    attempts: int = 0
+    """Times that the backend was asked for it."""
+    batch_as_planned: bool = True
+    """Whether it came of one forward pass with all that were asked for."""
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    latency_s: float = 0.0
 
     @property
     def finished(self) -> bool:
         """Whether the request has a result, good or bad, so that it is not asked for again."""
         return not _ends_shard(self.item)
-
-
-class Tried(NamedTuple):
-    """What one request's turn gave."""
-
-    item: Item
-    together: bool
-    """Whether it came of one forward pass with all that were asked for."""
-    tries: int
-    """How often the backend was asked for it."""
 
 
 class Generated(NamedTuple):
@@ -225,13 +216,13 @@ class ShardRunner:
         The files go into `pieces`, by default into the store, where another worker finds them.
         """
         limits = TimeLimits(self._context.spec.execution, cancelled)
-        spare = SpareTries(None if tries is None else tries - len(rows))
+        budget = RetryBudget(None if tries is None else tries - len(rows))
         results: dict[int, RowResult] = {}
         generated = failed = 0
         ended: Exception | None = None
-        pending: list[tuple[Row, BatchOutcome, Future[dict[str, Any]]]] = []
+        pending: list[tuple[Row, Outcome, Future[dict[str, Any]]]] = []
         for batch, size in self._batches(rows):
-            outcomes, ended = self._generate_batch(batch, limits, spare, size=size)
+            outcomes, ended = self._generate_batch(batch, limits, budget, size=size)
             self._check_batching(batch, outcomes, limits)
             for row, outcome in zip(batch, outcomes, strict=True):
                 self._seed_canary.look(row, outcome.item)
@@ -315,7 +306,7 @@ class ShardRunner:
 
     def _collect(
         self,
-        pending: Iterable[tuple[Row, BatchOutcome, Future[dict[str, Any]]]],
+        pending: Iterable[tuple[Row, Outcome, Future[dict[str, Any]]]],
         results: dict[int, RowResult],
     ) -> None:
         for row, outcome, future in pending:
@@ -325,7 +316,7 @@ class ShardRunner:
                 columns = failed_columns(error)
             results[row["index"]] = self._result(outcome, columns)
 
-    def _check_batching(self, batch: Sequence[Row], outcomes: Sequence[BatchOutcome], limits: TimeLimits) -> None:
+    def _check_batching(self, batch: Sequence[Row], outcomes: Sequence[Outcome], limits: TimeLimits) -> None:
         """Let the run's first batch be its canary."""
         context = self._context
         first = batch[0]["shard"] == 0 and context.retry is None and not self._canary_checked
@@ -339,28 +330,28 @@ class ShardRunner:
             check_batching(self._store, self._backend, specimens, batch_size=len(batch), cancelled=limits.cancelled)
 
     def _generate_batch(
-        self, batch: Sequence[Row], limits: TimeLimits, spare: SpareTries, *, size: int
-    ) -> tuple[list[BatchOutcome], Exception | None]:
+        self, batch: Sequence[Row], limits: TimeLimits, budget: RetryBudget, *, size: int
+    ) -> tuple[list[Outcome], Exception | None]:
         """One outcome per row, and what ended the shard meanwhile.
 
         Requests that failed for a passing reason are tried again, up to `max_attempts`. Of a batch of another `size`
         than planned, images are no longer bit-exact.
         """
         max_attempts = self._context.spec.execution.max_attempts
-        outcomes: dict[int, BatchOutcome] = {}
+        outcomes: dict[int, Outcome] = {}
         requests: dict[int, VisionRequest] = {}
         ended: Exception | None = None
         for position, row in enumerate(batch):
             try:
                 requests[position] = build_request(row, self._load_input)
             except GenerationError as error:
-                outcomes[position] = BatchOutcome(error, 0, True, datetime.now(UTC), 0.0)
+                outcomes[position] = Outcome(error)
             except StorageError as error:  # the store of the images is down
                 ended = error
                 break
         if requests and ended is None:
             self._agree_on_server()
-        tries = dict.fromkeys(requests, 0)
+        attempts = dict.fromkeys(requests, 0)
         waiting = [] if ended is not None else list(requests)
         for attempt in range(1, max_attempts + 1):
             if not waiting or limits.shard_over:
@@ -369,30 +360,30 @@ class ShardRunner:
                 ended = GenerationCancelledError("cancelled while waiting for another attempt")
                 break
             started_at, clock = datetime.now(UTC), time.perf_counter()
-            tried = self._forward([requests[position] for position in waiting], limits, spare)
+            tried = self._forward([requests[position] for position in waiting], limits, budget)
             latency_s = time.perf_counter() - clock
             whole = len(waiting) == size
             ended = _what_ended(one.item for one in tried)
             for position, one in zip(waiting, tried, strict=True):
-                tries[position] += one.tries
-                planned = one.together and whole
-                outcomes[position] = BatchOutcome(one.item, tries[position], planned, started_at, latency_s)
+                attempts[position] += one.attempts
+                planned = one.batch_as_planned and whole
+                outcomes[position] = Outcome(one.item, attempts[position], planned, started_at, latency_s)
             waiting = [position for position in waiting if _class_of(outcomes[position].item) == "transient"]
             if ended is not None:
                 break
             if attempt < max_attempts:
-                waiting = [position for position in waiting if spare.take(1)]
+                waiting = [position for position in waiting if budget.take(1)]
         if any(outcome.finished and outcome.attempts for outcome in outcomes.values()):
             self._record_worker()
         if ended is not None:
             for position in waiting:  # it would have been tried again
-                outcomes[position] = BatchOutcome(ended, tries[position], True, datetime.now(UTC), 0.0)
+                outcomes[position] = Outcome(ended, attempts[position])
         for position in set(range(len(batch))) - set(outcomes):
             why = limits.timeout() if ended is None else ended
-            outcomes[position] = BatchOutcome(why, 0, True, datetime.now(UTC), 0.0)
+            outcomes[position] = Outcome(why)
         return [outcomes[position] for position in range(len(batch))], ended
 
-    def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits, spare: SpareTries) -> list[Tried]:
+    def _forward(self, requests: Sequence[VisionRequest], limits: TimeLimits, budget: RetryBudget) -> list[Outcome]:
         """What became of each request; an exception that is no error of one request ends the shard.
 
         What does not fit in memory is halved. What is not done in time is run alone: its neighbour may be what hangs.
@@ -407,27 +398,27 @@ class ShardRunner:
             items = [error] * len(requests)
         late = cancelled() and not limits.cancelled()
         several = len(requests) > 1
-        if several and any(_class_of(item) == "resource" for item in items) and spare.take(len(requests)):
+        if several and any(_class_of(item) == "resource" for item in items) and budget.take(len(requests)):
             half = len(requests) // 2
-            parts = self._forward(requests[:half], limits, spare)
+            parts = self._forward(requests[:half], limits, budget)
             if _what_ended(part.item for part in parts) is None:
-                parts += self._forward(requests[half:], limits, spare)
+                parts += self._forward(requests[half:], limits, budget)
             else:
-                parts += [Tried(GenerationCancelledError(NOT_BEGUN, begun=False), False, 0) for _ in requests[half:]]
-            return [Tried(part.item, False, part.tries + 1) for part in parts]
-        found: list[Tried] = []
+                parts += [Outcome(GenerationCancelledError(NOT_BEGUN, begun=False), 0, False) for _ in requests[half:]]
+            return [Outcome(part.item, part.attempts + 1, False) for part in parts]
+        found: list[Outcome] = []
         for request, item in zip(requests, items, strict=True):
             if not (late and isinstance(item, GenerationCancelledError)):
                 begun = not isinstance(item, GenerationCancelledError) or item.begun
-                found.append(Tried(item, True, int(begun)))
-            elif several and not limits.shard_over and spare.take(1):
-                (lone,) = self._forward([request], limits, spare)
-                found.append(Tried(lone.item, False, lone.tries + 1))
+                found.append(Outcome(item, int(begun)))
+            elif several and not limits.shard_over and budget.take(1):
+                (lone,) = self._forward([request], limits, budget)
+                found.append(Outcome(lone.item, lone.attempts + 1, False))
             else:
-                found.append(Tried(limits.timeout(), True, 1))
+                found.append(Outcome(limits.timeout(), 1))
         return found
 
-    def _result(self, outcome: BatchOutcome, columns: Mapping[str, Any]) -> RowResult:
+    def _result(self, outcome: Outcome, columns: Mapping[str, Any]) -> RowResult:
         place = self._environment  # none where no request of the shard got as far as the backend
         return RowResult(
             **columns,
@@ -498,7 +489,7 @@ def _wait_before_retry(attempt: int, cancelled: Callable[[], bool]) -> bool:
     return True
 
 
-def _reproducibility(outcome: BatchOutcome) -> str:
+def _reproducibility(outcome: Outcome) -> str:
     """The backend's own word, or `bit-exact`; less where the forward pass was not the planned one.
 
     Kernels choose algorithms by batch size, so another size is another image by a level or so.

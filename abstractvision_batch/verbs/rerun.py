@@ -76,7 +76,7 @@ def rerun(
     source = open_run(run, storage_options)
     moved = [*redirect(source, output), *overrides]
     loaded = load_recorded(run, source, verb="a rerun", overrides=moved, trust=trust)
-    _heed_changes(source, loaded, strict=strict, accept_weights=accept_weights)
+    _check_changes(source, loaded, strict=strict, accept_weights=accept_weights)
     with scratch_folder() as folder:
         copy_plan(source, folder)
         store, record, tracker, ending = execute_plan(source, loaded, source.plan, folder, on_progress)
@@ -145,7 +145,7 @@ def execute_plan(
     return store, record, tracker, ending
 
 
-def _heed_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weights: bool) -> None:
+def _check_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weights: bool) -> None:
     changes = list(find_changes_since(source, loaded))
     refused = [change for change in changes if strict or (change.kind == "weights" and not accept_weights)]
     if refused:

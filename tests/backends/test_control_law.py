@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
-from abstractvision_batch.backends.openai_compatible.retries import Effort, persist
+from abstractvision_batch.backends.openai_compatible.retries import AttemptCounts, send_with_retries
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
 from tests.support.simulated_endpoint import Endpoint, answers_of_one_who_is_told, answers_within, in_steps, way_to
@@ -112,7 +112,9 @@ def test_an_endpoint_that_refuses_everything_ends_every_request_soon_and_is_not_
         endpoint = Endpoint(lambda seconds: 0)
         limit = AdaptiveLimit(16, patience=5)
         ask = [
-            persist(endpoint.generate, limit=limit, timeout_s=600, retries=5, effort=Effort(), what="it")
+            send_with_retries(
+                endpoint.generate, limit=limit, timeout_s=600, retries=5, counts=AttemptCounts(), what="it"
+            )
             for _ in range(100)
         ]
         outcomes = await asyncio.gather(*ask, return_exceptions=True)
@@ -137,7 +139,7 @@ def test_a_request_that_is_always_refused_ends_with_its_time_and_holds_up_nobody
             raise BackendBusyError("429: not you", overloaded=True)
 
         poison = asyncio.create_task(
-            persist(refuse, limit=limit, timeout_s=30, retries=5, effort=Effort(), what="the poison")
+            send_with_retries(refuse, limit=limit, timeout_s=30, retries=5, counts=AttemptCounts(), what="the poison")
         )
         answered = await answers_within(endpoint, [limit], 40.0, at_once=16)
         (error,) = await asyncio.gather(poison, return_exceptions=True)

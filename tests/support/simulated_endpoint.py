@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from abstractvision_batch.backends.openai_compatible.concurrency import AdaptiveLimit
-from abstractvision_batch.backends.openai_compatible.retries import Effort, persist
+from abstractvision_batch.backends.openai_compatible.retries import AttemptCounts, send_with_retries
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
 
@@ -81,7 +81,9 @@ async def answers_within(endpoint: Endpoint, limits: Sequence[AdaptiveLimit], se
         nonlocal answered
         while True:
             try:
-                await persist(endpoint.generate, limit=limit, timeout_s=60, retries=5, effort=Effort(), what="it")
+                await send_with_retries(
+                    endpoint.generate, limit=limit, timeout_s=60, retries=5, counts=AttemptCounts(), what="it"
+                )
                 answered += 1
             except BackendBusyError:
                 endpoint.lost += 1

@@ -234,14 +234,14 @@ async def _generate_all(
     An error that no request would survive ends the batch: what is in flight finishes, what waits for its turn is not
     begun.
     """
-    from abstractvision_batch.backends.openai_compatible.retries import Effort
+    from abstractvision_batch.backends.openai_compatible.retries import AttemptCounts
 
-    efforts = [Effort() for _ in requests]
+    all_counts = [AttemptCounts() for _ in requests]
     fatal = asyncio.Event()
 
     async def generate(index: int) -> None:
         try:
-            items[index] = (await session.generate(requests[index], effort=efforts[index]))[0]
+            items[index] = (await session.generate(requests[index], counts=all_counts[index]))[0]
         except GenerationError as error:
             items[index] = error
         except DependencyError as error:
@@ -255,9 +255,9 @@ async def _generate_all(
     try:
         await asyncio.wait([*ends, end], return_when=asyncio.FIRST_COMPLETED)
         if fatal.is_set():
-            for task, effort in zip(work, efforts, strict=True):
-                effort.last = True
-                if not effort.sending:
+            for task, counts in zip(work, all_counts, strict=True):
+                counts.last = True
+                if not counts.sending:
                     task.cancel()  # does nothing to one that has its result
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -269,6 +269,6 @@ async def _generate_all(
         if isinstance(error, Exception):  # a fault of ours
             raise error
     why = NOT_BEGUN if fatal.is_set() else "openai: cancelled by the caller"
-    for index, effort in enumerate(efforts):
+    for index, counts in enumerate(all_counts):
         if items[index] is None:
-            items[index] = GenerationCancelledError(why, begun=effort.attempts > 0)
+            items[index] = GenerationCancelledError(why, begun=counts.attempts > 0)

@@ -1,8 +1,8 @@
-"""Patience: what failed for a passing reason is tried again, after a random wait or as long as the server asks.
+"""Send a request again after a transient failure: after a random wait, or as long as the server asks.
 
 One deadline bounds a request with all its attempts and waits; waiting for the first turn does not count.
 
-Not covered: what a passing reason is (`failures`, `transport`), how many may run (`concurrency`).
+Not covered: which failures are transient (`failures`, `transport`), how many may run (`concurrency`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAX_BACKOFF_S = 60.0
 
 
 @dataclass(slots=True)
-class Effort:
-    """What a request took, for its metadata."""
+class AttemptCounts:
+    """Counts the attempts of one request, for its metadata."""
 
     attempts: int = 0
     refused: int = 0
@@ -39,13 +39,13 @@ class Effort:
     """That attempt is the last, whatever comes of it."""
 
 
-async def persist(
+async def send_with_retries(
     send: Callable[[], Awaitable[Value]],
     *,
     limit: AdaptiveLimit,
     timeout_s: float,
     retries: int,
-    effort: Effort,
+    counts: AttemptCounts,
     what: str,
     repeat_unanswered: bool = True,
 ) -> Value:
@@ -63,34 +63,34 @@ async def persist(
         async with asyncio.timeout(None) as timer:
             while True:
                 try:
-                    async with limit.slot(again=effort.attempts > 0) as slot:
+                    async with limit.slot(again=counts.attempts > 0) as slot:
                         if timer.when() is None:
                             timer.reschedule(loop.time() + timeout_s)
-                        effort.attempts += 1
-                        effort.sending = True
+                        counts.attempts += 1
+                        counts.sending = True
                         try:
                             value = await send()
                         except BackendBusyError as error:
                             if error.overloaded:
-                                effort.refused += 1
+                                counts.refused += 1
                                 # Others have no deadline before their turn, so this pause has to have one.
                                 slot.refused(error, pause_s=min(error.retry_after_s, MAX_RETRY_AFTER_S, timeout_s))
                             raise
                         slot.answered()
                         return value
                 except BackendBusyError as error:
-                    effort.sending = False
-                    effort.ambiguous += not error.answered
-                    wait_s = _wait_s(error, effort)
+                    counts.sending = False
+                    counts.ambiguous += not error.answered
+                    wait_s = _wait_s(error, counts)
                     over = timer.when() is not None and loop.time() + wait_s >= (timer.when() or 0.0)
                     again = worth_another(error) and (repeat_unanswered or error.answered)
-                    if effort.attempts - effort.refused > retries or over or not again or effort.last:
-                        raise _with_effort(error, effort) from error
+                    if counts.attempts - counts.refused > retries or over or not again or counts.last:
+                        raise _with_counts(error, counts) from error
                 await asyncio.sleep(wait_s)
     except TimeoutError as exc:
-        tried = _times(effort.attempts)
-        if effort.refused:
-            tried += f", {effort.refused} of them refused for too many requests"
+        tried = _times(counts.attempts)
+        if counts.refused:
+            tried += f", {counts.refused} of them refused for too many requests"
         raise BackendBusyError(
             f"openai: {what}: no result within {timeout_s:g} s and {tried} (backend.timeout_s)"
         ) from exc
@@ -115,12 +115,12 @@ def worth_another(error: BackendBusyError) -> bool:
     return error.repeatable and error.retry_after_s <= MAX_RETRY_AFTER_S
 
 
-def _wait_s(error: BackendBusyError, effort: Effort) -> float:
+def _wait_s(error: BackendBusyError, counts: AttemptCounts) -> float:
     """Before the next attempt; what was refused waits for its turn anyway, and only lets others go first."""
     if error.overloaded:
-        at_most_s = min(MAX_BACKOFF_S, REFUSED_BACKOFF_S * 2 ** min(effort.refused - 1, 20))
+        at_most_s = min(MAX_BACKOFF_S, REFUSED_BACKOFF_S * 2 ** min(counts.refused - 1, 20))
         return max(error.retry_after_s, random.uniform(0, at_most_s))
-    return next_wait_s(error, effort.attempts - effort.refused)
+    return next_wait_s(error, counts.attempts - counts.refused)
 
 
 def next_wait_s(error: BackendBusyError, attempts: int) -> float:
@@ -129,9 +129,9 @@ def next_wait_s(error: BackendBusyError, attempts: int) -> float:
     return error.retry_after_s + 0.1 * jitter if error.retry_after_s else jitter
 
 
-def _with_effort(error: BackendBusyError, effort: Effort) -> BackendBusyError:
+def _with_counts(error: BackendBusyError, counts: AttemptCounts) -> BackendBusyError:
     wait = f", and it asks to wait {error.retry_after_s:g} s" if error.retry_after_s else ""
-    return error.with_message(f"{error} (after {_times(effort.attempts)}{wait})")
+    return error.with_message(f"{error} (after {_times(counts.attempts)}{wait})")
 
 
 def _times(attempts: int) -> str:

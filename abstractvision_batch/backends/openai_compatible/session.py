@@ -24,7 +24,7 @@ from abstractvision_batch.backends.openai_compatible.form import Call
 from abstractvision_batch.backends.openai_compatible.identify import Identity, identify
 from abstractvision_batch.backends.openai_compatible.image_calls import image_edit_call, image_generation_call
 from abstractvision_batch.backends.openai_compatible.replies import MediaItem, read_media
-from abstractvision_batch.backends.openai_compatible.retries import Effort, persist, repeat
+from abstractvision_batch.backends.openai_compatible.retries import AttemptCounts, repeat, send_with_retries
 from abstractvision_batch.backends.openai_compatible.settlement import Settlement, describe_unknown, settle
 from abstractvision_batch.backends.openai_compatible.speech import Speech
 from abstractvision_batch.backends.openai_compatible.transport import Transport
@@ -87,9 +87,9 @@ class Session:
         self.limit = AdaptiveLimit(config.max_concurrency, patience=config.retries, exchange=exchange, worker=worker)
 
     async def generate(
-        self, request: HttpRequest, *, several: bool = False, effort: Effort | None = None
+        self, request: HttpRequest, *, several: bool = False, counts: AttemptCounts | None = None
     ) -> list[GeneratedAsset]:
-        """The images or the video of one request; what it takes is counted in `effort`.
+        """The images or the video of one request; what it takes is counted in `counts`.
 
         Raises:
             GenerationError: this request failed.
@@ -99,15 +99,15 @@ class Session:
         self._warn_of_guess(request)
         # Decoding and encoding images would hold up every other request on the loop.
         call = await asyncio.to_thread(_build_call, request, speech, several)
-        effort = Effort() if effort is None else effort
+        counts = AttemptCounts() if counts is None else counts
         headers = {"Idempotency-Key": uuid.uuid4().hex} if self._config.idempotency_key else {}
         try:
-            items = await persist(
+            items = await send_with_retries(
                 lambda: self._exchange(call, headers),
                 limit=self.limit,
                 timeout_s=self._config.timeout_s,
                 retries=self._config.retries,
-                effort=effort,
+                counts=counts,
                 what=call.path,
                 repeat_unanswered=self._config.repeat_unanswered,
             )
@@ -117,7 +117,7 @@ class Session:
         images = call.written.images
         if len(items) > images:
             logger.warning("%s: %d images in the reply where %d were asked for", call.path, len(items), images)
-        metadata = self._metadata(call, effort)
+        metadata = self._metadata(call, counts)
         if len(items) < images:
             metadata |= {"images_asked": images, "images_received": len(items)}
         return [await asyncio.to_thread(_read_asset, item, call, metadata) for item in items[:images]]
@@ -141,12 +141,12 @@ class Session:
 
     async def list_models(self, task: str | None) -> list[ProviderModelInfo]:
         """The provider's catalog."""
-        reply = await persist(
+        reply = await send_with_retries(
             lambda: self._transport.get(self._config.models_path),
             limit=self.limit,
             timeout_s=self._config.timeout_s,
             retries=self._config.retries,
-            effort=Effort(),
+            counts=AttemptCounts(),
             what=self._config.models_path,
         )
         return read_catalog(reply, self._config, task=task)
@@ -277,14 +277,14 @@ class Session:
         shown = urlunsplit((*parts[:3], "", ""))
         return MediaItem(item.source, reply.body, metadata=item.metadata | {"url": shown})
 
-    def _metadata(self, call: Call, effort: Effort) -> dict[str, Any]:
+    def _metadata(self, call: Call, counts: AttemptCounts) -> dict[str, Any]:
         seed = call.written.seed
         metadata: dict[str, Any] = {
             "model": self._config.model_id,
             "seed": seed,
-            "attempts": effort.attempts,
-            "refused": effort.refused,
-            "ambiguous_retries": effort.ambiguous,
+            "attempts": counts.attempts,
+            "refused": counts.refused,
+            "ambiguous_retries": counts.ambiguous,
             "reproducibility": "unseeded" if seed is None else "seeded-remote",
         }
         if call.written.not_sent:

@@ -1,4 +1,4 @@
-"""What the loss of an actor means: its work killed it, its node went away, or it never ran. Knows no Ray.
+"""Decide why an actor died (its work, its node, or it never started) and put its shards back. Knows no Ray.
 
 A worker that goes down with its node is no fault of its shard; one that dies alone is, as far as `shard_queue` says.
 Which of the two it was may take the cluster a while to know, so a lost actor is held until then, its work with it.
@@ -36,7 +36,7 @@ class _Lost:
 
 
 class LostActors:
-    """Actors that are no more, until it is known whether their work or their node was the reason.
+    """Holds lost actors until it is known whether their work or their node was the reason.
 
     Args:
         cluster: Where they were.
@@ -53,13 +53,13 @@ class LostActors:
         self._model = model
         self._max_loading_deaths = max(MAX_LOADING_DEATHS, math.ceil(actors * MAX_LOADING_DEATH_SHARE))
         self._lost: list[_Lost] = []
-        self._asking: dict[Call, _Lost] = {}
+        self._probes: dict[Call, _Lost] = {}
         self._loading_deaths = 0
         self._unplaced_since = float("inf")
 
     @property
-    def works(self) -> int:
-        """Calls whose work is held."""
+    def pending_calls(self) -> int:
+        """Calls of lost actors whose work is not put back yet."""
         return sum(len(lost.actor.calls) for lost in self._lost)
 
     @property
@@ -73,20 +73,20 @@ class LostActors:
         if actor.node is None:
             self._unplaced_since = min(self._unplaced_since, lost.at)
         elif not error.certain:
-            self._ask(lost)
+            self._probe(lost)
         self._lost.append(lost)
 
-    def one_was_placed(self) -> None:
-        """Take that an actor runs."""
+    def note_started(self) -> None:
+        """Note that an actor runs."""
         self._unplaced_since = float("inf")
 
-    def one_was_useful(self) -> None:
-        """Take that an actor loaded, or generated something."""
+    def note_progress(self) -> None:
+        """Note that an actor loaded, or generated something."""
         self._loading_deaths = 0
 
-    def hear(self, call: Call) -> None:
-        """Take the answer to a question whether a worker that is out of reach lives; any other call means nothing."""
-        if (lost := self._asking.pop(call, None)) is None:
+    def on_probe_result(self, call: Call) -> None:
+        """Take the answer of a worker that was out of reach. Other calls are ignored."""
+        if (lost := self._probes.pop(call, None)) is None:
             return
         try:
             self._cluster.answer_of(call)
@@ -94,10 +94,10 @@ class LostActors:
         except WorkerLostError as exc:
             lost.error = exc
             if not exc.certain:
-                self._ask(lost)
+                self._probe(lost)
 
-    def judge(self) -> list[tuple[int, dict[int, RowResult]]]:
-        """Put back the work of those of whom enough is known; the nodes are to be looked at just before.
+    def resolve(self) -> list[tuple[int, dict[int, RowResult]]]:
+        """Put back the work of actors of which enough is known; the caller refreshes the nodes just before.
 
         Returns:
             Shards whose last row was given up, with the results of all their rows, for the caller to commit.
@@ -139,6 +139,6 @@ class LostActors:
         logger.warning("a worker died during %s; another takes its place: %s", what, lost.error)
         return True
 
-    def _ask(self, lost: _Lost) -> None:
-        """Ask one that is out of reach: the call ends when the cluster knows more."""
-        self._asking[self._cluster.ask_node(lost.actor.handle)] = lost
+    def _probe(self, lost: _Lost) -> None:
+        """Call a worker that is out of reach: the call ends when the cluster knows more."""
+        self._probes[self._cluster.ask_node(lost.actor.handle)] = lost

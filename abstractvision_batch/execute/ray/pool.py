@@ -100,9 +100,9 @@ class ActorPool:
         """
         try:
             self._resize()
-            while self._goes_on():
-                self._heed_interrupts()
-                self._heed_nodes()
+            while self._has_work():
+                self._handle_interrupts()
+                self._refresh_nodes()
                 self._feed()
                 self._take_answers()
                 self._report()
@@ -113,16 +113,16 @@ class ActorPool:
                 self._cluster.end(actor.handle)
             self._cluster.close()
 
-    def _goes_on(self) -> bool:
+    def _has_work(self) -> bool:
         if self._roster.works or (self._interrupts.draining and self._commit_pieces()):
             return True
-        return not self._interrupts.draining and bool(len(self._queue) or self._lost.works)
+        return not self._interrupts.draining and bool(len(self._queue) or self._lost.pending_calls)
 
     def _resize(self) -> None:
         """Start actors until there are as many as there should be, or end those that have nothing to do."""
         staying = [actor for actor in self._roster if not actor.leaving]
         busy = sum(bool(actor.calls) for actor in staying)
-        waiting = 0 if self._interrupts.draining else len(self._queue) + self._lost.works
+        waiting = 0 if self._interrupts.draining else len(self._queue) + self._lost.pending_calls
         missing = self._size.wanted(busy=busy, waiting=waiting) - len(staying) - self._lost.unplaced
         if not self._interrupts.draining:
             for _ in range(missing):
@@ -169,7 +169,7 @@ class ActorPool:
         lost = False
         for call in self._cluster.wait(POLL_S):
             if (actor := self._roster.take_owner(call)) is None:
-                self._lost.hear(call)
+                self._lost.on_probe_result(call)
                 continue
             try:
                 answer = self._cluster.answer_of(call)
@@ -189,17 +189,17 @@ class ActorPool:
     def _accept(self, actor: Actor, call: Call, answer: Any) -> None:
         if call == actor.placing:
             actor.node = answer
-            self._lost.one_was_placed()
+            self._lost.note_started()
             return
         if call == actor.loading:
             self._roster.begin(actor)
-            self._lost.one_was_useful()
+            self._lost.note_progress()
             return
         if answer is None:
             self._give_up_call(actor, call, begun=False)
             return
         work = self._roster.ended(actor, call)
-        self._lost.one_was_useful()
+        self._lost.note_progress()
         grant = actor.grants.pop(call, None)
         if isinstance(answer, ShardSummary):
             if grant is not None:
@@ -255,7 +255,7 @@ class ActorPool:
         """Have an actor commit a shard whose rows were run in pieces."""
         self._roster.sent(actor, self._cluster.commit(actor.handle, shard, results), Work(shard))
 
-    def _heed_interrupts(self) -> None:
+    def _handle_interrupts(self) -> None:
         if self._guard.is_over():
             self._interrupts.drain()
         if self._interrupts.draining and not self._drained:
@@ -270,15 +270,15 @@ class ActorPool:
         """Let actors finish what they run and begin nothing more of what they hold."""
         self._cluster.stop([actor.name for actor in actors])
 
-    def _heed_nodes(self) -> None:
+    def _refresh_nodes(self) -> None:
         if self._cluster.now() - self._looked < NODES_S:
             return
         self._look_at_nodes()
         if not self._interrupts.draining:
-            self._heed_leaving()
+            self._drain_leaving_nodes()
         self._resize()
 
-    def _heed_leaving(self) -> None:
+    def _drain_leaving_nodes(self) -> None:
         """Move the work of actors whose nodes are about to go: running shards finish there if their time allows."""
         for actor in self._roster:
             if not self._nodes.is_leaving(actor.node):
@@ -296,7 +296,7 @@ class ActorPool:
         self._nodes.look(nodes)
         staying = [actor for actor in self._roster if not actor.leaving]
         self._size.look(nodes, actors=len(staying), pending=sum(actor.node is None for actor in staying))
-        for shard, results in self._lost.judge():
+        for shard, results in self._lost.resolve():
             self._commit(self._choose_committer(), shard, results)
 
     def _choose_committer(self) -> Actor:
