@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench bench-driver bench-http simulate soak cluster-demo house mutants clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench house mutants clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -58,24 +58,8 @@ schema: setup  ## rewrite avbatch.schema.json from the spec's models
 docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, the README's backends and files
 	$(BIN)/python -m abstractvision_batch.cli.document
 
-bench: setup-dev  ## time and memory of planning 10k, 100k and 1M requests
-	$(BIN)/python benchmarks/plan_million.py
-
-bench-driver: setup-dev  ## what a run of a million requests costs its driver: time, memory and requests to the store
-	$(BIN)/python -m benchmarks.driver_costs
-
-bench-http: setup-dev  ## how much of a server is used that refuses all above k requests at once, k moving
-	$(BIN)/python -m benchmarks.http_limit
-
-simulate: setup-dev  ## what the driver of 10 million requests costs on 1,000 actors, and of 10 to 10,000 actors; minutes
-	$(BIN)/python -m benchmarks.simulate_cluster
-	$(BIN)/python -m benchmarks.simulate_cluster --actors 10 100 1000 10000 --shards-per-actor 20 --no-faults
-
-soak: setup-dev  ## kill driver and actors of one run 200 times, then audit it; half an hour
-	$(BIN)/python -m benchmarks.soak
-
-cluster-demo: setup-dev  ## submit the main job to a cluster of two nodes, kill one half-way, audit what it made; two minutes
-	$(BIN)/python -m benchmarks.cluster_demo
+bench: setup-dev  ## measure: NAME=plan_million, driver_costs, http_limit, simulate_cluster, soak, cluster_demo; ARGS="..."
+	$(BIN)/python -m benchmarks.$(or $(NAME),plan_million) $(ARGS)
 
 house: setup-dev  ## rooms, files of a knob, files and calls of a run; BEFORE=COMMIT measures that commit as well
 	$(BIN)/python scripts/measure_house.py $(if $(BEFORE),--before $(BEFORE))

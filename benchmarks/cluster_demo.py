@@ -1,4 +1,4 @@
-"""`make cluster-demo`: the main job on a cluster of two nodes, one of which is killed half-way.
+"""`make bench NAME=cluster_demo`: the main job on a cluster of two nodes, one of which is killed half-way.
 
 A Ray cluster of two nodes that asks for a token, and an S3, both on this machine; `avbatch submit` sends
 specs/demo.yaml there and follows it; a node is killed once both have worked, while at least half of the shards are
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.runs.opened import open_run
-from benchmarks.local_cluster import LocalCluster, local_cluster
+from tests.support.local_cluster import LocalCluster, local_cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = "specs/demo.yaml"

@@ -34,8 +34,8 @@ from abstractvision_batch.storage.store import Store, open_store
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.run import run
 from abstractvision_batch.verbs.start import start_run
-from benchmarks.counted_store import CountedFileSystem
 from benchmarks.large_run import describe_job, write_parts, write_prompts
+from tests.support.counted_store import CountedFileSystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.run import build_context
 from benchmarks.large_run import describe_job, write_prompts
 from benchmarks.ray_costs import measure_ray
-from benchmarks.simulated_cluster import SimulatedCluster
-from benchmarks.simulated_nodes import Durations, Faults
+from tests.support.simulated_cluster import SimulatedCluster
+from tests.support.simulated_nodes import Durations, Faults
 
 GPUS_PER_NODE = 8
 #: Shards that are planned for real; the plan of a simulation repeats them.

@@ -1,6 +1,6 @@
 """Kill the driver and its actors at random, over and over, and run the same command again until the run is done.
 
-    make soak
+    make bench NAME=soak
     python -m benchmarks.soak [--requests 2000] [--kills 200] [--actors 2] [--seed 1]
 
 One Ray cluster stands all the while; drivers are processes that join it by address, each a plain `avbatch run`. A kill

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.local_cluster import Host, LocalCluster, local_cluster
 from tests.support.jobs import MakeJob
 from tests.support.journal import wait_for
+from tests.support.local_cluster import Host, LocalCluster, local_cluster
 from tests.support.namespaces import Namespace, can_make_namespaces, joined_namespaces
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

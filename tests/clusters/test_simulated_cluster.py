@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks.simulate_cluster import Simulated, simulate
-from benchmarks.simulated_nodes import Durations, Faults
+from tests.support.simulated_nodes import Durations, Faults
 
 
 @pytest.fixture(scope="module")

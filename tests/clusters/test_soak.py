@@ -1,4 +1,4 @@
-"""The soak of `make soak`, small: a run that is killed again and again finishes by running again."""
+"""The soak of `make bench NAME=soak`, small: a run that is killed again and again finishes by running again."""
 
 from __future__ import annotations
 

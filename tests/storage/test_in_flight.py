@@ -13,7 +13,7 @@ from abstractvision_batch.storage.in_flight import IN_FLIGHT, map_in_flight
 from abstractvision_batch.storage.parquet import SealingWriter
 from abstractvision_batch.storage.row_groups import GAP_BYTES, iter_row_groups, read_footer
 from abstractvision_batch.storage.store import open_store
-from benchmarks.counted_store import CountedFileSystem
+from tests.support.counted_store import CountedFileSystem
 
 
 def test_answers_come_in_the_order_of_asking_though_later_ones_are_there_first() -> None:

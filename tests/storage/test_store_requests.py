@@ -13,8 +13,8 @@ from abstractvision_batch.runs.manifest import count_rows, merge_manifest
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.run import run
-from benchmarks.counted_store import CountedFileSystem
 from benchmarks.large_run import describe_job, write_parts, write_prompts
+from tests.support.counted_store import CountedFileSystem
 
 SHARDS = 200
 

@@ -33,10 +33,10 @@ from abstractvision_batch.submit.package import JobPackage
 from abstractvision_batch.submit.submit import build_runtime_env, write_entrypoint
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.run import run
-from benchmarks.local_cluster import LocalCluster, local_cluster
 from tests.support.emulators import StoreServer
 from tests.support.jobs import MakeJob
 from tests.support.journal import read_journal, wait_for
+from tests.support.local_cluster import LocalCluster, local_cluster
 
 pytestmark = pytest.mark.ray
 

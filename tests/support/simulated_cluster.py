@@ -20,8 +20,8 @@ from typing import Any
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.runs.columns import RowResult
-from benchmarks.simulated_nodes import Durations, Faults, SimulatedNode, SimulatedNodes, SimulatedWorker
-from benchmarks.virtual_time import ProcessorTime, VirtualTime
+from tests.support.simulated_nodes import Durations, Faults, SimulatedNode, SimulatedNodes, SimulatedWorker
+from tests.support.virtual_time import ProcessorTime, VirtualTime
 
 #: Seconds after which Ray is sure that a node which went without notice is gone; its health checks take about so long.
 NOTICED_S = 30.0
