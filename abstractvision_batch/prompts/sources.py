@@ -25,7 +25,7 @@ from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_na
 from abstractvision_batch.prompts.compression import require_modest
 from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
-from abstractvision_batch.storage.urls import WEB, open_filesystem, require_file
+from abstractvision_batch.storage.urls import DRIVERS, WEB, open_filesystem, require_file
 from abstractvision_batch.text.redaction import bare_url
 
 _Result = TypeVar("_Result")
@@ -37,16 +37,6 @@ _HINT_OF_ENDING = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive: unpack it"),
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), "save it as Parquet"),
     **dict.fromkeys((".md", ".text", ".prompt", ".caption", ".list"), "set prompts.format: txt for one prompt a line"),
-}
-_EXTRA_OF_PROTOCOL = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gcs",
-    "gcs": "gcs",
-    "abfs": "azure",
-    "abfss": "azure",
-    "az": "azure",
-    "adl": "azure",
 }
 _BLOCK_BYTES = 1 << 20
 
@@ -216,7 +206,7 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
     except FileNotFoundError as error:
         raise SpecError(f"{place}: {shown}: no such file") from error
     except ImportError as error:
-        extra = _EXTRA_OF_PROTOCOL.get(protocol)
+        _, extra = DRIVERS.get(protocol, ("", ""))
         command = f'pip install "abstractvision_batch[{extra}]"' if extra else str(error)
         raise OptionalDependencyMissingError(f"{place}: {shown}: no driver for {protocol}:// ({command})") from error
     except SpecError:

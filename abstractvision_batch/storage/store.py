@@ -22,18 +22,7 @@ from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.names import StoredFile
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.storage.retries import Retries
-from abstractvision_batch.storage.urls import open_filesystem
-
-#: Protocol → (module that must be importable, extra of this package that installs it).
-DRIVERS = {
-    "abfs": ("adlfs", "azure"),
-    "abfss": ("adlfs", "azure"),
-    "az": ("adlfs", "azure"),
-    "gcs": ("gcsfs", "gcs"),
-    "gs": ("gcsfs", "gcs"),
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-}
+from abstractvision_batch.storage.urls import DRIVERS, open_filesystem, protocol_of
 
 
 class Store(Protocol):
@@ -101,8 +90,8 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         OptionalDependencyMissingError: the protocol's driver is not installed.
         StorageError: the protocol is unknown or its options are wrong.
     """
-    protocol = url.split("://", 1)[0] if "://" in url else "file"
-    if "::" in url.split("://", 1)[0]:
+    protocol = protocol_of(url)
+    if "::" in protocol:
         raise StorageError(f"{url}: a chain of file systems cannot hold a run (name the store itself)")
     if "://" in url and not url.split("://", 1)[1].strip("/"):
         raise StorageError(f"{url}: names no folder (as {protocol}://name)")

@@ -23,6 +23,23 @@ T = TypeVar("T")
 #: Their servers need not know ranges, nor sizes.
 WEB = ("http://", "https://")
 
+#: Protocol → (module that must be importable, extra of this package that installs it).
+DRIVERS = {
+    "abfs": ("adlfs", "azure"),
+    "abfss": ("adlfs", "azure"),
+    "az": ("adlfs", "azure"),
+    "adl": ("adlfs", "azure"),
+    "gcs": ("gcsfs", "gcs"),
+    "gs": ("gcsfs", "gcs"),
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+}
+
+
+def protocol_of(url: str) -> str:
+    """Return the protocol of a URL; `file` for a path."""
+    return url.split("://", 1)[0] if "://" in url else "file"
+
 
 def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """The file system of a URL, and the URL's path as it spells it; raises what the driver raises.
@@ -31,7 +48,7 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         url: Any fsspec URL. The options of a chain (``zip://a.png::s3://…``) are the caller's alone.
         options: fsspec options with secrets resolved.
     """
-    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    protocol = protocol_of(url)
     chosen = dict(options) if "::" in url else client_options(protocol, options)
     filesystem, path = fsspec.core.url_to_fs(url, **chosen)
     if protocol in ("s3", "s3a") and "::" not in url:

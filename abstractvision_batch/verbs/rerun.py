@@ -29,6 +29,7 @@ from abstractvision_batch.runs.record import RunRecord, build_record, read_recor
 from abstractvision_batch.runs.started import note_started
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
+from abstractvision_batch.storage.urls import protocol_of
 from abstractvision_batch.verbs.changes import find_changes_since
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import load_recorded
@@ -87,7 +88,7 @@ def rerun(
 def redirect(source: Run, output: str | Path) -> list[str]:
     """Overrides that send a run's spec to another output; options of a store go with it only to one of its kind."""
     moved = [f"output.path={json.dumps(str(output))}"]
-    if _protocol(source.record.spec.output.path) != _protocol(str(output)):
+    if protocol_of(source.record.spec.output.path) != protocol_of(str(output)):
         moved.append("output.storage_options={}")
     return moved
 
@@ -154,10 +155,6 @@ def _check_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weig
         raise SpecError("\n".join(problems), problems=tuple(problems))
     for change in changes:
         logger.warning("%s: %s: pixels may differ", source.path, change)
-
-
-def _protocol(url: str) -> str:
-    return url.split("://", 1)[0] if "://" in url else "file"
 
 
 def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:

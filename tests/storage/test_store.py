@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, StorageError
-from abstractvision_batch.storage import store as store_module
+from abstractvision_batch.storage import urls
 from abstractvision_batch.storage.store import Store, open_store
 from tests.support.emulators import StoreServer
 
@@ -125,7 +125,7 @@ def test_a_file_where_a_folder_should_be_is_a_storage_error(tmp_path: Path) -> N
 
 
 def test_a_missing_driver_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(store_module.DRIVERS, "s3", ("a_driver_that_nobody_has", "s3"))
+    monkeypatch.setitem(urls.DRIVERS, "s3", ("a_driver_that_nobody_has", "s3"))
     with pytest.raises(OptionalDependencyMissingError, match=r'pip install "abstractvision_batch\[s3\]"'):
         open_store("s3://bucket/run")
 
