@@ -33,7 +33,7 @@ MISSED_AFTER_S = 60.0
 #: More missed ticks than `all` makes.
 MAX_CAUGHT_UP = 10_000
 MAX_RETRY_WAIT_S = 3600.0
-#: How often a process is looked at whose end is not told to this one.
+#: Poll interval for adopted processes, whose exit is not reported to us.
 POLL_S = 0.5
 
 
@@ -70,7 +70,7 @@ class ScheduleOptions:
 
 
 class Scheduler:
-    """Takes a schedule from its state on."""
+    """Resumes a schedule from its state file and runs its due ticks."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Scheduler:
         self._announced: datetime | None = None
 
     def run(self) -> int:
-        """Until it is told to stop, or its ticks are made; the exit code."""
+        """Run until stopped or until all ticks are done. Returns the exit code."""
         self._take_up()
         while True:
             now = datetime.now(UTC)

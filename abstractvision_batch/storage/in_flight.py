@@ -18,7 +18,7 @@ IN_FLIGHT = 16
 
 
 def map_in_flight(items: Iterable[Item], action: Callable[[Item], T]) -> Iterator[tuple[Item, T]]:
-    """Each item with what `action`, called on threads, made of it; what that raises is raised in its place.
+    """Map `action` over `items` on threads; yield `(item, result)` in order. An exception surfaces at its item.
 
     Items are taken on the caller's thread, so a generator may make them.
     """

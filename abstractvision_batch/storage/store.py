@@ -39,7 +39,7 @@ class Store(Protocol):
         """Do the same unless the name exists. Returns whether this call wrote it."""
 
     def probe_conditional_put(self) -> bool | None:
-        """Whether of two writers that race to `put_if_absent` one is surely told that it lost; None: not known.
+        """Return whether the store honours conditional puts: exactly one of two racing writers wins. None if unknown.
 
         Writes in the folder, and removes what it wrote.
         """
@@ -66,7 +66,7 @@ class Store(Protocol):
         """Names directly in a folder, sorted, without the folder; empty where there is no such folder."""
 
     def scan(self, folder: str) -> builtins.list[StoredFile]:
-        """Files directly in a folder, sorted, what a crash left of temporary ones included."""
+        """Return the files directly in a folder, sorted, including temporary files left by a crash."""
 
     def list_folders(self, folder: str) -> builtins.list[str]:
         """Folders directly in a folder, sorted, without those whose name starts with a dot."""

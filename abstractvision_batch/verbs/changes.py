@@ -1,4 +1,4 @@
-"""What two runs, or a run and this machine, do not share beside pixels: weights, software, machine, switches."""
+"""Find differences in weights, packages, hardware and kernel switches between two runs, or a run and this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`avbatch diff`: two runs beside each other: what was asked for, where it was made, and what came out.
+"""`avbatch diff`: compare two runs: specs, environments, outputs.
 
     run.json of both → fields, prompts, environments that differ
     rows of both → pairs (by request id, else by prompt, sample and matrix point) → pixels of each pair

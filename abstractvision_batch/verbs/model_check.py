@@ -1,4 +1,4 @@
-"""What a driver sees of a job's model before it starts workers: it is there, and it is the run's own still."""
+"""Check before workers start that the model's files exist and are the ones that this run started with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was started, taken up again with what it recorded: its spec, its card, its plan.
+"""Reload a run from its `run.json`: its spec, its card, its plan.
 
 `retry`, `rerun` and `verify` give the run's own pixels, so they start here.
 """

@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class StartedWorker:
-    """A worker that was asked for; it runs once there is room for it."""
+    """A requested worker; it starts when resources are free."""
 
     handle: Any
     placing: Call
