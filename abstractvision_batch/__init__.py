@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from abstractvision_batch.runs.opened import open_run
     from abstractvision_batch.storage.asset_store import FsspecAssetStore, LocalAssetStore
     from abstractvision_batch.types import ProviderModelInfo
-    from abstractvision_batch.verbs.run import RunResult
+    from abstractvision_batch.verbs.finish import RunResult
     from abstractvision_batch.vision_manager import VisionManager
 
 _HOME = {
     "FsspecAssetStore": "storage.asset_store",
     "LocalAssetStore": "storage.asset_store",
     "ProviderModelInfo": "types",
-    "RunResult": "verbs.run",
+    "RunResult": "verbs.finish",
     "RuntimeArtifactStoreAdapter": "artifacts",
     "VisionManager": "vision_manager",
     "VisionModelCapabilitiesRegistry": "model_capabilities",

@@ -22,7 +22,7 @@ from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
-from abstractvision_batch.verbs.run import build_context
+from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.start import start_run
 from benchmarks.large_run import describe_job, write_prompts
 

@@ -29,7 +29,7 @@ from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.storage.store import open_store
-from abstractvision_batch.verbs.run import build_context
+from abstractvision_batch.verbs.execution import build_context
 from benchmarks.large_run import describe_job, write_prompts
 from benchmarks.ray_costs import measure_ray
 from tests.support.simulated_cluster import SimulatedCluster

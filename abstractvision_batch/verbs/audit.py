@@ -55,7 +55,7 @@ from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.names import is_temporary
 from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.store import Store
-from abstractvision_batch.verbs.run import merge
+from abstractvision_batch.verbs.finish import merge
 
 #: Artifacts read at a time; each is in memory whole.
 READERS = 8

@@ -31,9 +31,10 @@ from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.storage.urls import protocol_of
 from abstractvision_batch.verbs.changes import find_changes_since
+from abstractvision_batch.verbs.execution import Ending, execute
+from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import load_recorded
-from abstractvision_batch.verbs.run import Ending, RunResult, describe_result, execute, finish_run
 from abstractvision_batch.verbs.start import open_output
 
 logger = logging.getLogger(__name__)

@@ -29,17 +29,10 @@ from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.record import require_same_layout
 from abstractvision_batch.runs.row_filter import check_condition
 from abstractvision_batch.runs.shard_rows import Retry, rows_to_run
+from abstractvision_batch.verbs.execution import Ending, build_context, build_guard, run_on_executor
+from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import find_run, load_recorded
-from abstractvision_batch.verbs.run import (
-    Ending,
-    RunResult,
-    build_context,
-    build_guard,
-    describe_result,
-    finish_run,
-    run_on_executor,
-)
 
 
 def retry(

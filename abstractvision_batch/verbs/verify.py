@@ -32,9 +32,9 @@ from abstractvision_batch.runs.weights import read_weights
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.verbs.changes import Change, environment_changes, input_changes, weights_changes
 from abstractvision_batch.verbs.diff import compare_rows
+from abstractvision_batch.verbs.finish import finish_run
 from abstractvision_batch.verbs.reload import load_recorded
 from abstractvision_batch.verbs.rerun import execute_plan, redirect
-from abstractvision_batch.verbs.run import finish_run
 
 DEFAULT_SAMPLE = 8
 

@@ -15,7 +15,8 @@ from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.types import VisionRequest
-from abstractvision_batch.verbs.run import build_context, run
+from abstractvision_batch.verbs.execution import build_context
+from abstractvision_batch.verbs.run import run
 from abstractvision_batch.verbs.start import load, open_output, start_run
 from tests.support.jobs import MakeJob
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.verbs.run import build_context
+from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.start import load, open_output, start_run
 from tests.support.jobs import MakeJob
 

@@ -22,9 +22,10 @@ from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
+from abstractvision_batch.verbs.finish import finish_run
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry
-from abstractvision_batch.verbs.run import finish_run, run
+from abstractvision_batch.verbs.run import run
 from abstractvision_batch.verbs.start import load, open_output, start_run
 from tests.support.emulators import StoreServer
 from tests.support.jobs import MakeJob

@@ -28,8 +28,9 @@ from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.types import VisionRequest
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.diff import diff
+from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.retry import retry
-from abstractvision_batch.verbs.run import build_context, run
+from abstractvision_batch.verbs.run import run
 from abstractvision_batch.verbs.start import load, open_output, start_run
 from tests.support.jobs import MakeJob
 from tests.support.openai_server import Handler, OpenAIServer, answers, refuses, running_server

@@ -16,7 +16,8 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.progress import Progress
 from abstractvision_batch.verbs.audit import audit
-from abstractvision_batch.verbs.run import RunResult, run
+from abstractvision_batch.verbs.finish import RunResult
+from abstractvision_batch.verbs.run import run
 from tests.support.jobs import MakeJob
 
 

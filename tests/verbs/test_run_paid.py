@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.runs.opened import open_run
-from abstractvision_batch.verbs.run import RunResult, run
+from abstractvision_batch.verbs.finish import RunResult
+from abstractvision_batch.verbs.run import run
 from tests.support.openai_server import OpenAIServer, answers, refuses, running_server
 
 FLAGGED = {"error": {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["violence"]}}}

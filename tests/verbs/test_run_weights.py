@@ -19,9 +19,10 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.runs.weights import agree_on_weights, read_weights
 from abstractvision_batch.storage.store import open_store
+from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.model_check import check_weights, find_weights
 from abstractvision_batch.verbs.retry import retry
-from abstractvision_batch.verbs.run import build_context, run
+from abstractvision_batch.verbs.run import run
 from abstractvision_batch.verbs.start import choose_output, load, open_output, start_run
 from tests.support.jobs import MakeJob
 

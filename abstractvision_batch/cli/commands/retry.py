@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from abstractvision_batch.job.load import LoadedSpec
-    from abstractvision_batch.verbs.run import RunResult
+    from abstractvision_batch.verbs.finish import RunResult
 
 
 def retry(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from abstractvision_batch.job.model import JobSpec
     from abstractvision_batch.report.outcomes import FailureGroup
-    from abstractvision_batch.verbs.run import RunResult
+    from abstractvision_batch.verbs.finish import RunResult
 
 #: What the notes say that a summary counts (`execute.progress.NOTED`).
 NOTES = {"transport": "came in another size or type than asked for, or lost pixels on the way"}

@@ -14,7 +14,7 @@ from abstractvision_batch.execute.ray.address import INSIDE_JOB, find_address
 from abstractvision_batch.job.load import spec_from_mapping
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
-from abstractvision_batch.verbs.run import build_context
+from abstractvision_batch.verbs.execution import build_context
 from tests.execute.ray.test_placement import PLAN
 from tests.support.jobs import MakeJob
 

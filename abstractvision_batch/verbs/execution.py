@@ -1,0 +1,183 @@
+"""Run the shards of a plan that are to be run, within the limits of the whole run.
+
+    context for the workers → executor → rows, until all are done or something ends it early
+
+Not covered: which shards are on storage already (`runs.manifest`), what runs them (`execute`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
+from abstractvision_batch.errors import RunStoppedError
+from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.executors import run_shards
+from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.limits import FailureLimit
+from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
+from abstractvision_batch.execute.spending import SpendingGuard
+from abstractvision_batch.job.env import resolve_options
+from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.prices import find_price
+from abstractvision_batch.prompts.signed_images import find_signed_images
+from abstractvision_batch.runs.columns import NOT_RUN
+from abstractvision_batch.runs.manifest import (
+    MANIFEST,
+    NO_ROWS,
+    RowCounts,
+    count_rows,
+    count_unfinished,
+    is_complete,
+    list_parts,
+    merged_shards,
+    missing_shards,
+)
+from abstractvision_batch.runs.plan_rows import count_shard_rows
+from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.shard_rows import Retry
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.verbs.model_check import check_model
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ended an invocation before all was done; nothing by default."""
+
+    interrupted: bool = False
+    stopped: str | None = None
+
+    @property
+    def early(self) -> bool:
+        """Whether anything did."""
+        return self.interrupted or self.stopped is not None
+
+
+def execute(
+    loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
+) -> tuple[ProgressTracker, Ending]:
+    """Run the unfinished shards, then the rows that were not run.
+
+    Returns:
+        The tracker, and why the run stopped early, if it did.
+    """
+    started = time.monotonic()
+    # Asked before the parts: what is merged later is another driver's of this run, and whole.
+    merged_before = merged_shards(store)
+    parts = list_parts(store)
+    missing = missing_shards(plan, parts)
+    rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
+    done = plan.shards - len(missing)
+    skipped = plan.requests - sum(rows.values())
+    tracker = ProgressTracker(
+        Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
+    )
+    ending = Ending()
+    if missing:
+        if missing[0] < merged_before:
+            store.delete(
+                MANIFEST
+            )  # it covers parts that were deleted since (an older manifest of an extended run is kept)
+        ending = _run_rows(loaded, store, plan, rows, tracker, started=started)
+    # Rows that were not run are looked for last, in parts of earlier invocations: reading all of those takes a while.
+    if not ending.early and (left := count_unfinished(store, plan, parts)):
+        tracker.take_up(sum(left.values()), shards=len(left))
+        again = Retry(parts={shard: tuple(parts[shard]) for shard in left}, status=NOT_RUN)
+        ending = _run_rows(loaded, store, plan, left, tracker, again, started=started)
+    if ending.early and is_complete(store, plan):
+        ending = Ending()
+    return tracker, ending
+
+
+def _run_rows(
+    loaded: LoadedSpec,
+    store: Store,
+    plan: PlanSummary,
+    rows: Mapping[int, int],
+    tracker: ProgressTracker,
+    retry: Retry | None = None,
+    *,
+    started: float,
+) -> Ending:
+    """Run this many rows of these shards, within the limits of the whole run."""
+    execution = loaded.spec.execution
+    # Reads every part, so only where a limit asks for it.
+    before = count_rows(store, plan=plan) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
+    limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
+    guard = build_guard(loaded, before, rows, started=started)
+    failed = tracker.failed_rows
+    if limit.reached(failed) or not guard.admits(next(iter(rows))):
+        return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
+    check_model(loaded)
+    return run_on_executor(build_context(loaded, store, plan, retry), list(rows), tracker, limit, guard)
+
+
+def build_guard(
+    loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int], *, started: float | None = None
+) -> SpendingGuard:
+    """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`.
+
+    The invocation `started` at this time of the monotonic clock, by default now.
+    """
+    price = find_price(loaded.spec, loaded.card)
+    return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows, started=started)
+
+
+def build_context(
+    loaded: LoadedSpec,
+    store: Store,
+    plan: PlanSummary,
+    retry: Retry | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> RunContext:
+    """Build the workers' context. `storage_options` override the spec's."""
+    backend = loaded.backend
+    if isinstance(backend, OpenAIBackendSpec) and loaded.spec.execution.budget.counts:
+        backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
+    execution = loaded.spec.execution
+    secrets = execution.runtime_env.secrets() if execution.executor == "ray" else {}
+    return RunContext(
+        url=store.url,
+        spec=loaded.spec,
+        backend=backend,
+        card=loaded.card,
+        plan=plan,
+        store_options=resolve_options(
+            loaded.spec.output.storage_options, "output.storage_options", given=storage_options
+        ),
+        prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
+        signed_images=find_signed_images(loaded) if plan.signed_images else {},
+        environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
+        retry=retry,
+    )
+
+
+def run_on_executor(
+    context: RunContext,
+    shards: Sequence[int],
+    tracker: ProgressTracker,
+    limit: FailureLimit,
+    guard: SpendingGuard,
+) -> Ending:
+    """Run shards until they are done, an interrupt ends it, too many rows failed, or the budget is used up."""
+    with Interrupts(context.spec.execution.drain_timeout_s) as interrupts:
+
+        def stop_if_too_many_fail(now: Progress) -> None:
+            if limit.reached(now.failed):
+                interrupts.drain()
+
+        tracker.add_listener(stop_if_too_many_fail)
+        stopped: str | None = None
+        try:
+            run_shards(
+                context, shards, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard
+            )
+        except RunStoppedError as error:
+            stopped = str(error)
+    failed = tracker.failed_rows
+    if stopped is None:
+        stopped = limit.message(failed) if limit.reached(failed) else guard.stopped
+    return Ending(interrupts.interrupted, stopped)

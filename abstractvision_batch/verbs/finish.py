@@ -1,0 +1,169 @@
+"""End an invocation: merge the parts, write the report, and say how the run stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from abstractvision_batch.errors import StorageError
+from abstractvision_batch.execute.progress import ProgressTracker
+from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
+from abstractvision_batch.runs.layouts.shard_index import write_shard_index
+from abstractvision_batch.runs.manifest import (
+    MANIFEST,
+    RowCounts,
+    count_rows,
+    is_merged,
+    list_parts,
+    merge_manifest,
+    missing_shards,
+)
+from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.verbs.execution import Ending
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run stands after an invocation."""
+
+    path: str
+    requests: int
+    succeeded: int
+    failed: int
+    superseded: int
+    """Failed rows whose place requests of an extension took."""
+    generated: int
+    """Rows that this invocation generated."""
+    skipped: int
+    """Rows that were done before."""
+    elapsed_s: float
+    by_error_kind: dict[str, int]
+    by_error_class: dict[str, int]
+    attempts: int
+    """Tries of all rows, in all invocations."""
+    cost_usd: float | None
+    """Of those tries; None where nothing says what a request costs."""
+    interrupted: bool
+    stopped: str | None
+    """Why the run stopped by itself, before all was done."""
+    manifest_path: str | None
+    contact_sheet_path: str | None
+    notes: dict[str, int]
+    """Rows that this invocation generated and that have a note of each kind in `metadata_json`."""
+    plan_notes: tuple[str, ...] = ()
+    """What a person should know of its plan, one line each."""
+
+    @property
+    def not_done(self) -> int:
+        """Requests without a result."""
+        return max(0, self.requests - self.succeeded - self.failed - self.superseded)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request has a result, and the manifest names it."""
+        return not self.not_done and self.manifest_path is not None
+
+    @property
+    def incomplete_because(self) -> str | None:
+        """Why a run that nobody stopped is not complete, in one line; None where it is, or somebody did."""
+        if self.complete or self.interrupted or self.stopped:
+            return None
+        if self.not_done:
+            lost = f"{self.not_done:,} of {self.requests:,} requests have no result"
+        else:
+            lost = "its manifest.parquet was removed"
+        return (
+            f"{self.path}: not complete: {lost}, as if something removed files of the run, extended it, or listed them "
+            "late (run the job again, which does what is missing)"
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line exits with.
+
+        130 for an interrupt, 1 where rows failed or a limit stopped the run, 4 where it is not complete for another
+        reason, else 0.
+        """
+        if self.interrupted:
+            return 130
+        if self.stopped:
+            return 1
+        return 4 if not self.complete else 1 if self.failed else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {**asdict(self), "not_done": self.not_done, "exit_code": self.exit_code}
+
+
+def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, RowCounts]:
+    """Merge the parts and write the report once every shard is done. Returns the up-to-date record and row counts.
+
+    Another driver may have extended the run meanwhile: then it is not done. Nor is it where parts were lost.
+
+    Raises:
+        StorageError: the run's record was removed, or something cannot be read or written.
+    """
+    there = read_record(store)
+    if there is None:
+        raise StorageError(
+            f"{store.url_of(RECORD)}: was removed while the run went on (run the spec again, which writes it again)"
+        )
+    record = there
+    if missing_shards(record.plan, list_parts(store)):
+        return record, count_rows(store, plan=record.plan)
+    merged = is_merged(store)
+    if not merged:
+        tracker.on_phase("merge")
+        if not merge(store, record):
+            return record, count_rows(store, plan=record.plan)
+    if not merged or not store.exists(README):  # the report's last file
+        tracker.on_phase("report")
+        write_report(store, record.data)
+    return record, count_rows(store, plan=record.plan)
+
+
+def merge(store: Store, record: RunRecord) -> bool:
+    """Write what names everything that the shards left: the manifest, and the index of tars where there are any.
+
+    The report of what was merged before is taken back first: a crash on the way leaves a run without README, which says
+    that the report is still to be written.
+
+    Returns:
+        False where rows were not run, so that the run is not complete; nothing was written then.
+    """
+
+    def publish(manifest: Path) -> None:
+        store.delete(README)
+        if record.layout == "webdataset":
+            write_shard_index(store, record.data["name"], manifest)
+
+    return merge_manifest(store, record.plan, before_put=publish)
+
+
+def describe_result(
+    store: Store, record: RunRecord, tracker: ProgressTracker, ending: Ending, counts: RowCounts, *, elapsed_s: float
+) -> RunResult:
+    """Describe how the run stands, and what this invocation did."""
+    return RunResult(
+        path=store.url,
+        requests=record.plan.requests,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        superseded=counts.superseded,
+        generated=tracker.committed_rows,
+        # Not below nothing: what this invocation committed may have been removed since.
+        skipped=max(0, counts.succeeded + counts.failed + counts.superseded - tracker.committed_rows),
+        elapsed_s=elapsed_s,
+        by_error_kind=counts.by_error_kind,
+        by_error_class=counts.by_error_class,
+        attempts=counts.attempts,
+        cost_usd=counts.cost_usd,
+        interrupted=ending.interrupted,
+        stopped=ending.stopped,
+        manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
+        contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
+        notes=tracker.notes,
+        plan_notes=record.plan.notes,
+    )
