@@ -23,7 +23,7 @@ import ray
 
 from abstractvision_batch.backends import OpenAICompatibleBackendConfig, OpenAICompatibleVisionBackend
 from abstractvision_batch.backends.shared_limit import Allowance, Report, SharedLimit
-from abstractvision_batch.execute.ray.ray_cluster import way_to
+from abstractvision_batch.execute.ray.ray_cluster import limit_client
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest, VisionRequest
 from abstractvision_batch.verbs.run import run
 from benchmarks.limited_server import LimitedServer, Schedule, limited_server
@@ -41,7 +41,7 @@ class Feeder:
         self._backend = OpenAICompatibleVisionBackend(config)
 
     def share(self, limit: Any, name: str) -> None:
-        self._backend.share_limit(way_to(limit), name)
+        self._backend.share_limit(limit_client(limit), name)
 
     def tell(self, schedule: Schedule) -> None:
         async def exchange(report: Report) -> Allowance:

@@ -78,9 +78,8 @@ def execute(
     ending = Ending()
     if missing:
         if missing[0] < merged_before:
-            store.delete(
-                MANIFEST
-            )  # it covers parts that were deleted since (an older manifest of an extended run is kept)
+            # It covers parts that were deleted since; an older manifest of an extended run is kept.
+            store.delete(MANIFEST)
         ending = _run_rows(loaded, store, plan, rows, tracker, started=started)
     # Rows that were not run are looked for last, in parts of earlier invocations: reading all of those takes a while.
     if not ending.early and (left := count_unfinished(store, plan, parts)):

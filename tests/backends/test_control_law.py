@@ -12,7 +12,13 @@ from abstractvision_batch.backends.openai_compatible.concurrency import Adaptive
 from abstractvision_batch.backends.openai_compatible.retries import AttemptCounts, send_with_retries
 from abstractvision_batch.backends.shared_limit import Allowance, Exchange, Report, SharedLimit
 from abstractvision_batch.errors import BackendBusyError
-from tests.support.simulated_endpoint import Endpoint, answers_of_one_who_is_told, answers_within, in_steps, way_to
+from tests.support.simulated_endpoint import (
+    Endpoint,
+    answers_of_one_who_is_told,
+    answers_within,
+    in_steps,
+    limit_client,
+)
 from tests.support.virtual_time import run_in_virtual_time
 
 MOVING = in_steps([4, 16, 8, 32, 3], 4.0)
@@ -26,7 +32,7 @@ def same_jitter() -> None:
 
 def shared_by(workers: int, maximum: int) -> list[AdaptiveLimit]:
     shared = SharedLimit(maximum, clock=asyncio.get_running_loop().time)
-    return [AdaptiveLimit(maximum, exchange=way_to(shared), worker=str(number)) for number in range(workers)]
+    return [AdaptiveLimit(maximum, exchange=limit_client(shared), worker=str(number)) for number in range(workers)]
 
 
 def told(capacity: Callable[[float], int], seconds: float = SECONDS) -> int:
@@ -162,7 +168,7 @@ def test_workers_go_on_when_the_shared_limit_is_gone_and_come_back_to_it() -> No
                     raise ConnectionError("the actor died")
                 if endpoint.seconds >= 5.0 and len(shared) == 1:
                     shared.append(SharedLimit(12, clock=asyncio.get_running_loop().time))  # restarted, knows nothing
-                return await way_to(shared[-1])(report)
+                return await limit_client(shared[-1])(report)
 
             return exchange
 
@@ -185,7 +191,7 @@ def test_a_worker_that_dies_leaves_its_share_to_the_others() -> None:
         shared.exchange(Report("dead", in_flight=0, waiting=8))
         if dropped:
             shared.drop("dead")
-        limit = AdaptiveLimit(8, exchange=way_to(shared), worker="alive")
+        limit = AdaptiveLimit(8, exchange=limit_client(shared), worker="alive")
         started = loop.time()
         async with limit.slot():
             return loop.time() - started

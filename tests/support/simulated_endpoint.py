@@ -61,7 +61,7 @@ class Endpoint:
         await asyncio.sleep(WIRE_S)
 
 
-def way_to(shared: SharedLimit, *, delay_s: float = 0.002) -> Exchange:
+def limit_client(shared: SharedLimit, *, delay_s: float = 0.002) -> Exchange:
     """A shared limit in another process."""
 
     async def exchange(report: Report) -> Allowance:

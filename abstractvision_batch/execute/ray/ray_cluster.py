@@ -37,7 +37,7 @@ from abstractvision_batch.execute.brake import Failure
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.ray.gpu_memory import smallest_gpu_bytes
-from abstractvision_batch.execute.ray.worker import Board, Worker
+from abstractvision_batch.execute.ray.worker import NOTE_S, Board, BoardAnswer, Worker
 from abstractvision_batch.runs.columns import RowResult
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
@@ -98,7 +98,7 @@ class RayCluster:
         return sizes
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
-        exchange = None if self._limit is None else way_to(self._limit)
+        exchange = None if self._limit is None else limit_client(self._limit)
         told = (self._board, _is_cancelled, _ask_board(self._board), _tell_brake(self._board), exchange, name)
         handle = ray.remote(Worker).options(**options).remote(self._context, *told)
         return StartedWorker(handle, self.ask_node(handle), self._watch(handle.load.remote()))
@@ -189,8 +189,8 @@ def _our_errors() -> Iterator[None]:
         raise
 
 
-def way_to(limit: Any) -> Exchange:
-    """How a worker reports to the actor that holds the run's limit of requests in flight."""
+def limit_client(limit: Any) -> Exchange:
+    """Return the coroutine that workers report through to the actor that holds the run's limit of requests."""
 
     async def exchange(report: Report) -> Allowance:
         try:
@@ -202,18 +202,17 @@ def way_to(limit: Any) -> Exchange:
     return exchange
 
 
-def _ask_board(board: Any) -> Callable[[str], float | None]:
-    """How a worker asks the driver's board whether it may begin another call."""
+def _ask_board(board: Any) -> Callable[[str], BoardAnswer]:
+    """Return the function with which a worker asks the driver's board before a call."""
 
-    def may_begin(worker: str) -> float | None:
+    def ask(worker: str) -> BoardAnswer:
         try:
-            note_s: float | None = ray.get(board.may_begin.remote(worker))
+            answer: BoardAnswer = ray.get(board.ask.remote(worker))
         except RayError:
-            return None  # the board went with the driver: this worker follows soon
+            return BoardAnswer(True, NOTE_S)  # the board went with the driver: this worker follows soon
+        return answer
 
-        return note_s
-
-    return may_begin
+    return ask
 
 
 def _tell_brake(board: Any) -> Callable[[int, Sequence[Failure]], tuple[bool, str | None]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import ClusterError
@@ -23,8 +23,17 @@ NOTE_S = 0.25
 NOTES_PER_S = 200
 
 
+class BoardAnswer(NamedTuple):
+    """What the board answers a worker before a call."""
+
+    is_stopped: bool
+    """Whether the worker may begin nothing more."""
+    report_interval_s: float
+    """Least time between two notes of the worker."""
+
+
 class Board:
-    """What driver and workers tell each other in the middle of a call.
+    """Progress board: per-shard counts from the workers, stop flags from the driver.
 
     Rows that are generated but not committed, by shard, are what a long shard shows before it ends. A worker that was
     stopped begins nothing more of what it holds: to cancel a call that waits, Ray begins it and ends it a second later.
@@ -40,10 +49,10 @@ class Board:
         """Let these workers begin nothing more."""
         self._stopped.update(workers)
 
-    def may_begin(self, worker: str) -> float | None:
-        """Seconds to leave between two notes, where a worker may begin another call; None where it may not."""
+    def ask(self, worker: str) -> BoardAnswer:
+        """Answer a worker that is about to begin a call."""
         self._workers.add(worker)
-        return None if worker in self._stopped else max(NOTE_S, len(self._workers) / NOTES_PER_S)
+        return BoardAnswer(worker in self._stopped, max(NOTE_S, len(self._workers) / NOTES_PER_S))
 
     def note(self, shard: int, succeeded: int, failed: int) -> None:
         """Take a shard's rows so far."""
@@ -79,7 +88,7 @@ class Worker:
         context: The run.
         board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
-        may_begin: Asks the board for a worker of this name; None also where the driver is gone.
+        ask_board: Asks the board for a worker of this name.
         brake: Tells the board what became of a worker's first requests.
         exchange: The way to the limit of requests in flight that all workers share; None if there is none.
         name: This worker's name there.
@@ -90,7 +99,7 @@ class Worker:
         context: RunContext,
         board: Any,
         cancelled: Callable[[], bool],
-        may_begin: Callable[[str], float | None],
+        ask_board: Callable[[str], BoardAnswer],
         brake: Callable[[int, Sequence[Failure]], tuple[bool, str | None]],
         exchange: Exchange | None = None,
         name: str = "this",
@@ -98,7 +107,7 @@ class Worker:
         self._context = context
         self._board = board
         self._cancelled = cancelled
-        self._may_begin = may_begin
+        self._ask_board = ask_board
         self._brake = brake
         self._exchange = exchange
         self._name = name
@@ -116,9 +125,11 @@ class Worker:
 
     def run_shard(self, shard: int, tries: int | None) -> ShardSummary | None:
         """Generate and commit a shard, asking the backend at most so often; None where this worker was stopped."""
-        if (note_s := self._may_begin(self._name)) is None:
+        stopped, interval_s = self._ask_board(self._name)
+        if stopped:
             return None
-        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=self._note(shard, note_s))
+        note = self._note(shard, interval_s)
+        return self._loaded.run_shard(shard, tries=tries, cancelled=self._cancelled, on_rows=note)
 
     def run_rows(self, shard: int, indexes: tuple[int, ...], tries: int | None) -> dict[int, RowResult] | None:
         """Generate some rows of a shard; the results by plan index, None as `run_shard`.
@@ -126,7 +137,7 @@ class Worker:
         Raises:
             DependencyError: no request can succeed.
         """
-        if self._may_begin(self._name) is None:
+        if self._ask_board(self._name).is_stopped:
             return None
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
@@ -145,12 +156,12 @@ class Worker:
             raise ClusterError("a worker was asked to generate before it had loaded")
         return self._runner
 
-    def _note(self, shard: int, note_s: float) -> Callable[[int, int], None]:
+    def _note(self, shard: int, interval_s: float) -> Callable[[int, int], None]:
         last = 0.0
 
         def note(succeeded: int, failed: int) -> None:
             nonlocal last
-            if time.monotonic() - last > note_s:
+            if time.monotonic() - last > interval_s:
                 last = time.monotonic()
                 self._board.note.remote(shard, succeeded, failed)
 
