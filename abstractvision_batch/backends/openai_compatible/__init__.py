@@ -10,3 +10,17 @@ what came back · `failures` what went wrong · `catalog` the provider's models 
 
 Importing this package does not import httpx.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from abstractvision_batch import backends
+
+__all__ = ["OpenAICompatibleBackendConfig", "OpenAICompatibleVisionBackend"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:  # on first use, because a spec needs this package's `fields` alone
+        return getattr(backends, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
