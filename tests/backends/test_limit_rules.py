@@ -147,3 +147,13 @@ def test_a_question_that_cost_a_pause_is_asked_again_twenty_pauses_later() -> No
     assert law.limit == 10
     _answer(law, 0, now=140.0)
     assert law.limit == 11
+
+
+def test_the_shortest_silence_that_is_consent_is_exactly_that_long() -> None:
+    law = ControlLaw(1000)
+    _refuse(law, working_on=10, took_s=0.001)
+    _answer(law, 32)
+
+    _answer(law, 0, epoch=0, sent_s=0.02)
+
+    assert law.limit == 14
