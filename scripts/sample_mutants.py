@@ -35,7 +35,10 @@ CORE = ("plan", "prompts", "runs", "execute", "storage", "registry")
 ALSO = {
     "execute": ("tests/verbs/test_run.py", "tests/verbs/test_run_budget.py", "tests/verbs/test_run_brake.py"),
     "runs": ("tests/verbs/test_run.py", "tests/verbs/test_audit.py", "tests/verbs/test_retry.py"),
-    "storage": ("tests/verbs/test_run_store_faults.py",),
+    "plan": ("tests/verbs/test_extend.py",),
+    "prompts": ("tests/verbs/test_run_inputs.py",),
+    "registry": ("tests/test_model_capabilities.py", "tests/verbs/test_run_budget.py"),
+    "storage": ("tests/verbs/test_run_store_faults.py", "tests/verbs/test_lock.py"),
 }
 NOT_RUN = "not slow and not ray and not model and not sdcpp"
 COPIED = (

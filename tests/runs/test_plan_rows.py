@@ -104,3 +104,12 @@ def test_a_plan_of_other_shards_than_recorded_is_refused_when_they_are_counted(p
 
     with pytest.raises(StorageError, match="1 row groups in place of 2"):
         list(count_shard_rows(opener(plan), summary, [0, 1]))
+
+
+def test_a_plan_is_known_by_its_requests_where_it_has_as_many_as_recorded(planner: Planner) -> None:
+    plan = planner.build(["a fox", "a cat", "a dog"])
+
+    assert ExistingPlan(opener(plan), plan.summary).missing == 3
+    for requests in (2, 4):
+        with pytest.raises(StorageError, match=f"the plan has 3 rows for {requests} requests"):
+            ExistingPlan(opener(plan), replace(plan.summary, requests=requests))
