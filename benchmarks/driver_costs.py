@@ -26,7 +26,8 @@ from typing import Any
 
 from abstractvision_batch.job.load import LoadedSpec, spec_from_mapping
 from abstractvision_batch.report.run_report import read_outcomes, write_report
-from abstractvision_batch.runs.manifest import count_rows, list_parts, merge_manifest, missing_shards
+from abstractvision_batch.runs.counts import count_rows
+from abstractvision_batch.runs.manifest import list_parts, merge_manifest, missing_shards
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.record import read_record
@@ -93,12 +94,13 @@ def count_planned(place: Place) -> None:
 
 
 def count(place: Place) -> None:
-    count_rows(place.open_store())
+    opened = place.open_run()
+    count_rows(opened.store, opened.plan)
 
 
 def status(place: Place) -> None:
     opened = place.open_run()
-    read_outcomes(opened.store)
+    read_outcomes(opened.store, opened.plan)
     opened.missing_shards()
 
 

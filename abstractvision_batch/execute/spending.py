@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.job.prices import PriceSpec, format_usd
-from abstractvision_batch.runs.manifest import RowCounts
+from abstractvision_batch.runs.counts import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class SpendingGuard:
         execution: ExecutionSpec,
         *,
         price: PriceSpec | None = None,
-        spent: RowCounts | None = None,
+        spent: Counts | None = None,
         rows: Mapping[int, int] | None = None,
         started: float | None = None,
     ) -> None:

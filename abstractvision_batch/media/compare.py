@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -47,10 +47,6 @@ class Comparison:
     """Bits of 64 in which the perceptual hashes differ."""
     note: str | None = None
     """What the figures cannot say, such as another size."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
     def describe(self) -> str:
         """The figures, on one line."""

@@ -5,29 +5,18 @@ Takes manifest rows a table at a time, so a million of them cost no memory.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, SUPERSEDED
+from abstractvision_batch.runs.columns import FAILED
+from abstractvision_batch.runs.counts import COUNTED_COLUMNS, Counts, RowCounter
+from abstractvision_batch.runs.plan_summary import PlanSummary
 
 #: Columns of the manifest that `collect_outcomes` reads.
-OUTCOME_COLUMNS = (
-    "request_id",
-    "shard",
-    "prompt",
-    "status",
-    "error_kind",
-    "error_class",
-    "error_message",
-    "size_bytes",
-    "attempts",
-    "cost_usd",
-)
+OUTCOME_COLUMNS = (*COUNTED_COLUMNS, "request_id", "prompt", "error_message", "size_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +31,25 @@ class FailureGroup:
     error_message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """Counts of a run's rows so far. `failures` has the largest group first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes(Counts):
+    """Counts of a run's rows so far, with examples of what failed."""
 
-    succeeded: int
-    failed: int
-    not_run: int
-    """Rows that something kept from being run: the next run does them."""
-    superseded: int
-    """Failed rows whose place requests of an extension took."""
-    unfinished_shards: int
-    """Shards with such rows."""
     size_bytes: int
-    attempts: int
-    """Tries of all rows together."""
-    cost_usd: float | None
-    """Of those tries; None where nothing says what a request costs."""
+    """Of the artifacts."""
     failures: tuple[FailureGroup, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        plain = {**asdict(self), "failures": [asdict(group) for group in self.failures]}
-        del plain["unfinished_shards"]
-        return plain
+    """The largest group first."""
 
 
-def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
-    """Add up manifest rows that have at least the `OUTCOME_COLUMNS`."""
-    succeeded = failed = not_run = superseded = size_bytes = attempts = 0
-    unfinished: set[int] = set()
-    costs: list[float] = []
+def collect_outcomes(tables: Iterable[pa.Table], plan: PlanSummary, missing: Collection[int] = ()) -> Outcomes:
+    """Add up manifest rows that have at least the `OUTCOME_COLUMNS`; `missing` shards of the plan left no part."""
+    counter = RowCounter()
+    size_bytes = 0
     groups: dict[tuple[str, str], FailureGroup] = {}
     for table in tables:
-        bad = table.filter(pc.field("status") == FAILED)
-        left = table.filter(pc.field("status") == NOT_RUN)
-        succeeded += pc.sum(pc.equal(table["status"], OK)).as_py() or 0
-        failed += bad.num_rows
-        not_run += left.num_rows
-        superseded += pc.sum(pc.equal(table["status"], SUPERSEDED)).as_py() or 0
-        unfinished.update(left["shard"].to_pylist())
+        counter.add(table)
         size_bytes += pc.sum(table["size_bytes"]).as_py() or 0
-        attempts += pc.sum(table["attempts"]).as_py() or 0
-        if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
-            costs.append(cost_usd)
+        bad = table.filter(pc.field("status") == FAILED)
         for row in bad.select(["request_id", "prompt", "error_kind", "error_class", "error_message"]).to_pylist():
             key = (row["error_kind"] or "unknown", row["error_class"] or "unknown")
             known = groups.get(key)
@@ -98,14 +62,4 @@ def collect_outcomes(tables: Iterable[pa.Table]) -> Outcomes:
                 error_message=(row["error_message"] or "") if known is None else known.error_message,
             )
     failures = sorted(groups.values(), key=lambda group: (-group.rows, group.error_kind, group.error_class))
-    return Outcomes(
-        succeeded=succeeded,
-        failed=failed,
-        not_run=not_run,
-        superseded=superseded,
-        unfinished_shards=len(unfinished),
-        size_bytes=size_bytes,
-        attempts=attempts,
-        cost_usd=math.fsum(costs) if costs else None,
-        failures=tuple(failures),
-    )
+    return Outcomes(**counter.counts(plan, missing).values(), size_bytes=size_bytes, failures=tuple(failures))

@@ -14,7 +14,7 @@ from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.runs.environment_files import read_environments
-from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_merged, iter_rows
+from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_merged, iter_rows, list_parts, missing_shards
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.row_files import read_artifact
 from abstractvision_batch.storage.parquet import open_writer
@@ -49,7 +49,8 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     store.put(CONTACT_SHEET, sheet)
     if spec["output"].get("layout", "files") == "files":
         write_metadata(store)
-    store.put(README, write_run_readme(record, read_outcomes(store), read_environments(store)).encode())
+    outcomes = read_outcomes(store, PlanSummary.from_json(record["plan"]))
+    store.put(README, write_run_readme(record, outcomes, read_environments(store)).encode())
 
 
 def write_metadata(store: Store) -> None:
@@ -106,9 +107,10 @@ def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | N
     return pa.concat_tables(tables) if tables else footer.metadata.schema.to_arrow_schema().empty_table()
 
 
-def read_outcomes(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> Outcomes:
-    """Counts over every row that has a result so far; `parts` and `plan` as of `iter_rows`."""
-    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS, parts, plan))
+def read_outcomes(store: Store, plan: PlanSummary) -> Outcomes:
+    """Count every row that has a result so far."""
+    parts = list_parts(store)
+    return collect_outcomes(iter_rows(store, OUTCOME_COLUMNS, parts, plan), plan, missing_shards(plan, parts))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -7,13 +7,13 @@ depth; on an object store several are asked for at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.runs.manifest import count_rows, list_parts, missing_shards
+from abstractvision_batch.runs.counts import Counts, count_rows
 from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
@@ -23,9 +23,9 @@ DEFAULT_DEPTH = 5
 State = Literal["complete", "failed rows", "incomplete", "missing", "broken"]
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """How far a run is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState(Counts):
+    """How far a run is, and which."""
 
     path: str
     state: State
@@ -33,19 +33,6 @@ class RunState:
     name: str | None = None
     scheduled_at: datetime | None = None
     created_at: str | None = None
-    shards: int = 0
-    shards_done: int = 0
-    requests: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    superseded: int = 0
-    """Failed rows whose place requests of an extension took."""
-    not_run: int = 0
-    """Rows that something kept from being run, of shards that left a part."""
-    attempts: int = 0
-    """Tries of all rows together."""
-    cost_usd: float | None = None
-    """Of all tries; None where nothing says what a request costs."""
     problem: str | None = None
     """What is broken."""
 
@@ -53,11 +40,6 @@ class RunState:
     def done(self) -> bool:
         """Whether every request has a result."""
         return self.state in ("complete", "failed rows")
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        scheduled_at = None if self.scheduled_at is None else self.scheduled_at.isoformat()
-        return {**asdict(self), "scheduled_at": scheduled_at}
 
 
 def list_runs(
@@ -94,11 +76,11 @@ def read_run_state(store: Store) -> RunState:
     """How far the run in a store is; what cannot be read is `broken`."""
     try:
         record = read_record(store)
-        return RunState(store.url, "missing") if record is None else _describe(store, record)
+        return RunState(path=store.url, state="missing") if record is None else _describe(store, record)
     except StorageError as error:
-        return RunState(store.url, "broken", problem=str(error))
+        return RunState(path=store.url, state="broken", problem=str(error))
     except (KeyError, TypeError, ValueError) as error:
-        return RunState(store.url, "broken", problem=f"{store.url_of(RECORD)}: is damaged: {error!r}")
+        return RunState(path=store.url, state="broken", problem=f"{store.url_of(RECORD)}: is damaged: {error!r}")
 
 
 def _below(root: Store, folder: str) -> list[str]:
@@ -106,23 +88,13 @@ def _below(root: Store, folder: str) -> list[str]:
 
 
 def _describe(store: Store, record: RunRecord) -> RunState:
-    parts = list_parts(store)
-    missing = missing_shards(record.plan, parts)
-    counts = count_rows(store, parts, record.plan)
+    counts = count_rows(store, record.plan)
     done: State = "failed rows" if counts.failed else "complete"
     return RunState(
         path=store.url,
-        state="incomplete" if missing or counts.unfinished else done,
+        state=done if counts.shards_done == counts.shards else "incomplete",
         name=record.data["name"],
         scheduled_at=record.scheduled_at,
         created_at=record.data["created_at"],
-        shards=record.plan.shards,
-        shards_done=record.plan.shards - len(missing) - len(counts.unfinished),
-        requests=record.plan.requests,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        superseded=counts.superseded,
-        not_run=counts.not_run,
-        attempts=counts.attempts,
-        cost_usd=counts.cost_usd,
+        **counts.values(),
     )

@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,34 +57,6 @@ ESSENTIAL = (
     *("index", "request_id", "shard", "status", "retry_round", "attempts"),
     *("error_kind", "error_class", "cost_usd"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class RowCounts:
-    """Rows with a result, by outcome."""
-
-    succeeded: int
-    failed: int
-    by_error_kind: dict[str, int]
-    by_error_class: dict[str, int]
-    attempts: int
-    """Tries of all rows together."""
-    cost_usd: float | None
-    """Of all rows together; None where no row has a cost."""
-    unpriced_attempts: int
-    """Tries of rows without a cost."""
-    superseded: int = 0
-    """Failed rows whose place requests of an extension took."""
-    unfinished: dict[int, int] = field(default_factory=dict)
-    """Rows that something kept from being run, of each shard that has any, in order."""
-
-    @property
-    def not_run(self) -> int:
-        """Rows that something kept from being run."""
-        return sum(self.unfinished.values())
-
-
-NO_ROWS = RowCounts(0, 0, {}, {}, 0, None, 0)
 
 
 def list_parts(store: Store) -> dict[int, list[int]]:
@@ -183,43 +153,11 @@ def iter_merged(
     return map(with_current_names, tables)
 
 
-def count_rows(store: Store, parts: dict[int, list[int]] | None = None, plan: PlanSummary | None = None) -> RowCounts:
-    """Count the outcomes of every row that has one; `parts` and `plan` as of `iter_rows`."""
-    statuses: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    classes: Counter[str] = Counter()
-    attempts = unpriced = 0
-    unfinished: Counter[int] = Counter()
-    costs: list[float] = []
-    columns = ["shard", "status", "error_kind", "error_class", "attempts", "cost_usd"]
-    for table in iter_rows(store, columns, parts, plan):
-        statuses.update(_value_counts(table["status"]))
-        unfinished.update(_shards_with(table, NOT_RUN))
-        failed = table.filter(pc.field("status") == FAILED)
-        kinds.update(_value_counts(failed["error_kind"]))
-        classes.update(_value_counts(failed["error_class"]))
-        attempts += pc.sum(table["attempts"]).as_py() or 0
-        unpriced += pc.sum(table.filter(pc.field("cost_usd").is_null())["attempts"]).as_py() or 0
-        if (cost_usd := pc.sum(table["cost_usd"]).as_py()) is not None:
-            costs.append(cost_usd)
-    return RowCounts(
-        succeeded=statuses[OK],
-        failed=statuses[FAILED],
-        superseded=statuses[SUPERSEDED],
-        by_error_kind=dict(sorted(kinds.items())),
-        by_error_class=dict(sorted(classes.items())),
-        attempts=attempts,
-        cost_usd=math.fsum(costs) if costs else None,
-        unpriced_attempts=unpriced,
-        unfinished=dict(sorted(unfinished.items())),
-    )
-
-
 def count_failed(store: Store, plan: PlanSummary | None = None) -> dict[int, int]:
     """Failed rows of each shard that has any, in order."""
     counts: Counter[int] = Counter()
     for table in iter_rows(store, ["shard", "status"], plan=plan):
-        counts.update(_shards_with(table, FAILED))
+        counts.update(rows_by_shard(table, FAILED))
     return dict(sorted(counts.items()))
 
 
@@ -234,7 +172,7 @@ def count_unfinished(store: Store, plan: PlanSummary, parts: dict[int, list[int]
     superseded = superseded_ids(store.open, plan)
     for _, found in map_in_flight(parts.items(), lambda part: _read_parts(store, *part)):
         rows = _newest_rows(store, found, ["shard", "request_id", "status"])
-        counts.update(_shards_with(mark_superseded(rows, superseded), NOT_RUN))
+        counts.update(rows_by_shard(mark_superseded(rows, superseded), NOT_RUN))
     return dict(sorted(counts.items()))
 
 
@@ -342,7 +280,7 @@ def _write_merged(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, 
         for table in tables:
             waiting.append(table.replace_schema_metadata(None))
             waiting_rows += table.num_rows
-            complete = complete and not _shards_with(table, NOT_RUN)
+            complete = complete and not rows_by_shard(table, NOT_RUN)
             if writer is None:
                 writer = open_writer(path, waiting[0].schema, metadata)
             if waiting_rows >= ROW_GROUP_ROWS:
@@ -375,11 +313,12 @@ def _parts_digest(parts: Mapping[int, Sequence[int]]) -> bytes:
     return hashlib.sha256(names.encode()).hexdigest().encode()
 
 
-def _shards_with(table: pa.Table, status: str) -> dict[int, int]:
-    """Rows with a status, by shard."""
-    return _value_counts(table.filter(pc.field("status") == status)["shard"])
+def rows_by_shard(table: pa.Table, status: str) -> dict[int, int]:
+    """Count the rows with a status, by shard."""
+    return count_values(table.filter(pc.field("status") == status)["shard"])
 
 
-def _value_counts(column: pa.ChunkedArray) -> dict[Any, int]:
+def count_values(column: pa.ChunkedArray) -> dict[Any, int]:
+    """Count the values of a column, without its nulls."""
     counts = {one["values"].as_py(): one["counts"].as_py() for one in column.value_counts()}
     return {value: count for value, count in counts.items() if value is not None}

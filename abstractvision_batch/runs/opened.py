@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.runs.columns import with_current_names
+from abstractvision_batch.runs.counts import Counts, count_rows
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
     MERGE_AGAIN,
-    RowCounts,
-    count_rows,
     count_unfinished,
     is_merged,
     iter_shards,
@@ -59,9 +58,9 @@ class Run:
         """Rows that something kept from being run, by shard, of shards that left a part."""
         return count_unfinished(self.store, self.plan, list_parts(self.store))
 
-    def counts(self) -> RowCounts:
-        """Rows with a result so far, by outcome."""
-        return count_rows(self.store, plan=self.plan)
+    def counts(self) -> Counts:
+        """Count the rows with a result so far, by outcome."""
+        return count_rows(self.store, self.plan)
 
     def manifest(self) -> pa.Table:
         """Every row that has a result: the merged manifest, or the parts so far."""

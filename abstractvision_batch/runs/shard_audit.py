@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.runs.artifact_names import (
     ARTIFACTS,
@@ -21,8 +23,8 @@ from abstractvision_batch.runs.artifact_names import (
     sha_of_container,
     shard_of_container,
 )
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN, OK, SUPERSEDED
-from abstractvision_batch.runs.manifest import part_name, read_shard_rows
+from abstractvision_batch.runs.counts import COUNTED_COLUMNS
+from abstractvision_batch.runs.manifest import mark_superseded, part_name, read_shard_rows
 from abstractvision_batch.runs.row_files import FILE_COLUMNS, RowFile, row_files
 from abstractvision_batch.storage.failures import is_lost
 from abstractvision_batch.storage.names import StoredFile, is_temporary
@@ -81,10 +83,8 @@ class ShardAudit:
     """What one shard's rows say, and what is wrong with them or their files."""
 
     findings: list[Finding]
-    succeeded: int = 0
-    failed: int = 0
-    not_run: int = 0
-    superseded: int = 0
+    rows: pa.Table | None = None
+    """Those of its columns that are counted; None where they cannot be read."""
     files: tuple[RowFile, ...] = ()
     environments: frozenset[str] = frozenset()
     """Ids of those that rows name."""
@@ -119,13 +119,15 @@ def audit_shard(
         superseded: Ids of requests whose place others took.
     """
     try:
-        rows = read_shard_rows(artifacts.store, shard, attempts, [*FILE_COLUMNS, "environment_id"]).to_pylist()
+        columns = list(dict.fromkeys([*FILE_COLUMNS, *COUNTED_COLUMNS, "environment_id"]))
+        table = mark_superseded(read_shard_rows(artifacts.store, shard, attempts, columns), superseded)
     except StorageError as exc:
         if not is_lost(exc):  # a store that is down, or refuses, has lost nothing
             raise
         name = part_name(shard, attempts[-1])
         said = str(exc).removeprefix(f"{artifacts.store.url}/")
         return ShardAudit([Finding("damaged_part", name, f"cannot be read: {said}", shard)])
+    rows = table.to_pylist()
     findings = [] if planned is None else list(_check_rows(shard, planned, rows))
     files: list[RowFile] = []
     for row in rows:
@@ -134,15 +136,10 @@ def audit_shard(
         except StorageError as exc:
             findings.append(Finding("damaged_row", row["request_id"], str(exc), shard))
     findings += _check_files(artifacts, shard, files, each=each, fast=fast)
-    replaced = {row["request_id"] for row in rows if row["status"] in (FAILED, NOT_RUN)} & frozenset(superseded)
-    statuses = Counter(SUPERSEDED if row["request_id"] in replaced else row["status"] for row in rows)
     environments = frozenset(row["environment_id"] for row in rows if row["environment_id"] is not None)
     return ShardAudit(
         findings,
-        succeeded=statuses[OK],
-        failed=statuses[FAILED],
-        not_run=statuses[NOT_RUN],
-        superseded=statuses[SUPERSEDED],
+        rows=table.select(list(COUNTED_COLUMNS)),
         files=tuple(files),
         environments=environments,
     )

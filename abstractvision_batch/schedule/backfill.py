@@ -11,10 +11,10 @@ Not covered: ticks to come (`schedule`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import resolve_options
@@ -42,7 +42,7 @@ Action = Literal["skipped", "pending", "succeeded", "failed"]
 class Partition:
     """A tick of the range, its run, and what was done."""
 
-    tick: datetime
+    scheduled_at: datetime
     path: str
     found: RunState
     """As it was before."""
@@ -50,15 +50,12 @@ class Partition:
     exit_code: int | None = None
     said: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        plain = {name: value for name, value in asdict(self).items() if name not in ("tick", "found")}
-        return {
-            "tick": tick_key(self.tick),
-            "scheduled_at": self.tick.isoformat(),
-            "found": self.found.to_json(),
-            **plain,
-        }
+    also_json: ClassVar[tuple[str, ...]] = ("tick",)
+
+    @property
+    def tick(self) -> str:
+        """The tick in the text that schedules and runs name it by."""
+        return tick_key(self.scheduled_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,8 @@ class BackfillReport:
     """Ticks of the range that are still to come."""
     interrupted: bool = False
 
+    also_json: ClassVar[tuple[str, ...]] = ("exit_code",)
+
     @property
     def exit_code(self) -> int:
         """130 where it was interrupted, else that of the worst partition; 0 where it only looked."""
@@ -79,15 +78,6 @@ class BackfillReport:
         if any(partition.action == "pending" for partition in self.partitions):
             return 0
         return max((partition.exit_code or 0 for partition in self.partitions), default=0)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {
-            "partitions": [partition.to_json() for partition in self.partitions],
-            "not_due": self.not_due,
-            "interrupted": self.interrupted,
-            "exit_code": self.exit_code,
-        }
 
 
 def backfill(
@@ -180,7 +170,7 @@ def _make(
     on_partition: Callable[[Partition], object],
 ) -> list[Partition]:
     """Start what is pending, oldest first, and wait for it. Returns all partitions as they are then."""
-    partitions = {tick_key(partition.tick): partition for partition in found}
+    partitions = {partition.tick: partition for partition in found}
     waiting = [partition for partition in found if partition.action == "pending"]
     running: list[TickProcess] = []
     passed = 0
@@ -189,7 +179,7 @@ def _make(
             on_partition(partition)
     while running or (waiting and not stop_signal.stop_requests):
         while waiting and len(running) < max_running and not stop_signal.stop_requests:
-            process = start_tick(command, waiting.pop(0).tick, folder)
+            process = start_tick(command, waiting.pop(0).scheduled_at, folder)
             assert process is not None, "the folder is this command's own"
             running.append(process)
         for process in tuple(running):

@@ -24,6 +24,7 @@ from abstractvision_batch.registry.constraints import closest
 from abstractvision_batch.runs.listing import RunState, read_run_state
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.submit.ray_jobs import RayJob, RayJobs, UnknownJobError
+from abstractvision_batch.text.to_json import to_json
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ class JobStatus:
             "ended_at": ray.ended_at and ray.ended_at.isoformat(timespec="seconds"),
             "exit_code": self.job.exit_code,
             "reason": list(self.job.reason),
-            "progress": self.progress and self.progress.to_json(),
+            "progress": to_json(self.progress),
             "unread": self.unread,
             "log_line": self.log_line,
         }

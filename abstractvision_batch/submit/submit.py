@@ -16,7 +16,7 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,6 @@ class Submission:
     package_bytes: int
     notes: tuple[str, ...]
     """What the cluster must have."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
 
 def submit(

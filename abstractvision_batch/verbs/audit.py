@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -35,6 +35,7 @@ from abstractvision_batch.errors import DamagedFileError
 from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.run_report import README, iter_made_rows, write_metadata, write_report
 from abstractvision_batch.runs.columns import with_current_names
+from abstractvision_batch.runs.counts import Counts, RowCounter
 from abstractvision_batch.runs.environment_files import ENVIRONMENTS, environment_name
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
@@ -68,20 +69,13 @@ REDONE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """What an audit found and what its repair did."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport(Counts):
+    """What an audit found and what its repair did; its counts are of the rows that can be read."""
 
     path: str
-    requests: int
-    shards: int
-    shards_done: int
-    succeeded: int
-    failed: int
-    not_run: int
-    """Rows that something kept from being run."""
-    superseded: int
-    """Failed rows whose place requests of an extension took."""
+    left_shards: tuple[int, ...]
+    """Shards that are not done, in order: they left no part, or something kept rows of them from being run."""
     files: int
     """Pictures and videos that rows name, each a file or a member of a container."""
     size_bytes: int
@@ -99,6 +93,8 @@ class AuditReport:
     rewritten: bool = False
     """Whether the repair wrote `metadata.parquet` again."""
 
+    also_json: ClassVar[tuple[str, ...]] = (*Counts.also_json, "whole", "complete", "findings_by_kind", "exit_code")
+
     @property
     def remaining(self) -> tuple[Finding, ...]:
         """Findings that are still true after the repair."""
@@ -113,32 +109,17 @@ class AuditReport:
     @property
     def complete(self) -> bool:
         """Whether every request has a result."""
-        return self.shards_done == self.shards and not self.not_run
+        return not self.left_shards
 
     @property
     def exit_code(self) -> int:
         """0 where the run is whole and complete now, else 1."""
         return 0 if self.whole and self.complete else 1
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        counts = Counter(finding.kind for finding in self.findings)
-        plain = {name: getattr(self, name) for name in ("path", "requests", "shards", "shards_done", "succeeded")}
-        plain |= {name: getattr(self, name) for name in ("failed", "not_run", "superseded")}
-        plain |= {name: getattr(self, name) for name in ("files", "size_bytes", "root")}
-        return {
-            **plain,
-            "fast": self.fast,
-            "whole": self.whole,
-            "complete": self.complete,
-            "findings_by_kind": dict(sorted(counts.items())),
-            "findings": [{"kind": f.kind, "name": f.name, "message": f.message} for f in self.findings],
-            "removed": list(self.removed),
-            "forgotten_shards": list(self.forgotten),
-            "merged": self.merged,
-            "rewritten": self.rewritten,
-            "exit_code": self.exit_code,
-        }
+    @property
+    def findings_by_kind(self) -> dict[str, int]:
+        """Count the findings of each kind."""
+        return dict(sorted(Counter(finding.kind for finding in self.findings).items()))
 
 
 def audit(
@@ -177,8 +158,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
     planned: Iterator[list[str] | None] = _read_planned(store, plan) if readable else repeat(None)
     artifacts = Artifacts(store)
     environments: set[str] = set()
-    root, succeeded, failed, not_run, unfinished, files, size_bytes = hashlib.sha256(), 0, 0, 0, 0, 0, 0
-    replaced = 0
+    root, counter, files, size_bytes = hashlib.sha256(), RowCounter(), 0, 0
     superseded = superseded_ids(store.open, plan) if readable else frozenset()
     with ThreadPoolExecutor(READERS, thread_name_prefix="audit") as pool:
 
@@ -197,26 +177,20 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
                 root.update(" ".join([request_id, *hashes.get(request_id, ())]).encode() + b"\n")
             findings += found.findings
             environments |= found.environments
-            succeeded, failed = succeeded + found.succeeded, failed + found.failed
-            replaced += found.superseded
-            not_run, unfinished = not_run + found.not_run, unfinished + bool(found.not_run)
+            if found.rows is not None:
+                counter.add(found.rows)
             files, size_bytes = files + len(found.files), size_bytes + sum(file.size_bytes for file in found.files)
     findings += _check_environments(store, environments)
     findings += _find_leftovers(store, plan)
     findings += [orphan(name, "of no shard", file.modified_at) for name, file in artifacts.of_no_shard(plan.shards)]
-    if not missing and not not_run and not any(finding.kind in REDONE for finding in findings):
+    if not missing and not counter.unfinished and not any(finding.kind in REDONE for finding in findings):
         planned_parts = {shard: parts[shard] for shard in range(plan.shards)}
         unmerged = [*_check_merged(store, iter_shards(store, plan, planned_parts))]
         findings += unmerged or _check_metadata(store)
     return AuditReport(
+        **counter.counts(plan, missing).values(),
         path=run.path,
-        requests=plan.requests,
-        shards=plan.shards,
-        shards_done=plan.shards - len(missing) - unfinished,
-        succeeded=succeeded,
-        failed=failed,
-        not_run=not_run,
-        superseded=replaced,
+        left_shards=tuple(sorted(missing | counter.unfinished.keys())),
         files=files,
         size_bytes=size_bytes,
         root=root.hexdigest() if readable else None,

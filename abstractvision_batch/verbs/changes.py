@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.errors import GenerationError
@@ -36,10 +36,6 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.name} was {self.left} and is {self.right}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
 
 def find_changes_since(source: Run, loaded: LoadedSpec) -> Iterator[Change]:

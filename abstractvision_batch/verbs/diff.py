@@ -28,6 +28,7 @@ from abstractvision_batch.runs.manifest import iter_rows
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.row_files import FILE_COLUMNS, row_views
 from abstractvision_batch.runs.weights import read_weights
+from abstractvision_batch.text.to_json import to_json
 from abstractvision_batch.verbs.changes import Change, environment_changes, weights_changes
 
 #: Pairs of unequal pixels that are decoded and measured, at most; the others are counted.
@@ -83,7 +84,7 @@ class Pair:
             "prompt": self.right["prompt"],
             "verdict": self.verdict,
             "changed": self.changed,
-            "comparison": None if self.comparison is None else self.comparison.to_json(),
+            "comparison": to_json(self.comparison),
         }
 
 
@@ -122,7 +123,7 @@ class DiffReport:
         return {
             "left": self.left,
             "right": self.right,
-            "changes": [change.to_json() for change in self.changes],
+            "changes": to_json(self.changes),
             "paired": self.paired,
             "by_verdict": self.by_verdict,
             "changed_columns": self.changed_columns,

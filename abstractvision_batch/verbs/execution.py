@@ -25,11 +25,9 @@ from abstractvision_batch.job.load import LoadedSpec
 from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.runs.columns import NOT_RUN
+from abstractvision_batch.runs.counts import Counts, count_rows
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
-    NO_ROWS,
-    RowCounts,
-    count_rows,
     count_unfinished,
     is_complete,
     list_parts,
@@ -104,7 +102,7 @@ def _run_rows(
     """Run this many rows of these shards, within the limits of the whole run."""
     execution = loaded.spec.execution
     # Reads every part, so only where a limit asks for it.
-    before = count_rows(store, plan=plan) if execution.max_failed is not None or execution.budget.counts else NO_ROWS
+    before = count_rows(store, plan) if execution.max_failed is not None or execution.budget.counts else Counts()
     limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
     guard = build_guard(loaded, before, rows, started=started)
     failed = tracker.failed_rows
@@ -115,7 +113,7 @@ def _run_rows(
 
 
 def build_guard(
-    loaded: LoadedSpec, before: RowCounts, rows: Mapping[int, int], *, started: float | None = None
+    loaded: LoadedSpec, before: Counts, rows: Mapping[int, int], *, started: float | None = None
 ) -> SpendingGuard:
     """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.progress import ProgressTracker
 from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
+from abstractvision_batch.runs.counts import Counts, count_rows
 from abstractvision_batch.runs.layouts.shard_index import write_shard_index
 from abstractvision_batch.runs.manifest import (
     MANIFEST,
-    RowCounts,
-    count_rows,
     is_merged,
     list_parts,
     merge_manifest,
@@ -24,27 +23,16 @@ from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.execution import Ending
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run stands after an invocation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult(Counts):
+    """How a run stands after an invocation, and what that did."""
 
     path: str
-    requests: int
-    succeeded: int
-    failed: int
-    superseded: int
-    """Failed rows whose place requests of an extension took."""
     generated: int
     """Rows that this invocation generated."""
     skipped: int
     """Rows that were done before."""
     elapsed_s: float
-    by_error_kind: dict[str, int]
-    by_error_class: dict[str, int]
-    attempts: int
-    """Tries of all rows, in all invocations."""
-    cost_usd: float | None
-    """Of those tries; None where nothing says what a request costs."""
     interrupted: bool
     stopped: str | None
     """Why the run stopped by itself, before all was done."""
@@ -55,10 +43,7 @@ class RunResult:
     plan_notes: tuple[str, ...] = ()
     """What a person should know of its plan, one line each."""
 
-    @property
-    def not_done(self) -> int:
-        """Requests without a result."""
-        return max(0, self.requests - self.succeeded - self.failed - self.superseded)
+    also_json: ClassVar[tuple[str, ...]] = (*Counts.also_json, "exit_code")
 
     @property
     def complete(self) -> bool:
@@ -92,12 +77,8 @@ class RunResult:
             return 1
         return 4 if not self.complete else 1 if self.failed else 0
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {**asdict(self), "not_done": self.not_done, "exit_code": self.exit_code}
 
-
-def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, RowCounts]:
+def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tuple[RunRecord, Counts]:
     """Merge the parts and write the report once every shard is done. Returns the up-to-date record and row counts.
 
     Another driver may have extended the run meanwhile: then it is not done. Nor is it where parts were lost.
@@ -112,16 +93,16 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tup
         )
     record = there
     if missing_shards(record.plan, list_parts(store)):
-        return record, count_rows(store, plan=record.plan)
+        return record, count_rows(store, record.plan)
     merged = is_merged(store)
     if not merged:
         tracker.on_phase("merge")
         if not merge(store, record):
-            return record, count_rows(store, plan=record.plan)
+            return record, count_rows(store, record.plan)
     if not merged or not store.exists(README):  # the report's last file
         tracker.on_phase("report")
         write_report(store, record.data)
-    return record, count_rows(store, plan=record.plan)
+    return record, count_rows(store, record.plan)
 
 
 def merge(store: Store, record: RunRecord) -> bool:
@@ -143,23 +124,16 @@ def merge(store: Store, record: RunRecord) -> bool:
 
 
 def describe_result(
-    store: Store, record: RunRecord, tracker: ProgressTracker, ending: Ending, counts: RowCounts, *, elapsed_s: float
+    store: Store, record: RunRecord, tracker: ProgressTracker, ending: Ending, counts: Counts, *, elapsed_s: float
 ) -> RunResult:
     """Describe how the run stands, and what this invocation did."""
     return RunResult(
+        **counts.values(),
         path=store.url,
-        requests=record.plan.requests,
-        succeeded=counts.succeeded,
-        failed=counts.failed,
-        superseded=counts.superseded,
         generated=tracker.committed_rows,
         # Not below nothing: what this invocation committed may have been removed since.
         skipped=max(0, counts.succeeded + counts.failed + counts.superseded - tracker.committed_rows),
         elapsed_s=elapsed_s,
-        by_error_kind=counts.by_error_kind,
-        by_error_class=counts.by_error_class,
-        attempts=counts.attempts,
-        cost_usd=counts.cost_usd,
         interrupted=ending.interrupted,
         stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,

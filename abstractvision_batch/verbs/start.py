@@ -31,8 +31,9 @@ from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.artifact_names import ARTIFACTS
+from abstractvision_batch.runs.counts import count_rows
 from abstractvision_batch.runs.environment_files import ENVIRONMENTS
-from abstractvision_batch.runs.manifest import count_rows, list_parts
+from abstractvision_batch.runs.manifest import list_parts
 from abstractvision_batch.runs.plan_rows import hash_file
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import (
@@ -366,7 +367,9 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
     extend = (
         "" if adds is None else f", or --extend, which keeps all {record.plan.requests:,} requests and adds {adds:,}"
     )
-    nothing = "" if count_rows(store).succeeded else "; no row of it has succeeded, so its folder may be removed"
+    nothing = (
+        "" if count_rows(store, record.plan).succeeded else "; no row of it has succeeded, so its folder may be removed"
+    )
     raise SpecError(
         f"{_output(loaded)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}"
         f"{nothing}) (choose another output.path, or --new-run{extend})"

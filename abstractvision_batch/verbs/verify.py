@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,12 +53,6 @@ class RowVerdict:
     """None where nothing was generated to compare."""
     note: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        comparison = None if self.comparison is None else self.comparison.to_json()
-        plain = {name: getattr(self, name) for name in ("request_id", "prompt", "reproducibility", "verdict", "note")}
-        return {**plain, "comparison": comparison}
-
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
@@ -71,6 +65,18 @@ class VerifyReport:
     changes: tuple[Change, ...] = ()
     """What is not as it was when the run was made: software, machine, switches, weights, input images."""
     interrupted: bool = False
+
+    also_json: ClassVar[tuple[str, ...]] = ("generated_again", "identical", "by_verdict", "exit_code")
+
+    @property
+    def generated_again(self) -> int:
+        """Rows that were generated again."""
+        return len(self.rows)
+
+    @property
+    def by_verdict(self) -> dict[str, int]:
+        """Count the rows with each verdict."""
+        return dict(sorted(Counter(row.verdict for row in self.rows).items()))
 
     def count(self, verdict: Verdict) -> int:
         """Rows with a verdict."""
@@ -85,21 +91,6 @@ class VerifyReport:
     def exit_code(self) -> int:
         """0 where every row matches, 1 where one does not, 130 where it was interrupted."""
         return 130 if self.interrupted else 1 if self.count("mismatch") or self.count("failed") else 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        verdicts = Counter(row.verdict for row in self.rows)
-        return {
-            "path": self.path,
-            "generated_again": len(self.rows),
-            "identical": self.identical,
-            "by_verdict": dict(sorted(verdicts.items())),
-            "verifiable": self.verifiable,
-            "changes": [change.to_json() for change in self.changes],
-            "rows": [row.to_json() for row in self.rows],
-            "interrupted": self.interrupted,
-            "exit_code": self.exit_code,
-        }
 
 
 def verify(

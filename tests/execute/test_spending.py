@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from abstractvision_batch.execute.spending import Grant, SpendingGuard
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.job.prices import PriceSpec, cost_usd, format_usd
-from abstractvision_batch.runs.manifest import RowCounts
+from abstractvision_batch.runs.counts import Counts
 
 PRICE = PriceSpec(request_usd=0.01)
 
 
-def _guard(rows: list[int], *, max_attempts: int = 3, spent: RowCounts | None = None, **budget: Any) -> SpendingGuard:
+def _guard(rows: list[int], *, max_attempts: int = 3, spent: Counts | None = None, **budget: Any) -> SpendingGuard:
     execution = ExecutionSpec.model_validate({"budget": budget, "max_attempts": max_attempts})
     return SpendingGuard(execution, price=PRICE, spent=spent, rows=dict(enumerate(rows)))
 
 
-def _spent(attempts: int, cost: float | None = None, unpriced: int = 0) -> RowCounts:
-    return RowCounts(attempts, 0, {}, {}, attempts=attempts, cost_usd=cost, unpriced_attempts=unpriced)
+def _spent(attempts: int, cost: float | None = None, unpriced: int = 0) -> Counts:
+    return Counts(succeeded=attempts, attempts=attempts, cost_usd=cost, unpriced_attempts=unpriced)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -7,7 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.report.outcomes import collect_outcomes
+from abstractvision_batch.runs.plan_summary import PlanSummary
 
+PLAN = PlanSummary(6, 6, 6, 6, 1, 1, 1, 1, "", (), ())
 SCHEMA = pa.schema(
     [
         ("request_id", pa.string()),
@@ -35,7 +37,7 @@ def failure(request_id: str, kind: str) -> dict[str, Any]:
 def test_rows_of_all_tables_are_counted() -> None:
     done = {"request_id": "a", "status": "ok", "size_bytes": 10}
 
-    outcomes = collect_outcomes([table(done, failure("b", "busy")), table(done)])
+    outcomes = collect_outcomes([table(done, failure("b", "busy")), table(done)], PLAN)
 
     assert (outcomes.succeeded, outcomes.failed, outcomes.size_bytes) == (2, 1, 20)
 
@@ -43,14 +45,16 @@ def test_rows_of_all_tables_are_counted() -> None:
 def test_rows_that_were_not_run_are_neither_failures_nor_successes() -> None:
     left = {"status": "not_run", "error_message": "the account is empty"}
 
-    outcomes = collect_outcomes([table({**left, "shard": 2}, {**left, "shard": 2}), table({**left, "shard": 5})])
+    outcomes = collect_outcomes([table({**left, "shard": 2}, {**left, "shard": 2}), table({**left, "shard": 5})], PLAN)
 
-    assert (outcomes.not_run, outcomes.unfinished_shards, outcomes.succeeded, outcomes.failed) == (3, 2, 0, 0)
+    assert (outcomes.not_run, outcomes.shards_done, outcomes.succeeded, outcomes.failed) == (3, 4, 0, 0)
     assert outcomes.failures == ()
 
 
 def test_failures_come_by_kind_most_frequent_first_with_the_first_row_as_example() -> None:
-    outcomes = collect_outcomes([table(failure("a", "policy"), failure("b", "busy")), table(failure("c", "busy"))])
+    outcomes = collect_outcomes(
+        [table(failure("a", "policy"), failure("b", "busy")), table(failure("c", "busy"))], PLAN
+    )
 
     assert [(group.error_kind, group.rows, group.request_id) for group in outcomes.failures] == [
         ("busy", 2, "b"),
@@ -60,15 +64,6 @@ def test_failures_come_by_kind_most_frequent_first_with_the_first_row_as_example
 
 
 def test_a_run_without_rows_has_nothing() -> None:
-    nothing: dict[str, Any] = {
-        "succeeded": 0,
-        "failed": 0,
-        "not_run": 0,
-        "superseded": 0,
-        "size_bytes": 0,
-        "attempts": 0,
-        "cost_usd": None,
-        "failures": [],
-    }
+    outcomes = collect_outcomes([], PLAN, missing=range(6))
 
-    assert collect_outcomes([]).to_json() == nothing
+    assert (outcomes.shards_done, outcomes.succeeded, outcomes.not_done, outcomes.failures) == (0, 0, 6, ())

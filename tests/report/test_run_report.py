@@ -14,9 +14,10 @@ from abstractvision_batch.report.outcomes import collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.report.run_report import read_rows, sample_positions
 from abstractvision_batch.runs.opened import open_run
+from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.verbs.run import run
 
-NO_OUTCOMES = collect_outcomes([])
+NO_OUTCOMES = collect_outcomes([], PlanSummary(6, 6, 6, 6, 1, 1, 1, 1, "", (), ()))
 PROMPTS = [f"prompt number {number}" for number in range(30)]
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.report.run_report import sample_positions
-from abstractvision_batch.runs.manifest import MANIFEST, count_failed, count_rows, iter_rows, read_part
+from abstractvision_batch.runs.manifest import MANIFEST, count_failed, iter_rows, read_part
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import count_shard_rows, read_ids
 from abstractvision_batch.runs.plan_rows import iter_rows as iter_plan
@@ -122,9 +122,13 @@ def test_a_part_of_an_earlier_version_with_any_damage_is_read_or_one_error(damag
 
     for data in damages(good, 100, 5):
         (damaged / PART).write_bytes(data)
-        for use in (count_rows, count_failed, lambda store: [table.to_pylist() for table in iter_rows(store)]):
+        for use in (
+            opened.counts,
+            lambda: count_failed(store),
+            lambda: [table.to_pylist() for table in iter_rows(store)],
+        ):
             try:
-                use(store)
+                use()
             except DamagedFileError as error:
                 require_line(error, str(damaged / PART))
         try:
@@ -138,7 +142,7 @@ def test_a_merged_manifest_with_any_damage_is_right_or_one_error(seed: int, dama
     store = LocalStore(damaged)
     good = store.read(MANIFEST)
     rows = open_run(damaged).manifest().to_pylist()
-    counts = count_rows(store)
+    counts = open_run(damaged).counts()
     positions = sample_positions(store, 20, 5, pictures=10)
     uses: list[Callable[[Run], bool]] = [
         lambda run: run.manifest().to_pylist() == rows,

@@ -74,7 +74,10 @@ def test_a_backfill_makes_what_is_missing_finishes_what_is_not_complete_and_keep
         ("missing", "pending"),
     ]
     report = backfill(
-        daily, "2026-11-02", "2026-11-04", on_partition=lambda one: decided.append(f"{one.tick.day} {one.action}")
+        daily,
+        "2026-11-02",
+        "2026-11-04",
+        on_partition=lambda one: decided.append(f"{one.scheduled_at.day} {one.action}"),
     )
 
     assert report.exit_code == 0
@@ -182,8 +185,8 @@ def test_the_inside_of_a_run_is_not_listed(tmp_path: Path) -> None:
 
     assert list_runs(tmp_path) == [
         RunState(
-            str(tmp_path / "run"),
-            "broken",
+            path=str(tmp_path / "run"),
+            state="broken",
             problem=f"{tmp_path}/run/run.json: not a run of avbatch; choose another output or remove it",
         )
     ]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.report.run_report import read_outcomes
-from abstractvision_batch.runs.manifest import count_rows, merge_manifest
+from abstractvision_batch.runs.counts import count_rows
+from abstractvision_batch.runs.manifest import merge_manifest
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.run import run
@@ -57,7 +58,7 @@ def test_a_start_reads_no_part_and_looks_for_no_single_file_of_the_plan(started:
 def test_status_merge_and_counting_read_each_part_in_one_request(started: Run, tmp_path: Path) -> None:
     write_parts(tmp_path / "run", started.plan, range(SHARDS))
 
-    assert read_outcomes(started.store).succeeded == 2 * SHARDS
+    assert read_outcomes(started.store, started.plan).succeeded == 2 * SHARDS
     assert (requests := sent())["GET"] == SHARDS
     assert requests.total() <= SHARDS + 5
 
@@ -65,7 +66,7 @@ def test_status_merge_and_counting_read_each_part_in_one_request(started: Run, t
     assert (requests := sent())["GET"] == SHARDS
     assert requests.total() <= SHARDS + 5
 
-    assert count_rows(started.store).succeeded == 2 * SHARDS
+    assert count_rows(started.store, started.plan).succeeded == 2 * SHARDS
     assert sent().total() <= 10
 
 

@@ -23,7 +23,6 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.execute.shard_runner import ShardRunner
 from abstractvision_batch.runs.listing import read_run_state
-from abstractvision_batch.runs.manifest import count_rows
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.types import VisionRequest
 from abstractvision_batch.verbs.audit import audit
@@ -191,7 +190,7 @@ def test_shards_without_a_part_and_rows_that_were_not_run_are_done_by_one_comman
     with pytest.raises(DependencyError):
         run(job)
     account.left = 100
-    assert count_rows(open_run(tmp_path / "run").store).not_run
+    assert open_run(tmp_path / "run").counts().not_run
 
     seen: list[tuple[int, int, int]] = []
     finished = run(job, on_progress=lambda now: seen.append((now.done, now.shards_done, now.skipped)))
@@ -271,7 +270,7 @@ def test_a_retry_that_ends_early_leaves_other_rows_failed(
     with pytest.raises(DependencyError):
         retry(tmp_path / "run", overrides=["backend.fail_when=null"])
 
-    counts = count_rows(open_run(tmp_path / "run").store)
+    counts = open_run(tmp_path / "run").counts()
     assert (counts.succeeded, counts.failed, counts.not_run) == (4, 16, 0)
     assert audit(tmp_path / "run").remaining[0].kind == "manifest"
     assert retry(tmp_path / "run", overrides=["backend.fail_when=null"]).exit_code == 0

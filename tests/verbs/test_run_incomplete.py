@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.progress import Progress
+from abstractvision_batch.text.to_json import to_json
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.finish import RunResult
 from abstractvision_batch.verbs.run import run
@@ -69,8 +70,8 @@ def test_parts_that_vanish_while_the_run_goes_on_make_it_incomplete_and_the_next
     result = run_while(job, lose)
     again = run(job)
 
-    assert result.exit_code == result.to_json()["exit_code"] == 4
-    assert result.not_done == result.to_json()["not_done"] > 0
+    assert result.exit_code == to_json(result)["exit_code"] == 4
+    assert result.not_done == to_json(result)["not_done"] > 0
     assert (result.manifest_path, result.stopped, result.interrupted) == (None, None, False)
     assert result.skipped >= 0
     assert result.incomplete_because is not None and str(result.not_done) in result.incomplete_because

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.runs.listing import read_run_state
-from abstractvision_batch.runs.manifest import count_rows
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.diff import diff
@@ -153,4 +152,4 @@ def test_an_extension_with_a_column_of_that_name_says_so(make_job: MakeJob, tmp_
     with pytest.raises(SpecError, match="column 'supersedes' has the name"):
         run(job(make_job, [{**row, "supersedes": "x"} for row in REWORDED]), extend=True)
 
-    assert count_rows(open_run(tmp_path / "run").store).failed == 2
+    assert open_run(tmp_path / "run").counts().failed == 2

@@ -9,6 +9,7 @@ import typer
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
 from abstractvision_batch.cli.commands.status import RunArgument, locate_run
 from abstractvision_batch.cli.output import format_size, one_line, plural, print_json, print_lines
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Findings that are printed; `--json` has all of them.
 SHOWN_FINDINGS = 20
+#: Shards that are named as not done.
+SHOWN_SHARDS = 10
 
 
 def audit(
@@ -47,7 +50,7 @@ def audit(
     folder, options = locate_run(path, overrides, registry, storage_options)
     report = audit_run(folder, options, fast=fast, repair=repair, grace_s=grace_s)
     if as_json:
-        print_json({"ok": report.exit_code == 0, **report.to_json()})
+        print_json({"ok": report.exit_code == 0, **to_json(report)})
     else:
         print_lines(*_describe(report))
     raise typer.Exit(report.exit_code)
@@ -63,8 +66,12 @@ def _describe(report: AuditReport) -> Iterator[str]:
     checked = "presence and size" if report.fast else "size and sha256"
     yield f"run        {report.path}"
     yield f"shards     {report.shards_done:,} of {report.shards:,} done"
-    left = f", {report.not_run:,} not run" if report.not_run else ""
+    left = f", {report.not_done:,} left" if report.not_done else ""
     yield f"requests   {report.requests:,}: {report.succeeded:,} succeeded, {report.failed:,} failed{left}"
+    if report.left_shards:
+        shown = ", ".join(map(str, report.left_shards[:SHOWN_SHARDS]))
+        more = len(report.left_shards) - SHOWN_SHARDS
+        yield f"not done   shards {shown}" + (f" and {more:,} more" if more > 0 else "")
     if report.superseded:
         yield f"replaced   {plural(report.superseded, 'failed request')} by others of an extension"
     yield f"files      {report.files:,}, {format_size(report.size_bytes)}, {checked} checked"

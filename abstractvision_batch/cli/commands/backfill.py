@@ -8,6 +8,7 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from abstractvision_batch.schedule.backfill import BackfillReport, Partition
@@ -62,24 +63,21 @@ def backfill(
         on_partition=_print_note,
     )
     if as_json:
-        print_json({"ok": report.exit_code == 0, **report.to_json()})
+        print_json({"ok": report.exit_code == 0, **to_json(report)})
     else:
         _print_report(report)
     raise typer.Exit(report.exit_code)
 
 
 def _print_note(partition: Partition) -> None:
-    from abstractvision_batch.job.scheduled_time import tick_key
-
     if partition.action != "skipped":
-        print_notes(f"{tick_key(partition.tick)}  {partition.action}: {one_line(partition.said)}")
+        print_notes(f"{partition.tick}  {partition.action}: {one_line(partition.said)}")
 
 
 def _print_report(report: BackfillReport) -> None:
-    from abstractvision_batch.job.scheduled_time import tick_key
 
     rows = [
-        [tick_key(partition.tick), _describe_found(partition), partition.action, partition.exit_code, partition.path]
+        [partition.tick, _describe_found(partition), partition.action, partition.exit_code, partition.path]
         for partition in report.partitions
     ]
     if rows:

@@ -13,6 +13,7 @@ from abstractvision_batch.cli.commands.run import summarise_run
 from abstractvision_batch.cli.commands.status import RunArgument, locate_run
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.text.to_json import to_json
 
 
 def rerun(
@@ -52,7 +53,7 @@ def rerun(
             on_progress=on_progress,
         )
     if as_json:
-        print_json({"ok": result.exit_code == 0, **result.to_json()})
+        print_json({"ok": result.exit_code == 0, **to_json(result)})
     elif not quiet:
         print_lines(*summarise_run(open_run(folder, options).record.spec, result, ()))
         print_lines(f"compare    avbatch diff {folder} {output}")

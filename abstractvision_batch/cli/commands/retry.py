@@ -12,6 +12,7 @@ from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOpti
 from abstractvision_batch.cli.commands.status import RunArgument, is_spec
 from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def retry(
             run, where=where, overrides=overrides or (), trust=trust, storage_options=options, on_progress=on_progress
         )
     if as_json:
-        print_json({"ok": result.exit_code == 0, **result.to_json()})
+        print_json({"ok": result.exit_code == 0, **to_json(result)})
     elif not quiet:
         print_lines(*_describe(result))
     if result.incomplete_because:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +22,7 @@ from abstractvision_batch.cli.output import (
 )
 from abstractvision_batch.cli.progress_display import show_progress
 from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +100,10 @@ def run(
     if result.failed and (as_json or not quiet):
         options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
         opened = open_run(result.path, options)
-        failures = read_outcomes(opened.store, plan=opened.plan).failures
+        failures = read_outcomes(opened.store, opened.plan).failures
     cut = 0 if quiet else _count_cut_rows(loaded.spec, result)
     if as_json:
-        shown = [asdict(group) for group in failures]
-        print_json({"ok": result.exit_code == 0, **result.to_json(), "failures": shown, "prompts_cut": cut})
+        print_json({"ok": result.exit_code == 0, **to_json(result), "failures": to_json(failures), "prompts_cut": cut})
     elif not quiet:
         print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at, cut=cut))
         print_notes(*(f"note: {line}" for line in result.plan_notes))

@@ -9,6 +9,7 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.output import plural, print_json, print_lines, print_notes, print_table
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from abstractvision_batch.runs.listing import RunState
@@ -28,7 +29,7 @@ def runs(
 
     found = list_runs(path, parse_storage_options(storage_options or ()), depth=depth)
     if as_json:
-        print_json({"path": path, "runs": [run.to_json() for run in found]})
+        print_json({"path": path, "runs": to_json(found)})
         return
     if found:
         _print_runs(path, found)

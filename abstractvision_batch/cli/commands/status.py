@@ -11,6 +11,7 @@ from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOpti
 from abstractvision_batch.cli.commands.run import describe_failures
 from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
 from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from abstractvision_batch.runs.opened import Run
@@ -32,12 +33,11 @@ def status(
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
     from abstractvision_batch.report.run_report import read_outcomes
-    from abstractvision_batch.runs.manifest import is_merged, list_parts, missing_shards
+    from abstractvision_batch.runs.manifest import is_merged
 
     run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
-    parts = list_parts(run.store)
-    outcomes = read_outcomes(run.store, parts, run.plan)
-    shards_done = run.plan.shards - len(missing_shards(run.plan, parts)) - outcomes.unfinished_shards
+    outcomes = read_outcomes(run.store, run.plan)
+    complete = outcomes.shards_done == outcomes.shards
     state = {
         "path": run.path,
         "name": run.record.data["name"],
@@ -46,12 +46,9 @@ def status(
         "created_at": run.record.data["created_at"],
         "scheduled_at": run.record.data.get("scheduled_at"),
         "extensions": run.record.data["extensions"],
-        "complete": shards_done == run.plan.shards,
-        "merged": shards_done == run.plan.shards and is_merged(run.store),
-        "shards": run.plan.shards,
-        "shards_done": shards_done,
-        "requests": run.plan.requests,
-        **outcomes.to_json(),
+        "complete": complete,
+        "merged": complete and is_merged(run.store),
+        **to_json(outcomes),
     }
     if as_json:
         print_json(state)
@@ -63,8 +60,7 @@ def status(
 
 
 def _print_state(run: Run, state: dict[str, Any]) -> None:
-    left = state["requests"] - state["succeeded"] - state["failed"] - state["superseded"]
-    rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {left:,} left"
+    rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {state['not_done']:,} left"
     if state["superseded"]:
         rows += f", {state['superseded']:,} replaced by others"
     if state["not_run"]:

@@ -11,6 +11,7 @@ from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOpti
 from abstractvision_batch.cli.commands.jobs import AddressOption, describe_job, follow, wait
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, scheduled_time
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def submit(
         sys.stdout.flush()
     if not (wait_for_end or follow_log):
         if as_json:
-            print_json({"ok": True, **sent.to_json()})
+            print_json({"ok": True, **to_json(sent)})
         return
     cluster = RayJobs(sent.address)
     if follow_log:
@@ -73,7 +74,7 @@ def submit(
     job = wait(cluster, sent.id)
     status = read_status(cluster, [find_job(cluster, sent.id)])[0]
     if as_json:
-        print_json({"ok": job.exit_code == 0, **sent.to_json(), **status.to_json()})
+        print_json({"ok": job.exit_code == 0, **to_json(sent), **status.to_json()})
     else:
         print_lines("", *describe_job(status))
     raise typer.Exit(job.exit_code or 0)

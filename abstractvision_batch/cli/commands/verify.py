@@ -12,6 +12,7 @@ from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOptio
 from abstractvision_batch.cli.commands.status import RunArgument, locate_run
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ def verify(
             on_progress=on_progress,
         )
     if as_json:
-        print_json({"ok": report.exit_code == 0, **report.to_json()})
+        print_json({"ok": report.exit_code == 0, **to_json(report)})
     elif not quiet:
         print_lines(*_describe(report))
         if output is not None and report.rows:
