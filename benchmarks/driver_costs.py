@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.job.load import LoadedSpec, spec_from_mapping
+from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.report.run_report import read_outcomes, write_report
 from abstractvision_batch.runs.counts import count_rows
 from abstractvision_batch.runs.manifest import list_parts, merge_manifest, missing_shards
@@ -59,8 +59,8 @@ class Place:
         assert record is not None
         return Run(store, record)
 
-    def load(self, **sections: Any) -> LoadedSpec:
-        return spec_from_mapping(describe_job(f"counted://{self.run}", **sections), base_dir=self.folder)
+    def load(self, **sections: Any) -> Job:
+        return load_job(describe_job(f"counted://{self.run}", **sections), base_dir=self.folder)
 
 
 def make_prompts(place: Place) -> None:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import build_plan
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -56,7 +56,7 @@ def measure(requests: int, *, swept: bool) -> dict[str, float]:
             "output": {"path": "run"},
             **(SWEPT if swept else {}),
         }
-        loaded = spec_from_mapping(job, base_dir=folder)
+        loaded = load_job(job, base_dir=folder)
         wall, cpu = time.perf_counter(), time.process_time()
         summary = build_plan(loaded, folder)
         return {

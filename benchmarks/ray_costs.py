@@ -19,7 +19,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.ray.pool import ActorPool
 from abstractvision_batch.execute.spending import SpendingGuard
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.execution import build_context
@@ -72,7 +72,7 @@ def _start(folder: Path, actors: int, *, shards: int, delay_s: float) -> RunCont
     sizes = {"shard_size": 1, "batch_size": 1, "batch_canary": False}
     small = {"params": {"width": 64, "height": 64}, "backend": {"kind": "procedural", "delay_s": delay_s}}
     job = describe_job(str(folder / "run"), execution={**execution, **sizes}, **small)
-    loaded = spec_from_mapping(job, base_dir=folder)
+    loaded = load_job(job, base_dir=folder)
     store = open_store(str(folder / "run"))
     return build_context(loaded, store, start_run(loaded, store).plan)
 

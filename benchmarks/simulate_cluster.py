@@ -25,7 +25,7 @@ from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
 from abstractvision_batch.execute.ray.pool import ActorPool
 from abstractvision_batch.execute.spending import SpendingGuard
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.storage.store import open_store
@@ -101,7 +101,7 @@ def make_context(folder: Path, *, actors: int, requests: int, shard_size: int) -
     execution = {"executor": "ray", "actors": actors, "gpus_per_actor": 1, "cpus_per_actor": 1}
     sizes = {"shard_size": shard_size, "batch_size": 8, "budget": {"requests": 1 << 40}}
     job = describe_job(str(folder / "run"), execution={**execution, **sizes})
-    loaded = spec_from_mapping(job, base_dir=folder)
+    loaded = load_job(job, base_dir=folder)
     (folder / "run").mkdir()
     planned = build_plan(loaded, folder / "run")
     return build_context(loaded, open_store(str(folder / "run")), _repeat(planned, shards, shard_size))

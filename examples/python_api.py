@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from abstractvision_batch.runs.opened import open_run
-from abstractvision_batch.verbs.run import run
+from abstractvision_batch import open_run, run
 
 
 def main(folder: str) -> None:

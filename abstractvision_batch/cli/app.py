@@ -14,14 +14,15 @@ from typer.core import TyperGroup
 from abstractvision_batch.cli.command import Command
 from abstractvision_batch.cli.commands.audit import audit
 from abstractvision_batch.cli.commands.backfill import backfill
-from abstractvision_batch.cli.commands.check import plan, validate
 from abstractvision_batch.cli.commands.diff import diff
 from abstractvision_batch.cli.commands.doctor import doctor
 from abstractvision_batch.cli.commands.emit import emit_app
 from abstractvision_batch.cli.commands.generate import generate
+from abstractvision_batch.cli.commands.init import init
 from abstractvision_batch.cli.commands.jobs import jobs_app
 from abstractvision_batch.cli.commands.lock import lock
 from abstractvision_batch.cli.commands.models import list_models, list_tasks, show_model
+from abstractvision_batch.cli.commands.plan import plan
 from abstractvision_batch.cli.commands.provider_models import provider_models
 from abstractvision_batch.cli.commands.record import record
 from abstractvision_batch.cli.commands.repl import repl
@@ -30,11 +31,13 @@ from abstractvision_batch.cli.commands.retry import retry
 from abstractvision_batch.cli.commands.run import run
 from abstractvision_batch.cli.commands.runs import runs
 from abstractvision_batch.cli.commands.schedule import schedule
+from abstractvision_batch.cli.commands.schema import schema
 from abstractvision_batch.cli.commands.show import show
-from abstractvision_batch.cli.commands.starter import init, schema
 from abstractvision_batch.cli.commands.status import status
 from abstractvision_batch.cli.commands.submit import submit
+from abstractvision_batch.cli.commands.validate import validate
 from abstractvision_batch.cli.commands.verify import verify
+from abstractvision_batch.cli.spec_options import takes_options
 from abstractvision_batch.version import __version__
 
 # \b keeps the lines as they are.
@@ -120,4 +123,4 @@ for _name, _command in _COMMANDS.items():
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_name)
     else:
-        app.command(_name, cls=Command)(_command)
+        app.command(_name, cls=Command)(takes_options(_command))

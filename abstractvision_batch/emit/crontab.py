@@ -75,7 +75,7 @@ def _env_file(options: CrontabOptions, name: str) -> Path:
 def _head(emission: Emission, options: CrontabOptions, name: str) -> Iterator[str]:
     assert emission.ticks is not None
     zone, work_dir = emission.ticks.timezone, options.work_dir.absolute()
-    yield f"The job {emission.loaded.spec.name} for a crontab, made by: {emission.made_by}"
+    yield f"The job {emission.job.spec.name} for a crontab, made by: {emission.made_by}"
     yield ""
     yield f"  apply   (crontab -l; cat {name}.crontab) | crontab -      or paste these lines in crontab -e"
     yield "  resume  the command of the line, by hand; what earlier times left undone: avbatch backfill"

@@ -13,7 +13,7 @@ from pathlib import Path
 from abstractvision_batch.emit.ticks import Ticks
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import restate_variables
-from abstractvision_batch.job.load import LoadedSpec, read_values
+from abstractvision_batch.job.load import GivenSpec, Job, read_values
 from abstractvision_batch.text.redaction import find_key, gives_access
 
 #: Seconds that a job has to finish and commit running shards when it is stopped, where its spec does not say.
@@ -42,9 +42,7 @@ class Emission:
     for draining, and the scheduler waits longer than that.
     """
 
-    loaded: LoadedSpec
-    overrides: tuple[str, ...] = ()
-    registry: tuple[str, ...] = ()
+    job: Job
     ticks: Ticks | None = None
     secrets: tuple[str, ...] = ()
     """Variables with secrets beside those that the spec names, such as a cloud's credentials."""
@@ -56,7 +54,7 @@ class Emission:
     @property
     def drain_s(self) -> int:
         """Seconds that the job has to drain."""
-        return math.ceil(self.loaded.spec.execution.drain_timeout_s or DRAIN_S)
+        return math.ceil(self.job.spec.execution.drain_timeout_s or DRAIN_S)
 
     @property
     def grace_s(self) -> int:
@@ -73,25 +71,24 @@ class Emission:
             registry: The same of each `--registry`.
             overrides: `--set` of what is not there as it is here; by default of what variables say here.
         """
-        words = ["run", str(self.spec_path) if spec is None else spec]
+        given = self.job.given
         if overrides is None:
-            overrides = restate_variables(read_values(self.loaded.path, self.overrides).data)
-        for override in (*self.overrides, *overrides):
-            words += ["--set", override]
-        if self.loaded.spec.execution.drain_timeout_s is None:
-            words += ["--set", f"execution.drain_timeout_s={self.drain_s}"]
-        for path in self.registry if registry is None else registry:
-            words += ["--registry", path if registry is not None else str(Path(path).absolute())]
-        if self.ticks is not None:
-            words += ["--cron", self.ticks.cron, "--timezone", self.ticks.timezone]
-        elif (time := self.loaded.scheduled_at) is not None:
-            words += ["--at", time.isoformat(), "--timezone", str(time.tzinfo)]
-        return words
+            overrides = restate_variables(read_values(given).data)
+        if self.job.spec.execution.drain_timeout_s is None:
+            overrides = [*overrides, f"execution.drain_timeout_s={self.drain_s}"]
+        there = GivenSpec(
+            self.spec_path if spec is None else spec,
+            (*given.overrides, *overrides),
+            tuple(str(Path(path).absolute()) for path in given.registry_paths) if registry is None else tuple(registry),
+            given.scheduled_at if self.ticks is None else None,
+        )
+        timed = [] if self.ticks is None else ["--cron", self.ticks.cron, "--timezone", self.ticks.timezone]
+        return there.argv() + timed
 
     @property
     def spec_path(self) -> Path:
         """The spec's file."""
-        return Path(self.loaded.path).expanduser().absolute()
+        return self.job.given.file.absolute()
 
 
 def object_name(emission: Emission, limit: int) -> str:
@@ -111,7 +108,7 @@ def object_name(emission: Emission, limit: int) -> str:
                 "a letter first and no dash last)"
             )
         return emission.name
-    given = emission.loaded.spec.name
+    given = emission.job.spec.name
     name = f"avbatch-{re.sub(r'[^a-z0-9]+', '-', given.lower())}".strip("-")
     if len(name) <= limit:
         return name

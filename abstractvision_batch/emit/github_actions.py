@@ -58,7 +58,7 @@ def emit_github_actions(emission: Emission, options: GithubOptions) -> list[Emit
     for secret in emission.secrets:
         if secret.upper().startswith("GITHUB_"):
             raise SpecError(f"{secret}: GitHub has no secrets that begin with GITHUB_ (name the variable otherwise)")
-    require_output_elsewhere(emission.loaded, "a runner keeps nothing")
+    require_output_elsewhere(emission.job, "a runner keeps nothing")
     root = _repository(emission.spec_path)
     text = write_yaml(_workflow(emission, options, name, root))
     return [EmittedFile(f"{name}.yml", comment_lines(list(_head(emission, options, name, root))) + text)]
@@ -76,7 +76,7 @@ def _workflow(emission: Emission, options: GithubOptions, name: str, root: Path)
         "steps": _steps(emission, options, name, root),
     }
     return {
-        "name": f"avbatch {emission.loaded.spec.name}",
+        "name": f"avbatch {emission.job.spec.name}",
         "on": started,
         "permissions": {"contents": "read"},
         Note("One at a time; what is started meanwhile waits."): None,
@@ -105,7 +105,7 @@ def _steps(emission: Emission, options: GithubOptions, name: str, root: Path) ->
         {"uses": "actions/checkout@v5"},
         {"uses": "actions/setup-python@v6", "with": python},
     ]
-    if getattr(emission.loaded.spec.backend, "allow_download", False):
+    if getattr(emission.job.spec.backend, "allow_download", False):
         steps.append({"uses": "actions/cache@v4", "with": {"path": "~/.cache/huggingface", "key": f"{name}-weights"}})
     steps.append({"name": "Install", "run": _literal(shell_words(["pip", "install", install]))})
     return [*steps, run]
@@ -127,7 +127,7 @@ exit "$code"
 
 def _head(emission: Emission, options: GithubOptions, name: str, root: Path) -> Iterator[str]:
     workflow = f"{name}.yml"
-    yield f"The job {emission.loaded.spec.name} as a workflow of GitHub Actions, made by: {emission.made_by}"
+    yield f"The job {emission.job.spec.name} as a workflow of GitHub Actions, made by: {emission.made_by}"
     yield ""
     yield f"  apply   put it into .github/workflows/ of the repository that has {_inside(emission, root)[0]}"
     yield f"  start   gh workflow run {workflow}"
@@ -138,14 +138,14 @@ def _head(emission: Emission, options: GithubOptions, name: str, root: Path) -> 
         yield ""
         yield "Its secrets, once for the repository:"
         yield from (f"  gh secret set {secret}" for secret in emission.secrets)
-    if uses_gpu(emission.loaded) and options.runs_on == "ubuntu-latest":
+    if uses_gpu(emission.job) and options.runs_on == "ubuntu-latest":
         yield ""
         yield "GitHub's own runners have no GPU: it generates on the CPU. --runs-on names a runner that has one."
     yield ""
 
 
 def _default_install(emission: Emission) -> str:
-    extras = needed_extras(emission.loaded)
+    extras = needed_extras(emission.job)
     return f"abstractvision_batch[{','.join(extras)}]" if extras else "abstractvision_batch"
 
 
@@ -160,7 +160,7 @@ def _inside(emission: Emission, root: Path) -> tuple[str, list[str], list[str]]:
     Raises:
         SpecError: a file of the job lies outside of it.
     """
-    files = collect_files(emission.loaded, emission.overrides, emission.registry)
+    files = collect_files(emission.job)
     lowest = emission.spec_path.parents[len(PurePosixPath(files.spec).parts) - 1]
     if not lowest.is_relative_to(root):
         raise SpecError(f"{lowest}: has files of the job, and lies outside of the repository {root} that a runner has")

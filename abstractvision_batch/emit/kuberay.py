@@ -173,28 +173,28 @@ def _template(name: str, spec: dict[str | Note, Any]) -> dict[str, Any]:
 
 def _gpus_and_actors(emission: Emission, options: PodOptions) -> tuple[int, int]:
     """GPUs of a worker, and actors that fit on it."""
-    if not uses_gpu(emission.loaded) or options.gpus == 0:
-        return 0, actors_of_node(emission.loaded, 0, options.cpus)
-    share = emission.loaded.spec.execution.gpus_per_actor
+    if not uses_gpu(emission.job) or options.gpus == 0:
+        return 0, actors_of_node(emission.job, 0, options.cpus)
+    share = emission.job.spec.execution.gpus_per_actor
     least = math.ceil(1 if share == "auto" else share)
     gpus = least if options.gpus is None else options.gpus
     if gpus < least:
         raise SpecError(f"--gpus: {gpus} of a pod are fewer than the {share} of one actor (execution.gpus_per_actor)")
-    return gpus, actors_of_node(emission.loaded, gpus, options.cpus)
+    return gpus, actors_of_node(emission.job, gpus, options.cpus)
 
 
 def _workers(emission: Emission, ray_options: RayOptions, actors: int) -> tuple[int, int]:
     """Fewest and most workers."""
     if ray_options.workers is not None:
         return ray_options.workers
-    wanted = actor_range(emission.loaded)
+    wanted = actor_range(emission.job)
     if wanted is None:
         return 1, 1
     return math.ceil(wanted[0] / actors), math.ceil(wanted[1] / actors)
 
 
 def _resources(emission: Emission, options: PodOptions, gpus: int, actors: int) -> dict[str, Any]:
-    cpus = options.cpus or math.ceil(cpus_of_actor(emission.loaded) * actors)
+    cpus = options.cpus or math.ceil(cpus_of_actor(emission.job) * actors)
     return resources_of(cpus, options.memory or ("16Gi" if gpus else "4Gi"), gpus)
 
 
@@ -204,7 +204,7 @@ def _custom_resources(emission: Emission, actors: int, *, grows: bool) -> dict[s
     Of a number of workers that grows the accelerator's type too, which Ray finds out on the node by itself: the
     autoscaler has to know it before there is one.
     """
-    execution = emission.loaded.spec.execution
+    execution = emission.job.spec.execution
     counted = {name: amount * actors for name, amount in execution.resources.items()}
     if grows and execution.accelerator_type is not None:
         counted[f"{ACCELERATOR}{execution.accelerator_type}"] = 1.0
@@ -216,10 +216,10 @@ def _custom_resources(emission: Emission, actors: int, *, grows: bool) -> dict[s
 
 def actor_overrides(emission: Emission, options: PodOptions, ray_options: RayOptions) -> list[str]:
     """`--set` of what the driver must know of this cluster: it is in it, and how many actors its workers will hold."""
-    overrides = [] if emission.loaded.spec.execution.address is None else ["execution.address=null"]
+    overrides = [] if emission.job.spec.execution.address is None else ["execution.address=null"]
     _, actors = _gpus_and_actors(emission, options)
     fewest, most = _workers(emission, ray_options, actors)
-    if fewest < most and actor_range(emission.loaded) is None:
+    if fewest < most and actor_range(emission.job) is None:
         # `auto` is content with the room there is, and the autoscaler makes room for what is asked for.
         overrides.append(f"execution.actors={{min: {max(1, fewest * actors)}, max: {most * actors}}}")
     return overrides

@@ -53,16 +53,16 @@ def emit_kubernetes(
         SpecError: an option is wrong, or the job needs what a pod does not have: this machine's files.
     """
     check_pod_options(options)
-    require_output_elsewhere(emission.loaded, "a pod's disk goes with it", tuple(options.volumes.values()))
-    require_fixed_files(emission.loaded, emission.overrides)
-    require_runtime_env_elsewhere(emission.loaded)
+    require_output_elsewhere(emission.job, "a pod's disk goes with it", tuple(options.volumes.values()))
+    require_fixed_files(emission.job)
+    require_runtime_env_elsewhere(emission.job)
     kind = _kind(emission)
     name = object_name(emission, _NAME_LIMITS[kind])
-    files = collect_files(emission.loaded, emission.overrides, emission.registry)
+    files = collect_files(emission.job)
     told = actor_overrides(emission, options, ray_options) if kind.startswith("Ray") else []
     arguments = emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), [*files.overrides, *told])
     documents = [config_map(name, options.namespace, files, ["avbatch", *arguments])]
-    if emission.loaded.spec.execution.executor == "ray":
+    if emission.job.spec.execution.executor == "ray":
         documents.append(ray_object(emission, options, ray_options, name, files, kind=kind))
     else:
         documents.append(_job_object(emission, options, name, files, kind=kind))
@@ -72,7 +72,7 @@ def emit_kubernetes(
 
 
 def _kind(emission: Emission) -> str:
-    prefix = "Ray" if emission.loaded.spec.execution.executor == "ray" else ""
+    prefix = "Ray" if emission.job.spec.execution.executor == "ray" else ""
     return f"{prefix}{'Job' if emission.ticks is None else 'CronJob'}"
 
 
@@ -107,8 +107,8 @@ def _job_object(
 
 
 def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFiles) -> dict[str | Note, Any]:
-    gpus = int(uses_gpu(emission.loaded)) if options.gpus is None else options.gpus
-    cpus = options.cpus or math.ceil(cpus_of_actor(emission.loaded)) + 1
+    gpus = int(uses_gpu(emission.job)) if options.gpus is None else options.gpus
+    cpus = options.cpus or math.ceil(cpus_of_actor(emission.job)) + 1
     resources = resources_of(cpus, options.memory or ("16Gi" if gpus else "4Gi"), gpus)
     pod_container = container(emission, options, name, own_name="avbatch", resources=resources)
     pod_container = {
@@ -144,7 +144,7 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
     space = f" --namespace {options.namespace}" if options.namespace is not None else ""
     file, object_ = f"{name}.yaml", f"{kind.lower()} {name}"
     pods = f"--selector app.kubernetes.io/instance={name}"
-    yield f"The job {emission.loaded.spec.name} for Kubernetes, made by: {emission.made_by}"
+    yield f"The job {emission.job.spec.name} for Kubernetes, made by: {emission.made_by}"
     yield ""
     if emission.secrets:
         keys = " ".join(f'--from-literal={secret}="${secret}"' for secret in emission.secrets)
@@ -159,7 +159,7 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
         yield "          (starts no more; a run that is under way is a job of its own, as kubectl get shows)"
         yield f"  remove  kubectl delete -f {file}"
     yield ""
-    extras = needed_extras(emission.loaded)
+    extras = needed_extras(emission.job)
     what = f"abstractvision_batch[{','.join(extras)}]" if extras else "abstractvision_batch"
     if kind.startswith("Ray"):
         yield f"{options.image} has {what}, Ray {ray_options.ray_version_of_image} with its"
@@ -174,6 +174,6 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
 def _notes(emission: Emission, options: PodOptions, files: JobFiles) -> Iterator[str]:
     """What the cluster must have beside the manifests."""
     yield from files.notes
-    accelerator = emission.loaded.spec.execution.accelerator_type
+    accelerator = emission.job.spec.execution.accelerator_type
     if accelerator is not None and not options.node_selector:
         yield f"execution.accelerator_type: {accelerator}: choose such nodes with --node-selector"

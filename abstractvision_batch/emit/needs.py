@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from abstractvision_batch.backends.table import BACKENDS
-from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.load import LoadedSpec, read_values
+from abstractvision_batch.job.load import Job, read_values
 from abstractvision_batch.job.marks import Uploaded
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.ray_sections import ActorRange
@@ -50,107 +49,105 @@ def find_secrets(spec: JobSpec) -> list[str]:
     return sorted({value.env for value in values if isinstance(value, FromEnv)})
 
 
-def uses_gpu(loaded: LoadedSpec) -> bool:
+def uses_gpu(job: Job) -> bool:
     """Whether the job's workers want a GPU, as far as the spec says."""
-    wanted = loaded.spec.execution.gpus_per_actor
+    wanted = job.spec.execution.gpus_per_actor
     if wanted != "auto":
         return wanted > 0
-    if loaded.spec.execution.accelerator_type is not None:
+    if job.spec.execution.accelerator_type is not None:
         return True
-    device = str(getattr(loaded.spec.backend, "device", "cpu"))
+    device = str(getattr(job.spec.backend, "device", "cpu"))
     return device == "auto" or device.startswith("cuda")
 
 
-def actor_range(loaded: LoadedSpec) -> tuple[int, int] | None:
+def actor_range(job: Job) -> tuple[int, int] | None:
     """Fewest and most actors that the spec asks for; None where it leaves that to the cluster."""
-    actors = loaded.spec.execution.actors
+    actors = job.spec.execution.actors
     if isinstance(actors, ActorRange):
         return actors.min, actors.max
     return None if actors == "auto" else (actors, actors)
 
 
-def cpus_of_actor(loaded: LoadedSpec) -> float:
+def cpus_of_actor(job: Job) -> float:
     """CPUs that one actor takes."""
-    wanted = loaded.spec.execution.cpus_per_actor
-    return float(getattr(loaded.spec.backend, "threads", 1)) if wanted == "auto" else wanted
+    wanted = job.spec.execution.cpus_per_actor
+    return float(getattr(job.spec.backend, "threads", 1)) if wanted == "auto" else wanted
 
 
-def actors_of_node(loaded: LoadedSpec, gpus: int, cpus: int | None) -> int:
+def actors_of_node(job: Job, gpus: int, cpus: int | None) -> int:
     """Actors that a node with so many GPUs holds, at least one; without GPUs its CPUs decide, if they are given."""
-    share = loaded.spec.execution.gpus_per_actor
+    share = job.spec.execution.gpus_per_actor
     if gpus:
         return max(1, int(gpus / (share if share != "auto" and share > 0 else 1.0)))
-    return 1 if cpus is None else max(1, int(cpus / cpus_of_actor(loaded)))
+    return 1 if cpus is None else max(1, int(cpus / cpus_of_actor(job)))
 
 
-def needed_extras(loaded: LoadedSpec) -> list[str]:
+def needed_extras(job: Job) -> list[str]:
     """Extras of the package that the job's machines need, sorted."""
-    spec = loaded.spec
+    spec = job.spec
     extras: set[str] = {spec.backend.kind} if BACKENDS[spec.backend.kind].install else set()
     if spec.execution.executor == "ray":
         extras.add("ray")
-    for url in (spec.output.path, *source_names(loaded)):
+    for url in (spec.output.path, *source_names(job)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
     return sorted(extras)
 
 
-def require_output_elsewhere(loaded: LoadedSpec, why: str, mounts: Sequence[str] = ()) -> None:
+def require_output_elsewhere(job: Job, why: str, mounts: Sequence[str] = ()) -> None:
     """Refuse an output on a disk that is not there afterwards.
 
     Args:
-        loaded: The spec.
+        job: The job.
         why: What becomes of the disk where the job runs.
         mounts: Folders there that stay.
 
     Raises:
         SpecError: the output is neither a URL nor below a mount.
     """
-    path = loaded.spec.output.path
+    path = job.spec.output.path
     if (is_remote(path) and not path.startswith(_HERE)) or any(
         PurePosixPath(path).is_relative_to(mount) for mount in mounts
     ):
         return
-    place = loaded.positions.where(("output", "path"))
+    place = job.at("output.path")
     hint = "a URL, or a folder on a --volume" if why.startswith("a pod") else "a URL"
-    raise SpecError(f"{place}: output.path: {path} would be lost: {why} ({hint})")
+    raise SpecError(f"{place}: {path} would be lost: {why} ({hint})")
 
 
-def require_fixed_files(loaded: LoadedSpec, overrides: Sequence[str] = ()) -> None:
+def require_fixed_files(job: Job) -> None:
     """Refuse prompts in another local file at every time, of which only the latest one is here to be packaged.
 
     Raises:
         SpecError: they are.
     """
-    texts = find_timed_texts(read_values(loaded.path, overrides).data)
-    if ("prompts", "source") in texts and not is_remote(str(loaded.spec.prompts.source)):
-        place = loaded.positions.where(("prompts", "source"))
-        raise SpecError(f"{place}: prompts.source: another file of this machine at every time (put them on storage)")
+    texts = find_timed_texts(read_values(job.given).data)
+    if ("prompts", "source") in texts and not is_remote(str(job.spec.prompts.source)):
+        place = job.at("prompts.source")
+        raise SpecError(f"{place}: another file of this machine at every time (put them on storage)")
 
 
-def require_runtime_env_elsewhere(loaded: LoadedSpec) -> None:
+def require_runtime_env_elsewhere(job: Job) -> None:
     """Refuse what Ray's runtime environment would take from a disk that workers elsewhere do not have.
 
     Raises:
         SpecError: a folder or file of it is no URL; the message has the first.
     """
-    for part in find_parts(JobSpec, loaded.spec, Uploaded):
+    for part in find_parts(JobSpec, job.spec, Uploaded):
         if not is_remote(part.value):
             raise SpecError(
-                f"{loaded.positions.where(part.path)}: {format_path(part.path)}: {part.value} is on this machine alone "
+                f"{job.at(part.path)}: {part.value} is on this machine alone "
                 "(put it into the image, or on storage and name it by URL)"
             )
 
 
-def collect_files(loaded: LoadedSpec, overrides: Sequence[str] = (), registry: Sequence[str] = ()) -> JobFiles:
+def collect_files(job: Job) -> JobFiles:
     """The spec, its local prompt files and input images, and its model cards.
 
     Raises:
         SpecError: a prompt is wrong, or a path can mean nothing elsewhere.
     """
     with scratch_folder() as folder:
-        package = pack_job(
-            loaded, folder / "job.zip", overrides=overrides, registry_paths=registry, limit_bytes=sys.maxsize
-        )
+        package = pack_job(job, folder / "job.zip", limit_bytes=sys.maxsize)
         with zipfile.ZipFile(package.path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
     return JobFiles(package.spec, package.registry, files, package.overrides, package.notes)

@@ -77,10 +77,10 @@ def _is_odd(emission: Emission) -> bool:
 
 
 def _check(emission: Emission, options: SlurmOptions) -> None:
-    execution = emission.loaded.spec.execution
+    execution = emission.job.spec.execution
     if options.nodes > 1 and execution.executor != "ray":
-        where = emission.loaded.positions.where(("execution", "executor"))
-        raise SpecError(f"{where}: execution.executor: inline runs on one node (ray for --nodes {options.nodes})")
+        where = emission.job.at("execution.executor")
+        raise SpecError(f"{where}: inline runs on one node (ray for --nodes {options.nodes})")
     if options.time_limit is not None and not _TIME.fullmatch(options.time_limit):
         raise SpecError(f"--time: {options.time_limit!r} is no time limit (minutes, 4:00:00 or 2-00:00:00)")
     for option, value in (
@@ -117,7 +117,7 @@ def _directives(emission: Emission, options: SlurmOptions, name: str) -> Iterato
 def _head(emission: Emission, options: SlurmOptions, name: str) -> Iterator[str]:
     script = f"{name}.sbatch"
     yield ""
-    yield f"The job {emission.loaded.spec.name} for Slurm, made by: {emission.made_by}"
+    yield f"The job {emission.job.spec.name} for Slurm, made by: {emission.made_by}"
     yield ""
     yield f"  start   sbatch {script}"
     yield f"  resume  sbatch {script}      (the same command: what is done is not generated again)"
@@ -140,19 +140,19 @@ def _head(emission: Emission, options: SlurmOptions, name: str) -> Iterator[str]
 def _gpus(emission: Emission, options: SlurmOptions) -> int:
     if options.gpus_per_node is not None:
         return options.gpus_per_node
-    wanted = emission.loaded.spec.execution.gpus_per_actor
-    return max(1, math.ceil(wanted)) if wanted != "auto" and wanted > 0 else int(uses_gpu(emission.loaded))
+    wanted = emission.job.spec.execution.gpus_per_actor
+    return max(1, math.ceil(wanted)) if wanted != "auto" and wanted > 0 else int(uses_gpu(emission.job))
 
 
 def _cpus(emission: Emission, options: SlurmOptions) -> int:
     """CPUs of a node: those of the actors that its GPUs hold, and one for what encodes and stores."""
     if options.cpus_per_task is not None:
         return options.cpus_per_task
-    return math.ceil(cpus_of_actor(emission.loaded) * _actors(emission, options)) + 1
+    return math.ceil(cpus_of_actor(emission.job) * _actors(emission, options)) + 1
 
 
 def _actors(emission: Emission, options: SlurmOptions) -> int:
-    return actors_of_node(emission.loaded, _gpus(emission, options), options.cpus_per_task)
+    return actors_of_node(emission.job, _gpus(emission, options), options.cpus_per_task)
 
 
 def _run(emission: Emission, options: SlurmOptions) -> list[str]:
@@ -161,11 +161,11 @@ def _run(emission: Emission, options: SlurmOptions) -> list[str]:
         return [f"{shell_words(['avbatch', *emission.arguments()])} &", "job=$!"]
     cpus, gpus = _cpus(emission, options), _gpus(emission, options)
     room = f"--num-cpus={cpus} --num-gpus={gpus}"
-    custom = emission.loaded.spec.execution.resources
+    custom = emission.job.spec.execution.resources
     if counted := {name: amount * _actors(emission, options) for name, amount in custom.items()}:
         room += f" --resources={shell_words([json.dumps(counted)])}"
     arguments = emission.arguments()
-    if emission.loaded.spec.execution.address is not None:
+    if emission.job.spec.execution.address is not None:
         arguments += ["--set", "execution.address=null"]
     return [
         "# A Ray cluster of this job alone: a port and a folder of its own, and a token that only its processes know.",

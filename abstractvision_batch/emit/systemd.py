@@ -54,7 +54,7 @@ def _service(emission: Emission, options: SystemdOptions, name: str) -> str:
     program = str(options.bin_dir.absolute() / "avbatch")
     lines = [
         "[Unit]",
-        f"Description=avbatch job {emission.loaded.spec.name}",
+        f"Description=avbatch job {emission.job.spec.name}",
         *([] if not options.system else ["Wants=network-online.target", "After=network-online.target"]),
         "# Ten starts in six hours without an end to the run are a person's business.",
         "StartLimitIntervalSec=6h",
@@ -89,7 +89,7 @@ def _timer(emission: Emission, calendar: list[str], name: str) -> str:
     return "\n".join(
         [
             "[Unit]",
-            f"Description=When avbatch job {emission.loaded.spec.name} is due",
+            f"Description=When avbatch job {emission.job.spec.name} is due",
             "",
             "[Timer]",
             f"# {emission.ticks.cron} ({emission.ticks.timezone})",
@@ -115,7 +115,7 @@ def _head(emission: Emission, options: SystemdOptions, name: str) -> Iterator[st
     folder = "/etc/systemd/system" if options.system else "~/.config/systemd/user"
     scheduled = emission.ticks is not None
     unit = f"{name}.timer" if scheduled else f"{name}.service"
-    yield f"The job {emission.loaded.spec.name} for systemd, made by: {emission.made_by}"
+    yield f"The job {emission.job.spec.name} for systemd, made by: {emission.made_by}"
     yield ""
     yield f"  apply   put {name}.service{f' and {name}.timer' if scheduled else ''} into {folder}, then"
     yield f"          {control} daemon-reload && {control} enable --now {unit}"

@@ -63,7 +63,10 @@ def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card
 
 
 def require_read(
-    spec: JobSpec, settled: dict[str, Any], *, where: Callable[[FieldPath], str] = lambda path: "the spec"
+    spec: JobSpec,
+    settled: dict[str, Any],
+    *,
+    at: Callable[[FieldPath], str] = lambda path: f"the spec: {format_path(path)}",
 ) -> None:
     """Refuse a job that asks for what its server ignores, once it is known what that is.
 
@@ -71,7 +74,7 @@ def require_read(
         SpecError: with a line for each such field.
     """
     problems = spec.backend.unread_by(settled, spec)
-    lines = tuple(f"{where(path)}: {format_path(path)}: {said}" for path, said in problems)
+    lines = tuple(f"{at(path)}: {said}" for path, said in problems)
     if lines:
         raise SpecError("\n".join(lines), problems=lines)
 

@@ -28,7 +28,7 @@ from abstractvision_batch.registry.constraints import default_params
 FINGERPRINT_VERSION = 2
 """To be raised when equal specs of two versions of this package would give other pixels or other requests.
 
-A run is resumed, extended and verified under the version that it was planned with (`LoadedSpec.under`). Version 2: the
+A run is resumed, extended and verified under the version that it was planned with (`Job.under`). Version 2: the
 seeds that `matrix` and `zip` list are used as they are; the cells of tables are typed, spaces around them are not part
 of them, and a separator other than the comma is found; an empty negative prompt of a row says that there is none; an
 inline list of file names is read as files.

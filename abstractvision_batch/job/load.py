@@ -1,4 +1,4 @@
-"""Loads a job spec: reads the YAML, applies overrides, checks everything and reports all violations at once.
+"""Load a job: read the YAML, apply overrides, check everything and report all violations at once.
 
     text → values with places (`documents.yaml_reader`) → `--set` (`overrides`) → `{{ scheduled_at }}` (`time_fields`)
          → `${NAME}` (`env`) → `JobSpec` → card (`check`)
@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
 from abstractvision_batch.documents.yaml_reader import (
@@ -27,9 +28,9 @@ from abstractvision_batch.documents.yaml_reader import (
     read_yaml,
     require_storable,
 )
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
-from abstractvision_batch.job.env import interpolate
+from abstractvision_batch.job.env import interpolate, resolve_options
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
@@ -40,24 +41,117 @@ from abstractvision_batch.job.time_fields import find_untimed, render_time_field
 from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
 from abstractvision_batch.registry.cards import ModelCard, load_cards
 
+if TYPE_CHECKING:
+    from abstractvision_batch.storage.store import Store
+
 
 @dataclass(frozen=True, slots=True)
-class LoadedSpec:
-    """A job spec that passed every check, with where it came from and its model's card."""
+class GivenSpec:
+    """A spec as it was given, unread: what `avbatch` takes as SPEC, `--set`, `--registry`, `--at` and `--timezone`."""
+
+    source: str | Path | Mapping[str, Any]
+    """A YAML file, or the same content."""
+    overrides: tuple[str, ...] = ()
+    """`dotted.key=value` each, applied in order before anything is checked."""
+    registry_paths: tuple[str, ...] = ()
+    """More card files or folders, relative to the current folder; they win over the spec's own."""
+    scheduled_at: datetime | None = None
+    """The scheduled time that its time fields stand for; its timezone is that of the schedule."""
+
+    @classmethod
+    def of(cls, spec: str | Path | Mapping[str, Any] | GivenSpec) -> GivenSpec:
+        """Return the spec as it was given, where that may be by itself."""
+        return spec if isinstance(spec, GivenSpec) else cls(spec)
+
+    @property
+    def file(self) -> Path:
+        """The spec's file.
+
+        Raises:
+            SpecError: it was given as a mapping.
+        """
+        if isinstance(self.source, Mapping):
+            raise SpecError("<spec>: is a mapping, and this needs a file (write it as YAML)")
+        return Path(self.source).expanduser()
+
+    def argv(self, verb: str = "run") -> list[str]:
+        """Return the words after `avbatch` that give the same spec to a verb."""
+        words = [verb, str(self.source)]
+        words += [word for text in self.overrides for word in ("--set", text)]
+        words += [word for path in self.registry_paths for word in ("--registry", path)]
+        if self.scheduled_at is not None:
+            words += ["--at", self.scheduled_at.isoformat(), "--timezone", str(self.scheduled_at.tzinfo)]
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A spec that passed every check, with how it was given and its model's card."""
 
     spec: JobSpec
-    path: str
-    """The file as it was named, or `<spec>` for a mapping."""
+    given: GivenSpec
     base_dir: Path
     """Where relative `prompts.source`, `registry.paths`, `backend.model_path` and LoRA sources start."""
     card: ModelCard
     positions: Positions
-    scheduled_at: datetime | None = None
-    """The scheduled time that its time fields were replaced for; its timezone is that of the schedule."""
     version: int = FINGERPRINT_VERSION
     """The fingerprint's version, which says by which rules it is planned: that of its run, where there is one."""
 
-    def under(self, version: int) -> LoadedSpec:
+    @property
+    def path(self) -> str:
+        """The file as it was named, or `<spec>` for a mapping."""
+        return self.positions.file
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """The scheduled time that its time fields were replaced for."""
+        return self.given.scheduled_at
+
+    def at(self, field: str | FieldPath) -> str:
+        """Return the place of a field and its name, as a message begins: `file:9:5: output.path`."""
+        path = tuple(field.split(".")) if isinstance(field, str) else field
+        return f"{self.positions.where(path)}: {format_path(path)}"
+
+    @contextmanager
+    def blame(self, field: str) -> Iterator[None]:
+        """Name the field of the spec that asks for what is missing.
+
+        Before the first byte is written, a store that refuses is a wrong spec, not a storage failure to retry. One
+        that is down is a storage failure like any other.
+        """
+        try:
+            yield
+        except DependencyError as exc:
+            raise type(exc)(f"{self.at(field)}: {exc}") from exc
+        except StorageError as exc:
+            if exc.transient:
+                raise exc.with_message(f"{self.at(field)}: {exc} (running the same command again tries again)") from exc
+            raise SpecError(f"{self.at(field)}: {exc} (choose another)") from exc
+
+    def open_output(self, given: Mapping[str, Any] | None = None, *, writable: bool = False) -> Store:
+        """Open the store of the output, with storage options that are `given` over those of the spec.
+
+        Raises:
+            SpecError: it cannot be opened, or, where it is to be `writable`, nothing can be written there.
+            DependencyError: its driver is not installed.
+        """
+        from abstractvision_batch.storage.store import open_store  # takes as long to import as the rest
+
+        with self.blame("output.path"):
+            store = open_store(self.spec.output.path, self.output_options(given))
+            if writable:
+                store.check_writable()
+        return store
+
+    def output_options(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return `output.storage_options` with their secrets looked up, and over them those `given`; never log them."""
+        return resolve_options(self.spec.output.storage_options, self.at("output.storage_options"), given=given)
+
+    def prompt_options(self) -> dict[str, Any]:
+        """Return `prompts.storage_options` with their secrets looked up; never log them."""
+        return resolve_options(self.spec.prompts.storage_options, self.at("prompts.storage_options"))
+
+    def under(self, version: int) -> Job:
         """Return the spec as it is planned by the rules of a version."""
         return self if version == self.version else replace(self, version=version)
 
@@ -86,39 +180,44 @@ class LoadedSpec:
                 yield part, mark
 
 
-def load_spec(
-    path: str | Path,
+def load_job(
+    spec: str | Path | Mapping[str, Any] | GivenSpec,
     *,
     overrides: Sequence[str] = (),
     registry_paths: Sequence[str | Path] = (),
     scheduled_at: datetime | None = None,
-) -> LoadedSpec:
-    """Loads and checks a spec file.
+    base_dir: str | Path | None = None,
+    card: ModelCard | None = None,
+) -> Job:
+    """Load and check a spec.
 
     Args:
-        path: the YAML file.
-        overrides: `dotted.key=value` each, applied in order before anything is checked.
-        registry_paths: more card files or folders, relative to the current folder; they win over the spec's own.
-        scheduled_at: what its time fields stand for, with the timezone that they are of.
+        spec: Path of a YAML file, a mapping of the same content, or how either was given.
+        overrides: `dotted.key=value` each, after those that it was given with.
+        registry_paths: More card files or folders.
+        scheduled_at: What its time fields stand for, with the timezone that they are of.
+        base_dir: Where the relative paths of a mapping start, by default here.
+        card: The model's card, in place of any registry: that of a run, as it was.
 
     Raises:
-        SpecError: anything is wrong; `problems` has one `file:line:column: field: what (what would do)` line each.
+        SpecError: anything is wrong; `problems` has one `file:line:column: field: what (what would do)` line each. Of a
+            mapping the place is `<spec>`.
     """
-    read = read_values(path, overrides)
-    return _check_all(
-        read.data,
-        read.positions,
-        Path(path).expanduser().parent,
-        registry_paths,
-        read.problems,
-        read.broken,
-        scheduled_at=scheduled_at,
+    given = GivenSpec.of(spec)
+    given = GivenSpec(
+        given.source,
+        (*given.overrides, *overrides),
+        (*given.registry_paths, *map(str, registry_paths)),
+        scheduled_at or given.scheduled_at,
     )
+    if base_dir is None:
+        base_dir = "." if isinstance(given.source, Mapping) else given.file.parent
+    return _check(given, read_values(given), Path(base_dir), card)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadValues:
-    """The values of a spec file as they stand there, overridden but not checked."""
+    """The values of a spec as they stand there, overridden but not checked."""
 
     data: dict[str, Any]
     positions: Positions
@@ -128,65 +227,32 @@ class ReadValues:
     """The fields that they are about."""
 
 
-def read_values(path: str | Path, overrides: Sequence[str] = ()) -> ReadValues:
-    """Reads a spec file as far as its values; single ones may be wrong.
+def read_values(given: GivenSpec) -> ReadValues:
+    """Read a spec as far as its values; single ones may be wrong.
 
     Raises:
         SpecError: it cannot be read at all.
     """
-    shown = _printable(str(path))
-    root, found = read_yaml(read_file(Path(path).expanduser(), shown), shown)
-    if not isinstance(root.value, dict):
-        raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
-    data, places, problems = apply_overrides(plain_value(root), overrides)
-    return ReadValues(data, Positions(shown, root, places), [*problems, *found], frozenset(broken_paths(root)))
+    if isinstance(given.source, Mapping):
+        shown, root = "<spec>", None
+        wrong: list[tuple[FieldPath, str]] = []
+        plain = _as_yaml_would(given.source, (), wrong)
+        broken = frozenset(path for path, _ in wrong)
+    else:
+        shown = _printable(str(given.source))
+        root, found = read_yaml(read_file(given.file, shown), shown)
+        if not isinstance(root.value, dict):
+            raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
+        plain, broken = plain_value(root), frozenset(broken_paths(root))
+    data, places, problems = apply_overrides(plain, given.overrides)
+    positions = Positions(shown, root, places)
+    said = found if root is not None else [positions.problem(path, text) for path, text in wrong]
+    return ReadValues(data, positions, [*problems, *said], broken)
 
 
-def spec_from_mapping(
-    data: Mapping[str, Any],
-    *,
-    base_dir: str | Path = ".",
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-    card: ModelCard | None = None,
-    scheduled_at: datetime | None = None,
-) -> LoadedSpec:
-    """Checks a spec given as a mapping, as the Python API does; problems are placed at `<spec>`.
-
-    Args:
-        data: the spec's fields.
-        base_dir: where its relative paths start.
-        overrides: `dotted.key=value` each, applied in order before anything is checked.
-        registry_paths: more card files or folders; they win over the spec's own.
-        card: the model's card, in place of any registry: that of a run, as it was.
-        scheduled_at: what its time fields stand for, with the timezone that they are of.
-
-    Raises:
-        SpecError: anything is wrong.
-    """
-    problems: list[tuple[FieldPath, str]] = []
-    plain = _as_yaml_would(data, (), problems)
-    if not isinstance(plain, dict):
-        raise SpecError(f"<spec>: a spec is a mapping of fields, not {show(plain)}")
-    changed, places, lines = apply_overrides(plain, overrides)
-    positions = Positions("<spec>", None, places)
-    lines += [positions.problem(path, said) for path, said in problems]
-    broken = frozenset(path for path, _ in problems)
-    return _check_all(changed, positions, Path(base_dir), registry_paths, lines, broken, card, scheduled_at)
-
-
-def _check_all(
-    data: dict[str, Any],
-    positions: Positions,
-    base_dir: Path,
-    registry_paths: Sequence[str | Path],
-    lines: list[str],
-    broken: frozenset[FieldPath],
-    own_card: ModelCard | None = None,
-    scheduled_at: datetime | None = None,
-) -> LoadedSpec:
-    """`lines` are problems found before; `broken` the fields they are about, which are not complained about again."""
-    broken = frozenset(path for path in broken if not positions.is_overridden(path))
+def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCard | None) -> Job:
+    data, positions, lines, scheduled_at = read.data, read.positions, read.problems, given.scheduled_at
+    broken = frozenset(path for path in read.broken if not positions.is_overridden(path))
     if scheduled_at is not None and scheduled_at.tzinfo is None:
         raise _spec_error([f"{positions.file}: scheduled_at {scheduled_at} has no timezone (give it one, as UTC)"])
     untimed = find_untimed(data) if scheduled_at is None else None
@@ -208,7 +274,7 @@ def _check_all(
         elif own_card is not None:
             cards = {own_card.id: own_card}
         else:
-            cards = _load_cards(spec, base_dir, registry_paths, problems)
+            cards = _load_cards(spec, base_dir, given.registry_paths, problems)
         if cards is not None:
             if spec.model not in cards and any(path[0] == "registry" for path in ignore):
                 ignore |= {("model",)}  # its card may be where registry.paths was meant to say
@@ -220,7 +286,7 @@ def _check_all(
     lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered)]
     if lines or spec is None or card is None:
         raise _spec_error(lines)
-    return LoadedSpec(spec, positions.file, base_dir, card, positions, scheduled_at)
+    return Job(spec, given, base_dir, card, positions)
 
 
 def _spec_error(lines: Sequence[str]) -> SpecError:
@@ -231,7 +297,7 @@ def _spec_error(lines: Sequence[str]) -> SpecError:
 
 
 def _load_cards(
-    spec: JobSpec, base_dir: Path, more: Sequence[str | Path], problems: dict[FieldPath, str]
+    spec: JobSpec, base_dir: Path, more: Sequence[str], problems: dict[FieldPath, str]
 ) -> dict[str, ModelCard] | None:
     own = [Path(_local_path(base_dir, path)) for path in spec.registry.paths]
     try:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
@@ -59,7 +59,7 @@ WRITER_OPTIONS = {
 
 
 def build_plan(
-    loaded: LoadedSpec, folder: Path, existing: ExistingPlan | None = None, *, format: int = PLAN_FORMAT
+    job: Job, folder: Path, existing: ExistingPlan | None = None, *, format: int = PLAN_FORMAT
 ) -> PlanSummary:
     """Write the plan into `folder`: `plan.parquet`, or `plan/00000.parquet`, ... of 64 shards each when it is longer.
 
@@ -71,22 +71,22 @@ def build_plan(
         OptionalDependencyMissingError: a source needs a driver that is not installed.
         StorageError: a remote source failed.
     """
-    spec = loaded.spec
+    spec = job.spec
     with scratch_folder() as scratch:
-        files = find_files(loaded, scratch)
+        files = find_files(job, scratch)
         digest = digest_files(files) if files else digest_inline(spec.prompts.source)
-        reader = PromptReader(loaded, files, format)
+        reader = PromptReader(job, files, format)
         spool = scratch / "prompts"
-        inputs, notes = InputsDigest(), Notes(loaded)
+        inputs, notes = InputsDigest(), Notes(job)
         prompts = _write_spool(spool, map(notes.see, map(inputs.add, reader.prompts())))
         notes.add(reader.notes())
-        expansion = Expansion(loaded, format)
+        expansion = Expansion(job, format)
         requests = expansion.requests(lambda: _read_spool(spool))
         count = prompts * expansion.requests_per_prompt
         before = _NOTHING if existing is None else existing.summary
         if existing is not None:
             requests = existing.drop_known(requests)
-        batch_size = _batch_size(loaded)
+        batch_size = _batch_size(job)
         shard_size = spec.execution.shard_size
         if shard_size == "auto":
             shard_size = auto_shard_size(
@@ -94,9 +94,7 @@ def build_plan(
             )
         batches = pin_batches(requests, batch_size)
         schema = plan_schema(reader.passed_schema, format)
-        columns = ColumnBuilder(
-            loaded, schema, format, rows=before.requests, batches=before.batches, shards=before.shards
-        )
+        columns = ColumnBuilder(job, schema, format, rows=before.requests, batches=before.batches, shards=before.shards)
         shards = map(columns.build, cut_shards(batches, shard_size))
         written = tuple(_write_files(shards, schema, folder, before))
     return PlanSummary(
@@ -119,7 +117,7 @@ def build_plan(
     )
 
 
-def prompts_digest(loaded: LoadedSpec) -> str:
+def prompts_digest(job: Job) -> str:
     """SHA-256 of the prompt dataset as stored, without reading its rows.
 
     Raises:
@@ -128,11 +126,11 @@ def prompts_digest(loaded: LoadedSpec) -> str:
         StorageError: a remote source failed.
     """
     with scratch_folder() as scratch:
-        files = find_files(loaded, scratch)
-        return digest_files(files) if files else digest_inline(loaded.spec.prompts.source)
+        files = find_files(job, scratch)
+        return digest_files(files) if files else digest_inline(job.spec.prompts.source)
 
 
-def digest_inputs(loaded: LoadedSpec) -> tuple[str | None, dict[str, str]]:
+def digest_inputs(job: Job) -> tuple[str | None, dict[str, str]]:
     """Digest of all input images and masks, as a plan has it, and that of each by its name.
 
     Every prompt and every image is read.
@@ -142,23 +140,23 @@ def digest_inputs(loaded: LoadedSpec) -> tuple[str | None, dict[str, str]]:
         OptionalDependencyMissingError: a source needs a driver that is not installed.
         StorageError: a remote source failed.
     """
-    if loaded.spec.task not in IMAGE_TASKS:
+    if job.spec.task not in IMAGE_TASKS:
         return None, {}
     digest = InputsDigest()
     files: dict[str, str] = {}
     with scratch_folder() as scratch:
-        for prompt in map(digest.add, PromptReader(loaded, find_files(loaded, scratch)).prompts()):
+        for prompt in map(digest.add, PromptReader(job, find_files(job, scratch)).prompts()):
             files |= {image.name: image.sha256 for image in (prompt.image, prompt.mask) if image is not None}
     return digest.value, files
 
 
-def _batch_size(loaded: LoadedSpec) -> int:
-    spec = loaded.spec
+def _batch_size(job: Job) -> int:
+    spec = job.spec
     if spec.execution.batch_size != "auto":
         return spec.execution.batch_size
     # A server takes a batch as that many requests in flight; a model on a GPU takes what its card says fits.
     in_flight = getattr(spec.backend, "max_concurrency", 1)
-    return int(loaded.card.backends.get(spec.backend.kind, {}).get("batch_size", in_flight))
+    return int(job.card.backends.get(spec.backend.kind, {}).get("batch_size", in_flight))
 
 
 def _write_spool(path: Path, prompts: Iterator[Prompt]) -> int:

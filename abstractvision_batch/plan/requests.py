@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.points import PARAM_COLUMNS, base_params, expand_points, extra_params
 from abstractvision_batch.plan.request_ids import RequestIds, canonical_json, derive_seed
 from abstractvision_batch.prompts.mapping import ROW_PARAMS
@@ -50,14 +50,14 @@ class Request(NamedTuple):
 class Expansion:
     """Expands a job's prompts to requests; in a plan of format 1, sizes are left to the backend."""
 
-    def __init__(self, loaded: LoadedSpec, format: int = PLAN_FORMAT) -> None:
-        self._spec = loaded.spec
-        self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 else None
-        self._points = expand_points(loaded.spec)
-        self._base = base_params(loaded.spec, loaded.card)
-        self._extra = extra_params(loaded.spec, loaded.card)
-        varied = {*loaded.spec.matrix, *loaded.spec.zip}
-        self._seeds_are_listed = loaded.version > 1 and "seed" in varied
+    def __init__(self, job: Job, format: int = PLAN_FORMAT) -> None:
+        self._spec = job.spec
+        self._sizes = SizePlanner(job.spec, job.card) if format > 1 else None
+        self._points = expand_points(job.spec)
+        self._base = base_params(job.spec, job.card)
+        self._extra = extra_params(job.spec, job.card)
+        varied = {*job.spec.matrix, *job.spec.zip}
+        self._seeds_are_listed = job.version > 1 and "seed" in varied
 
     @property
     def requests_per_prompt(self) -> int:
@@ -122,7 +122,7 @@ class ColumnBuilder:
 
     def __init__(
         self,
-        loaded: LoadedSpec,
+        job: Job,
         schema: pa.Schema,
         format: int = PLAN_FORMAT,
         *,
@@ -131,13 +131,13 @@ class ColumnBuilder:
         shards: int = 0,
     ) -> None:
         self.schema = schema
-        self._fit = loaded.spec.prompts.fit
+        self._fit = job.spec.prompts.fit
         self._passed = schema.names[len(fixed_columns(format)) :]
         self._constant = {
-            "task": loaded.spec.task,
-            "model": loaded.spec.model,
-            "backend": loaded.spec.backend.kind,
-            "params_json": canonical_json(extra_params(loaded.spec, loaded.card)),
+            "task": job.spec.task,
+            "model": job.spec.model,
+            "backend": job.spec.backend.kind,
+            "params_json": canonical_json(extra_params(job.spec, job.card)),
         }
         self.rows = rows
         self.batches = batches

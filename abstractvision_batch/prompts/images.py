@@ -20,8 +20,7 @@ from typing import Any, Protocol, TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from abstractvision_batch.errors import StorageError
-from abstractvision_batch.job.env import resolve_options
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.media.inputs import upright_size
 from abstractvision_batch.prompts.sources import is_remote
 from abstractvision_batch.storage.regular import read_regular
@@ -77,8 +76,8 @@ P = TypeVar("P", bound=WithImages)
 class ImageProber:
     """Finds and measures the input images of one job; an image that many rows share is read once."""
 
-    def __init__(self, loaded: LoadedSpec) -> None:
-        self._loaded = loaded
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._measured = lru_cache(maxsize=_REMEMBERED_IMAGES)(self._measure_now)
         self._failed: dict[tuple[str, str], ValueError | StorageError] = {}
         self.signed = False
@@ -128,7 +127,7 @@ class ImageProber:
 
     @cached_property
     def _options(self) -> Mapping[str, Any]:
-        return resolve_options(self._loaded.spec.prompts.storage_options, "prompts.storage_options")
+        return self._job.prompt_options()
 
     def _read(self, url: str) -> bytes:
         if is_remote(url):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from abstractvision_batch.documents.positions import format_path
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.runs.columns import media_column, reserved_name
@@ -25,28 +24,28 @@ class ColumnMap:
     passed: dict[str, str]
 
 
-def map_columns(loaded: LoadedSpec, columns: Sequence[str]) -> ColumnMap:
+def map_columns(job: Job, columns: Sequence[str]) -> ColumnMap:
     """Settle what every column is for.
 
     Raises:
         SpecError: a named column is missing, a needed one is not named, or names collide; all of it together.
     """
     problems = Problems()
-    fields = _map_fields(loaded, columns, problems)
-    passed = _map_passed(loaded, columns, set(fields.values()), problems)
+    fields = _map_fields(job, columns, problems)
+    passed = _map_passed(job, columns, set(fields.values()), problems)
     problems.raise_any()
     return ColumnMap(fields, passed)
 
 
-def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) -> dict[str, str]:
-    spec, prompts = loaded.spec, loaded.spec.prompts
+def _map_fields(job: Job, columns: Sequence[str], problems: Problems) -> dict[str, str]:
+    spec, prompts = job.spec, job.spec.prompts
     reads_mask, reads_image = spec.task == "image_to_image", spec.task in IMAGE_TASKS
     unread = {name for name, reads in (("image", reads_image), ("mask", reads_mask)) if not reads}
     fields: dict[str, str] = {}
     for field in type(prompts.fields).model_fields:
         column: str | None = getattr(prompts.fields, field)
         explicit = field in prompts.fields.model_fields_set
-        place = f"{loaded.positions.where(('prompts', 'fields', field))}: prompts.fields.{field}"
+        place = job.at(("prompts", "fields", field))
         if column is None or (field in unread and not explicit):
             continue
         if field in unread:
@@ -55,24 +54,23 @@ def _map_fields(loaded: LoadedSpec, columns: Sequence[str], problems: Problems) 
             fields[field] = column
         elif explicit:
             problems.add(f"{place}: the prompts have no column {column!r} ({suggest(column, columns)})")
-    _check_needed(loaded, columns, fields, problems)
+    _check_needed(job, columns, fields, problems)
     for path, said in spec.backend.unread_columns(spec, fields):
-        place = f"{loaded.positions.where(path)}: {format_path(path)}"
-        problems.add(f"{place}: column {fields[str(path[-1])]!r}: {said}")
+        problems.add(f"{job.at(path)}: column {fields[str(path[-1])]!r}: {said}")
     for name in (*spec.matrix, *spec.zip):
         if name in fields:
             axis = "matrix" if name in spec.matrix else "zip"
             problems.add(
-                f"{loaded.positions.where((axis, name))}: {axis}.{name}: the prompts' column {fields[name]!r} "
+                f"{job.at((axis, name))}: the prompts' column {fields[name]!r} "
                 f"sets {name} too (take one away, or set prompts.fields.{name}: null)"
             )
     return fields
 
 
-def _check_needed(loaded: LoadedSpec, columns: Sequence[str], fields: dict[str, str], problems: Problems) -> None:
-    spec = loaded.spec
-    place = f"{loaded.positions.where(('prompts', 'fields'))}: prompts.fields"
-    for name, said in needed_from_rows(loaded).items():
+def _check_needed(job: Job, columns: Sequence[str], fields: dict[str, str], problems: Problems) -> None:
+    spec = job.spec
+    place = job.at("prompts.fields")
+    for name, said in needed_from_rows(job).items():
         if name not in fields:
             problems.add(f"{place}.{name}: no column feeds it, and {said}")
     named = spec.prompts.fields.prompt
@@ -90,23 +88,23 @@ def _check_needed(loaded: LoadedSpec, columns: Sequence[str], fields: dict[str, 
         problems.add(f"{place}: image: {spec.task} needs an image for every prompt (name its column)")
 
 
-def needed_from_rows(loaded: LoadedSpec) -> dict[str, str]:
+def needed_from_rows(job: Job) -> dict[str, str]:
     """Parameters that the card requires and neither `params` nor a sweep gives, with the card's words for it."""
-    spec = loaded.spec
+    spec = job.spec
     given = {name for name in ROW_PARAMS if name != "seed" and getattr(spec.params, name) is not None}
     given |= {*spec.matrix, *spec.zip}
-    said = check_params(loaded.card, spec.task, {})
+    said = check_params(job.card, spec.task, {})
     return {name: message for name, message in said if name in ROW_PARAMS and name not in given}
 
 
-def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], problems: Problems) -> dict[str, str]:
-    prompts = loaded.spec.prompts
+def _map_passed(job: Job, columns: Sequence[str], feeding: set[str], problems: Problems) -> dict[str, str]:
+    prompts = job.spec.prompts
     for number, name in enumerate(prompts.drop):
         if name not in columns:
-            place = loaded.positions.where(("prompts", "drop", number))
-            problems.add(f"{place}: prompts.drop: the prompts have no column {name!r} ({suggest(name, columns)})")
+            place = job.at(("prompts", "drop", number))
+            problems.add(f"{place}: the prompts have no column {name!r} ({suggest(name, columns)})")
     for name in prompts.rename:
-        place = f"{loaded.positions.where(('prompts', 'rename', name))}: prompts.rename"
+        place = job.at(("prompts", "rename", name))
         if name not in columns:
             problems.add(f"{place}: the prompts have no column {name!r} ({suggest(name, columns)})")
         elif name in prompts.drop:
@@ -117,13 +115,13 @@ def _map_passed(loaded: LoadedSpec, columns: Sequence[str], feeding: set[str], p
         return {}
     passed: dict[str, str] = {}
     taken: dict[str, str] = {}
-    media = media_column(loaded.spec.task) if loaded.spec.output.layout == "parquet" else None
+    media = media_column(job.spec.task) if job.spec.output.layout == "parquet" else None
     for column in columns:
         if column in feeding or column in prompts.drop:
             continue
         new = prompts.rename.get(column, column)
         at = ("prompts", "rename", column) if column in prompts.rename else ("prompts", "source")
-        place = f"{loaded.positions.where(at)}: prompts.{at[1]}: column {column!r}"
+        place = f"{job.at(at)}: column {column!r}"
         if reserved := reserved_name(new):
             problems.add(
                 f"{place} meets the plan's own {reserved!r} (rename: {{{column}: {_free(new, columns)}}}, or drop it)"

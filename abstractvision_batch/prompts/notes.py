@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.model import Fields
 from abstractvision_batch.prompts.mapping import ColumnMap
 from abstractvision_batch.prompts.prompts import Prompt
@@ -54,8 +54,8 @@ _FOR_ALL = {
 class Notes:
     """Collects the notes of one plan."""
 
-    def __init__(self, loaded: LoadedSpec) -> None:
-        self._card = loaded.card
+    def __init__(self, job: Job) -> None:
+        self._card = job.card
         self._lines: list[str] = []
         self._prompts = 0
         self._unknown = 0
@@ -91,15 +91,15 @@ class Notes:
             )
 
 
-def find_idle_columns(loaded: LoadedSpec, columns: ColumnMap) -> Iterator[str]:
+def find_idle_columns(job: Job, columns: ColumnMap) -> Iterator[str]:
     """Note columns that look like a field or a parameter and feed nothing."""
-    prompts = loaded.spec.prompts
+    prompts = job.spec.prompts
     said = [
         f"{_short(column)} ({hint})"
         for column in columns.passed
         if column not in prompts.rename
         and not any(column in text for text in (prompts.template, prompts.where) if text is not None)
-        and (hint := _hint(loaded, column)) is not None
+        and (hint := _hint(job, column)) is not None
     ]
     if said:
         more = f", and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
@@ -107,8 +107,8 @@ def find_idle_columns(loaded: LoadedSpec, columns: ColumnMap) -> Iterator[str]:
         yield f"{which} nothing and only pass{'es' if len(said) == 1 else ''} through: {', '.join(said[:_SHOWN])}{more}"
 
 
-def _hint(loaded: LoadedSpec, column: str) -> str | None:
-    fields = loaded.spec.prompts.fields
+def _hint(job: Job, column: str) -> str | None:
+    fields = job.spec.prompts.fields
     field = _field_of(column)
     if field is None:
         place = _FOR_ALL.get(squeeze(column))
@@ -116,7 +116,7 @@ def _hint(loaded: LoadedSpec, column: str) -> str | None:
     if getattr(fields, field) is None and field in fields.model_fields_set:
         return None  # the spec says that no column feeds it
     if column == getattr(fields, field):
-        return f"{loaded.spec.task} reads no {field}"
+        return f"{job.spec.task} reads no {field}"
     return f"did you mean prompts.fields.{field}: {_short(column)}?"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from abstractvision_batch.job.fields import MAX_SEED
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.column_types import ColumnTypes
 from abstractvision_batch.prompts.images import ImageProber, InputImage
 from abstractvision_batch.prompts.mapping import ROW_PARAMS, ColumnMap, needed_from_rows
@@ -56,7 +56,7 @@ class PromptParser:
 
     def __init__(
         self,
-        loaded: LoadedSpec,
+        job: Job,
         columns: ColumnMap,
         types: ColumnTypes,
         template: Callable[[Mapping[str, Any]], str] | None,
@@ -66,28 +66,28 @@ class PromptParser:
         format: int,
     ) -> None:
         fields = columns.fields
-        self._spec = loaded.spec
+        self._spec = job.spec
         self._template = template
         self._problems = problems
         self._id = fields.get("id")
         self._prompt = fields.get("prompt")
         self._image = fields.get("image")
         self._mask = fields.get("mask")
-        self._needed = needed_from_rows(loaded)
+        self._needed = needed_from_rows(job)
         self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
         self._passed = [(old, types.converter(old)) for old in columns.passed]
         self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
-        self._parse_param = OverrideParser(loaded.card, loaded.spec.task, empty_is_none=loaded.version > 1).parse
-        self._prober = ImageProber(loaded)
-        self._sizes = SizePlanner(loaded.spec, loaded.card) if format > 1 and self._image is not None else None
-        self._output_sizes = OutputSizes(loaded.spec, loaded.card)
-        rules = loaded.card.tasks[loaded.spec.task].params
-        self._image_required = loaded.spec.task in ("image_to_image", "image_to_video") or (
+        self._parse_param = OverrideParser(job.card, job.spec.task, empty_is_none=job.version > 1).parse
+        self._prober = ImageProber(job)
+        self._sizes = SizePlanner(job.spec, job.card) if format > 1 and self._image is not None else None
+        self._output_sizes = OutputSizes(job.spec, job.card)
+        rules = job.card.tasks[job.spec.task].params
+        self._image_required = job.spec.task in ("image_to_image", "image_to_video") or (
             "reference_image" in rules and rules["reference_image"].required
         )
-        self._prompt_required = loaded.spec.task != "image_to_video" or ("prompt" in rules and rules["prompt"].required)
+        self._prompt_required = job.spec.task != "image_to_video" or ("prompt" in rules and rules["prompt"].required)
         self._prompt_refused = "prompt" in rules and not rules["prompt"].supported
-        self._card = loaded.card
+        self._card = job.card
 
     @property
     def signed_images(self) -> bool:

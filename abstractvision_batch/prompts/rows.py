@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.column_types import ColumnTypes, holds_bytes
 from abstractvision_batch.prompts.mapping import ColumnMap, map_columns
 from abstractvision_batch.prompts.notes import find_idle_columns
@@ -34,20 +34,20 @@ _Result = TypeVar("_Result")
 class PromptReader:
     """Reads one job's prompts, as often as asked; the columns are known from the start."""
 
-    def __init__(self, loaded: LoadedSpec, files: Sequence[SourceFile], format: int = PLAN_FORMAT) -> None:
-        self._loaded = loaded
+    def __init__(self, job: Job, files: Sequence[SourceFile], format: int = PLAN_FORMAT) -> None:
+        self._job = job
         self._problems = Problems()
-        self._files = [PromptFile(file, self._problems, loaded.version, loaded.spec.prompts.comments) for file in files]
+        self._files = [PromptFile(file, self._problems, job.version, job.spec.prompts.comments) for file in files]
         self._types = ColumnTypes()
         self._learn_columns()
         columns = self._types.names
-        self._map: ColumnMap = map_columns(loaded, columns)
-        self._where = self._on_typed_rows(compile_where(loaded, columns))
-        template = self._on_typed_rows(compile_template(loaded, columns))
+        self._map: ColumnMap = map_columns(job, columns)
+        self._where = self._on_typed_rows(compile_where(job, columns))
+        template = self._on_typed_rows(compile_template(job, columns))
         self._check_binary()
         surrogates = not files or any(file.format in ROWS_WITH_NAMES for file in files)
         self._parser = PromptParser(
-            loaded, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates, format=format
+            job, self._map, self._types, template, self._problems, may_hold_surrogates=surrogates, format=format
         )
 
     @property
@@ -57,7 +57,7 @@ class PromptReader:
 
     def notes(self) -> Iterator[str]:
         """What a person should know of the files and columns; the rows have been read."""
-        yield from find_idle_columns(self._loaded, self._map)
+        yield from find_idle_columns(self._job, self._map)
         for file in self._files:
             yield from sorted(file.notes)
 
@@ -84,9 +84,9 @@ class PromptReader:
             yield prompt
         self._problems.raise_any()
         if empty:
-            where = self._loaded.positions.where(("prompts", "source"))
+            where = self._job.at("prompts.source")
             hint = "`where` leaves none over" if self._where else "every prompt becomes a request; there must be one"
-            raise SpecError(f"{where}: prompts.source: there is no prompt ({hint})")
+            raise SpecError(f"{where}: there is no prompt ({hint})")
         if hashes is not None:
             self._check_unique(hashes)
 
@@ -113,7 +113,7 @@ class PromptReader:
             schema = file.arrow_schema()
             if schema is not None:
                 self._types.see_schema(schema)
-            elif file.source.format in TABLES and self._loaded.version > 1:
+            elif file.source.format in TABLES and self._job.version > 1:
                 self._types.see_cells(dict.fromkeys(file.header() or (), ""))
                 for _, values in file.rows():
                     self._types.see_cells(values)
@@ -138,18 +138,17 @@ class PromptReader:
                 continue
             for field in schema:
                 if field.name in self._map.passed and holds_bytes(field.type):
-                    place = self._loaded.positions.where(("prompts", "source"))
+                    place = self._job.at("prompts.source")
                     self._problems.add(
-                        f"{place}: prompts.source: column {field.name!r} of {file.source.name} holds binary data "
-                        f"(drop: [{field.name}])"
+                        f"{place}: column {field.name!r} of {file.source.name} holds binary data (drop: [{field.name}])"
                     )
         self._problems.raise_any()
 
     def _inline_rows(self) -> Iterator[SourceRow]:
-        source = self._loaded.spec.prompts.source
-        folder = str(self._loaded.base_dir.absolute())
+        source = self._job.spec.prompts.source
+        folder = str(self._job.base_dir.absolute())
         for number, item in enumerate(source if isinstance(source, list) else ()):
-            place = f"{self._loaded.positions.where(('prompts', 'source', number))}: prompts.source[{number}]"
+            place = self._job.at(("prompts", "source", number))
             if isinstance(item, dict) and (text := _colon_text(item)) is not None:
                 self._problems.add(f'{place}: YAML reads this as a mapping (put the prompt into quotes: "{text}")')
             yield SourceRow(place, 0, folder, number, {"prompt": item} if isinstance(item, str) else item)
@@ -164,7 +163,7 @@ class PromptReader:
                 number += 1
 
     def _chosen_rows(self) -> Iterator[SourceRow]:
-        prompts = self._loaded.spec.prompts
+        prompts = self._job.spec.prompts
         rows: Iterable[SourceRow] = self._rows()
         if self._where is not None:
             rows = self._filter(rows)

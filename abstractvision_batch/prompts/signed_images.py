@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import find_files, is_remote
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 256 << 20
 
 
-def find_signed_images(loaded: LoadedSpec) -> dict[str, str]:
+def find_signed_images(job: Job) -> dict[str, str]:
     """Return the whole URL of each input image that the plan names without what gives access.
 
     Raises:
@@ -31,7 +31,7 @@ def find_signed_images(loaded: LoadedSpec) -> dict[str, str]:
     size_bytes = 0
     try:
         with scratch_folder() as scratch:
-            for folder, name in PromptReader(loaded, find_files(loaded, scratch)).image_names():
+            for folder, name in PromptReader(job, find_files(job, scratch)).image_names():
                 url = locate_image(folder, name)
                 if is_remote(url) and (kept := lasting_url(url)) != url and kept not in found:
                     found[kept] = url
@@ -42,9 +42,9 @@ def find_signed_images(loaded: LoadedSpec) -> dict[str, str]:
         logger.warning("URLs of input images are signed, and their signatures cannot be read again: %s", error)
         return {}
     if size_bytes > MAX_BYTES:
-        place = loaded.positions.where(("prompts", "source"))
+        place = job.at("prompts.source")
         raise SpecError(
-            f"{place}: prompts.source: signed URLs of input images have over {MAX_BYTES >> 20} MiB together "
+            f"{place}: signed URLs of input images have over {MAX_BYTES >> 20} MiB together "
             "(name them without signature, and what gives access in prompts.storage_options)"
         )
     return found

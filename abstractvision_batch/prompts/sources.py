@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 from fsspec.archive import AbstractArchiveFileSystem
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError, StorageError
-from abstractvision_batch.job.env import resolve_options
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_name
 from abstractvision_batch.prompts.compression import require_modest
 from abstractvision_batch.storage.regular import require_regular
@@ -51,7 +50,7 @@ class SourceFile:
     format: str
 
 
-def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
+def find_files(job: Job, scratch: Path) -> list[SourceFile]:
     """The dataset's files, sorted, on this machine.
 
     Raises:
@@ -59,12 +58,10 @@ def find_files(loaded: LoadedSpec, scratch: Path) -> list[SourceFile]:
         OptionalDependencyMissingError: the URL needs a driver that is not installed.
         StorageError: a remote store failed.
     """
-    return [
-        file for number, source in enumerate(source_names(loaded)) for file in _find(loaded, source, scratch, number)
-    ]
+    return [file for number, source in enumerate(source_names(job)) for file in _find(job, source, scratch, number)]
 
 
-def source_names(loaded: LoadedSpec) -> tuple[str, ...]:
+def source_names(job: Job) -> tuple[str, ...]:
     """The paths, URLs and globs that `prompts.source` names; none where it has the prompts themselves.
 
     A list of file names alone was a list of prompts in version 1.
@@ -72,41 +69,42 @@ def source_names(loaded: LoadedSpec) -> tuple[str, ...]:
     Raises:
         SpecError: it lists both.
     """
-    source = loaded.spec.prompts.source
+    source = job.spec.prompts.source
     if isinstance(source, str):
         return (source,)
-    if loaded.version == 1:
+    if job.version == 1:
         return ()
-    named = [item for item in source if is_file_name(item) or _is_there(loaded, item)]
+    named = [item for item in source if is_file_name(item) or _is_there(job, item)]
     if named and len(named) < len(source):
+        other = next(item for item in source if item not in named)
         raise SpecError(
-            f"{_place(loaded)}: {named[0]!r} names a file, and {next(i for i in source if i not in named)!r:.60} does "
-            f"not (list files alone; as a prompt, write {{prompt: {named[0]}}})"
+            f"{job.at('prompts.source')}: {named[0]!r} names a file, and {other!r:.60} does not (list files "
+            f"alone; as a prompt, write {{prompt: {named[0]}}})"
         )
     return tuple(map(str, named))
 
 
-def _is_there(loaded: LoadedSpec, item: object) -> bool:
+def _is_there(job: Job, item: object) -> bool:
     """Whether a text with spaces is the name of a file that there is."""
     if not isinstance(item, str) or len(item) > 255 or ending_of(item) not in FORMATS:
         return False
     try:
-        return (loaded.base_dir / Path(item).expanduser()).is_file()
+        return (job.base_dir / Path(item).expanduser()).is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 
 
-def _find(loaded: LoadedSpec, source: str, scratch: Path, number: int) -> list[SourceFile]:
+def _find(job: Job, source: str, scratch: Path, number: int) -> list[SourceFile]:
     if not is_remote(source):
-        paths = _list_local(loaded, source)
-        return [_describe(loaded, _relative(p, loaded.base_dir), p, str(p.parent)) for p in paths]
+        paths = _list_local(job, source)
+        return [_describe(job, _relative(p, job.base_dir), p, str(p.parent)) for p in paths]
     files = []
-    filesystem, names = _list_remote(loaded, source)
+    filesystem, names = _list_remote(job, source)
     for place, name in enumerate(names):
         url = str(filesystem.unstrip_protocol(name))
         shown = bare_url(url)
-        file = _describe(loaded, shown, scratch / f"source-{number:05d}-{place:05d}", _folder_of(url))
-        _at_the_edge(loaded, shown, partial(_fetch, filesystem, name, file))
+        file = _describe(job, shown, scratch / f"source-{number:05d}-{place:05d}", _folder_of(url))
+        _at_the_edge(job, shown, partial(_fetch, filesystem, name, file))
         files.append(file)
     return files
 
@@ -147,12 +145,12 @@ def digest_inline(rows: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
 
 
-def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
-    place = _place(loaded)
-    path = loaded.base_dir / Path(source).expanduser()
+def _list_local(job: Job, source: str) -> list[Path]:
+    place = job.at("prompts.source")
+    path = job.base_dir / Path(source).expanduser()
     try:
         if path.is_dir():
-            return _list_folder(loaded, source, path)
+            return _list_folder(job, source, path)
         if path.exists():
             require_regular(path)
             return [path.absolute()]
@@ -160,46 +158,48 @@ def _list_local(loaded: LoadedSpec, source: str) -> list[Path]:
             inline = "" if ending_of(source) else f"; a prompt stands in a list: [{source}]"
             raise SpecError(f"{place}: {source}: no such file (looked for {path.absolute()}{inline})")
         pattern = Path(source).expanduser()
-        root = Path(pattern.anchor) if pattern.is_absolute() else loaded.base_dir
+        root = Path(pattern.anchor) if pattern.is_absolute() else job.base_dir
         matches = sorted(p.absolute() for p in root.glob(str(pattern.relative_to(pattern.anchor))) if p.is_file())
     except (OSError, ValueError, NotImplementedError) as error:  # a name too long, a NUL byte, an odd pattern
         raise SpecError(f"{place}: {source[:200]!r} cannot be looked up: {error}") from error
     if not matches:
-        raise SpecError(f"{place}: {source}: the pattern matches no file (in {loaded.base_dir.absolute()})")
+        raise SpecError(f"{place}: {source}: the pattern matches no file (in {job.base_dir.absolute()})")
     return matches
 
 
-def _list_folder(loaded: LoadedSpec, source: str, path: Path) -> list[Path]:
+def _list_folder(job: Job, source: str, path: Path) -> list[Path]:
     """The texts of a folder, each of which is a prompt where the format says so."""
     folder = source.rstrip("/")
-    if loaded.spec.prompts.format != "one_per_file":
+    if job.spec.prompts.format != "one_per_file":
         raise SpecError(
-            f"{_place(loaded)}: {source} is a folder (name a file, or a glob such as {folder}/*.txt; for a folder with "
-            "one prompt in each .txt file, set prompts.format: one_per_file)"
+            f"{job.at('prompts.source')}: {source} is a folder (name a file, or a glob such as {folder}/*.txt; for a "
+            "folder with one prompt in each .txt file, set prompts.format: one_per_file)"
         )
     files = sorted(file.absolute() for file in path.glob("*.txt") if file.is_file())
     if not files:
-        raise SpecError(f"{_place(loaded)}: {source}: no .txt file in this folder (or name them by a glob)")
+        raise SpecError(f"{job.at('prompts.source')}: {source}: no .txt file in this folder (or name them by a glob)")
     return files
 
 
-def _list_remote(loaded: LoadedSpec, source: str) -> tuple[Any, list[str]]:
-    options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
-    filesystem, path = _at_the_edge(loaded, source, lambda: open_filesystem(source, options))
+def _list_remote(job: Job, source: str) -> tuple[Any, list[str]]:
+    options = job.prompt_options()
+    filesystem, path = _at_the_edge(job, source, lambda: open_filesystem(source, options))
     if not _is_glob(source):
-        if _at_the_edge(loaded, source, lambda: filesystem.isdir(path)):
-            raise SpecError(f"{_place(loaded)}: {source} is a folder (name a file, or a glob such as {source}/*.txt)")
+        if _at_the_edge(job, source, lambda: filesystem.isdir(path)):
+            raise SpecError(
+                f"{job.at('prompts.source')}: {source} is a folder (name a file, or a glob such as {source}/*.txt)"
+            )
         return filesystem, [path]
-    found = _at_the_edge(loaded, source, lambda: filesystem.glob(path, detail=True))
+    found = _at_the_edge(job, source, lambda: filesystem.glob(path, detail=True))
     names = sorted(name for name, info in found.items() if info.get("type") != "directory")
     if not names:
-        raise SpecError(f"{_place(loaded)}: {source}: the pattern matches no file")
+        raise SpecError(f"{job.at('prompts.source')}: {source}: the pattern matches no file")
     return filesystem, names
 
 
-def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) -> _Result:
+def _at_the_edge(job: Job, shown: str, call: Callable[[], _Result]) -> _Result:
     """Run `call`, again where that may help, and translate what a driver raises: they do not all use OSError."""
-    place = _place(loaded)
+    place = job.at("prompts.source")
     protocol = shown.partition("://")[0]
     try:
         return Retries().call(call, what=shown)
@@ -218,19 +218,15 @@ def _at_the_edge(loaded: LoadedSpec, shown: str, call: Callable[[], _Result]) ->
         raise StorageError(f"{place}: {shown}: {said} (running again tries again)") from error
 
 
-def _describe(loaded: LoadedSpec, shown: str, path: Path, folder: str) -> SourceFile:
-    format_: str = loaded.spec.prompts.format
+def _describe(job: Job, shown: str, path: Path, folder: str) -> SourceFile:
+    format_: str = job.spec.prompts.format
     if format_ == "auto":
         ending = ending_of(shown.partition("?")[0] if shown.startswith(WEB) else shown)
         if ending not in FORMATS:
             hint = _HINT_OF_ENDING.get(ending, f"one of {', '.join(FORMATS)}, or set prompts.format")
-            raise SpecError(f"{_place(loaded)}: {shown}: its ending does not tell the format ({hint})")
+            raise SpecError(f"{job.at('prompts.source')}: {shown}: its ending does not tell the format ({hint})")
         format_ = FORMATS[ending]
     return SourceFile(shown, path, folder, format_)
-
-
-def _place(loaded: LoadedSpec) -> str:
-    return f"{loaded.positions.where(('prompts', 'source'))}: prompts.source"
 
 
 def _relative(path: Path, base_dir: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, meta
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.sandbox import TEMPLATE_ERRORS, SandboxedTemplates
 from abstractvision_batch.prompts.cells import TESTS
 from abstractvision_batch.prompts.problems import suggest
@@ -27,24 +27,24 @@ class RowError(Exception):
     """The template or the expression fails for one row; the caller knows which."""
 
 
-def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], str] | None:
+def compile_template(job: Job, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], str] | None:
     """The function from a row to its prompt, or None where the spec has no template.
 
     Raises:
         SpecError: the template is not Jinja2, or names a column that there is not.
     """
-    text = loaded.spec.prompts.template
+    text = job.spec.prompts.template
     if text is None:
         return None
     environment = SandboxedTemplates(_refuse_null)
     environment.tests |= TESTS
     try:
-        as_row = _check_names(loaded, "template", environment, text, columns)
+        as_row = _check_names(job, "template", environment, text, columns)
         template = environment.from_string(text)
     except TemplateSyntaxError as error:
-        raise SpecError(f"{_place(loaded, 'template')}: line {error.lineno} of it: {error.message}") from error
+        raise SpecError(f"{job.at('prompts.template')}: line {error.lineno} of it: {error.message}") from error
     except RecursionError as error:
-        raise SpecError(f"{_place(loaded, 'template')}: it is nested too deeply") from error
+        raise SpecError(f"{job.at('prompts.template')}: it is nested too deeply") from error
 
     def render(row: Mapping[str, Any]) -> str:
         pieces, length = [], 0
@@ -62,24 +62,24 @@ def compile_template(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Ma
     return render
 
 
-def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], bool] | None:
+def compile_where(job: Job, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], bool] | None:
     """The predicate on rows, or None where the spec has none.
 
     Raises:
         SpecError: `where` is not a Jinja2 expression, or names a column that there is not.
     """
-    text = loaded.spec.prompts.where
+    text = job.spec.prompts.where
     if text is None:
         return None
     environment = SandboxedTemplates(None)
     environment.tests |= TESTS
     try:
         expression = environment.compile_expression(text, undefined_to_none=False)
-        as_row = _check_names(loaded, "where", environment, "{{ (" + text + "\n) }}", columns)
+        as_row = _check_names(job, "where", environment, "{{ (" + text + "\n) }}", columns)
     except TemplateSyntaxError as error:
-        raise SpecError(f"{_place(loaded, 'where')}: {error.message}") from error
+        raise SpecError(f"{job.at('prompts.where')}: {error.message}") from error
     except RecursionError as error:
-        raise SpecError(f"{_place(loaded, 'where')}: it is nested too deeply") from error
+        raise SpecError(f"{job.at('prompts.where')}: it is nested too deeply") from error
 
     def keep(row: Mapping[str, Any]) -> bool:
         environment.begin()
@@ -91,15 +91,13 @@ def compile_where(loaded: LoadedSpec, columns: Sequence[str]) -> Callable[[Mappi
     return keep
 
 
-def _check_names(
-    loaded: LoadedSpec, field: str, environment: SandboxedTemplates, text: str, columns: Sequence[str]
-) -> bool:
+def _check_names(job: Job, field: str, environment: SandboxedTemplates, text: str, columns: Sequence[str]) -> bool:
     """Whether the text says `row`, which stands for the whole row: `row['a name with spaces']`."""
     names = meta.find_undeclared_variables(environment.parse(text))
     unknown = sorted(names - {*columns, "row"})
     if unknown:
         lines = tuple(
-            f"{_place(loaded, field)}: the prompts have no column {name!r} ({suggest(name, columns)})"
+            f"{job.at(f'prompts.{field}')}: the prompts have no column {name!r} ({suggest(name, columns)})"
             for name in unknown
         )
         raise SpecError("\n".join(lines), problems=lines)
@@ -115,10 +113,6 @@ def _said(error: Exception) -> str:
         if "null" in said and "write" not in said:
             said += " (a value is null in this row: write NAME is not none and …)"
     return said
-
-
-def _place(loaded: LoadedSpec, field: str) -> str:
-    return f"{loaded.positions.where(('prompts', field))}: prompts.{field}"
 
 
 def _refuse_null(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.runs.columns import with_current_names
 from abstractvision_batch.runs.counts import Counts, count_rows
 from abstractvision_batch.runs.manifest import (
@@ -81,14 +82,16 @@ class Run:
         return read_artifact(self.store, row)
 
 
-def open_run(path: str | Path, storage_options: Mapping[str, Any] | None = None) -> Run:
-    """Open a run's folder or URL for reading.
+def open_run(run: str | Path | Job, storage_options: Mapping[str, Any] | None = None) -> Run:
+    """Open a run for reading: its folder or URL, or the job that wrote it.
 
     Raises:
         SpecError: there is no run.
     """
-    store = open_store(str(path), storage_options)
+    store = run.open_output(storage_options) if isinstance(run, Job) else open_store(str(run), storage_options)
     record = read_record(store)
     if record is None:
-        raise SpecError(f"{path}: no run here: there is no run.json (name the output.path of a run that was started)")
+        raise SpecError(
+            f"{store.url}: no run here: there is no run.json (name the output.path of a run that was started)"
+        )
     return Run(store, record)

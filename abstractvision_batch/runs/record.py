@@ -302,7 +302,7 @@ def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
     """
     if found.layout != spec.output.layout:
         raise SpecError(
-            f"{place}: output.layout: the run in {spec.output.path} is laid out as {found.layout}, "
+            f"{place}: the run in {spec.output.path} is laid out as {found.layout}, "
             f"not {spec.output.layout} (leave it {found.layout}, or choose another output.path, or --new-run)"
         )
 

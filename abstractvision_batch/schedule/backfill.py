@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.env import resolve_options
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import GivenSpec, load_job
 from abstractvision_batch.job.scheduled_time import parse_time, tick_key
 from abstractvision_batch.runs.listing import RunState, read_run_state
 from abstractvision_batch.schedule.cron import Cron, parse_cron
 from abstractvision_batch.schedule.outputs import read_timed_spec
 from abstractvision_batch.schedule.stop_signal import StopSignal
-from abstractvision_batch.schedule.tick_process import TickCommand, TickProcess, start_tick
+from abstractvision_batch.schedule.tick_process import TickProcess, start_tick
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.scratch import scratch_folder
-from abstractvision_batch.storage.store import open_store
 
 INTERRUPTED = 130
 #: More ticks than one command makes.
@@ -81,7 +79,7 @@ class BackfillReport:
 
 
 def backfill(
-    spec: str | Path,
+    spec: str | Path | GivenSpec,
     start: str,
     end: str,
     *,
@@ -89,38 +87,34 @@ def backfill(
     timezone: str = "UTC",
     max_running: int = 1,
     dry_run: bool = False,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
     on_partition: Callable[[Partition], object] = lambda partition: None,
 ) -> BackfillReport:
     """Make the runs of a range of ticks that are not complete on their storage.
 
     Args:
-        spec: Path of a YAML file with time fields in `output.path`.
+        spec: Path of a YAML file with time fields in `output.path`, or how it was given.
         start: The first tick, or a day: ISO 8601, in the timezone where it says none.
         end: The last tick, included; of a day, all of it is.
         cron: When ticks were due; by default, what `output.path` is partitioned by.
         timezone: Of all of them, and of the spec's time fields.
         max_running: Runs at a time.
         dry_run: Only look.
-        overrides: ``dotted.key=value`` strings, as of ``--set``.
-        registry_paths: More folders of model cards.
         on_partition: Called with each partition when it is decided: skipped, succeeded or failed.
 
     Raises:
         SpecError: the spec, the range or the cron expression is wrong, or two ticks would share a folder.
         StorageError: a run's storage cannot be read.
     """
-    timed = read_timed_spec(spec, overrides)
+    given = GivenSpec.of(spec)
+    timed = read_timed_spec(given)
     parsed = parse_cron(cron if cron is not None else timed.cron_of_partitions(), timezone)
     due, not_due = find_ticks(parsed, start, end, datetime.now(UTC))
     timed.require_distinct(due)
-    found = [look for _, look in map_in_flight(due, lambda tick: _look(spec, tick, overrides, registry_paths))]
+    found = [look for _, look in map_in_flight(due, lambda tick: _look(given, tick))]
     if dry_run:
         return BackfillReport(tuple(found), not_due)
-    command = TickCommand(str(spec), parsed.timezone.key, tuple(overrides), tuple(map(str, registry_paths)))
     with scratch_folder() as folder, StopSignal() as stop_signal:
-        made = _make(found, command, folder, stop_signal, max_running, on_partition)
+        made = _make(found, given, folder, stop_signal, max_running, on_partition)
         return BackfillReport(tuple(made), not_due, interrupted=stop_signal.stop_requests > 0)
 
 
@@ -148,13 +142,9 @@ def find_ticks(cron: Cron, start: str, end: str, now: datetime) -> tuple[list[da
     return due, len(ticks) - len(due)
 
 
-def _look(
-    spec: str | Path, tick: datetime, overrides: Sequence[str], registry_paths: Sequence[str | Path]
-) -> Partition:
+def _look(given: GivenSpec, tick: datetime) -> Partition:
     """The run of a tick as it is on its storage."""
-    loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=tick)
-    output = loaded.spec.output
-    store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
+    store = load_job(given, scheduled_at=tick).open_output()
     state = read_run_state(store)
     if not state.done:
         return Partition(tick, store.url, state, "pending")
@@ -163,7 +153,7 @@ def _look(
 
 def _make(
     found: Sequence[Partition],
-    command: TickCommand,
+    given: GivenSpec,
     folder: Path,
     stop_signal: StopSignal,
     max_running: int,
@@ -179,7 +169,7 @@ def _make(
             on_partition(partition)
     while running or (waiting and not stop_signal.stop_requests):
         while waiting and len(running) < max_running and not stop_signal.stop_requests:
-            process = start_tick(command, waiting.pop(0).scheduled_at, folder)
+            process = start_tick(given, waiting.pop(0).scheduled_at, folder)
             assert process is not None, "the folder is this command's own"
             running.append(process)
         for process in tuple(running):

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from pathlib import Path
 
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import read_values
+from abstractvision_batch.job.load import GivenSpec, read_values
 from abstractvision_batch.job.scheduled_time import FINENESS, PERIODS, tick_key
 from abstractvision_batch.job.time_fields import TimedText, TimeFieldError, find_timed_texts
 from abstractvision_batch.schedule.cron import Cron
@@ -96,13 +95,13 @@ class TimedSpec:
             raise SpecError(f"{self.where}: output.path: {error}") from error
 
 
-def read_timed_spec(path: str | Path, overrides: Sequence[str] = ()) -> TimedSpec:
+def read_timed_spec(given: GivenSpec) -> TimedSpec:
     """The time fields of a spec file.
 
     Raises:
         SpecError: the file cannot be read, or has no `output.path`.
     """
-    read = read_values(path, overrides)
+    read = read_values(given)
     where = read.positions.where(OUTPUT)
     texts = find_timed_texts(read.data)
     output = read.data.get("output")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import GivenSpec
 from abstractvision_batch.job.scheduled_time import tick_key
 from abstractvision_batch.schedule.state import ScheduleState, Tick
 from abstractvision_batch.schedule.stop_signal import MAX_SLICE_S, StopSignal
 from abstractvision_batch.schedule.tick_process import (
-    TickCommand,
     TickEnding,
     TickProcess,
     forget,
@@ -75,13 +75,13 @@ class Scheduler:
     def __init__(
         self,
         state: ScheduleState,
-        command: TickCommand,
+        given: GivenSpec,
         options: ScheduleOptions,
         stop_signal: StopSignal,
         on_event: Callable[[ScheduleEvent], object],
     ) -> None:
         self._state = state
-        self._command = command
+        self._given = given
         self._options = options
         self._stop_signal = stop_signal
         self._on_event = on_event
@@ -190,7 +190,7 @@ class Scheduler:
         tick.started_at = tick.started_at or _text(now)
         self._begun.add(tick.key)
         self._state.save()  # before it starts: if this process dies now, the next one resumes it
-        process = start_tick(self._command, tick.at, self._state.folder)
+        process = start_tick(self._given, tick.at, self._state.folder)
         if process is None:  # its process of before was not known to run, and does
             process = TickProcess(tick.at, self._state.folder, None, None)
         self._processes[tick.key] = process

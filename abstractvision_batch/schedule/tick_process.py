@@ -19,33 +19,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.job.load import GivenSpec
 from abstractvision_batch.job.scheduled_time import tick_key
 
 Verdict = Literal["done", "failed", "again"]
 _TAIL_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class TickCommand:
-    """`avbatch run` for any tick of a schedule."""
-
-    spec: str
-    timezone: str
-    overrides: tuple[str, ...] = ()
-    registry_paths: tuple[str, ...] = ()
-
-    def words(self, tick: datetime) -> list[str]:
-        """The command line."""
-        options = [word for text in self.overrides for word in ("--set", text)]
-        options += [word for path in self.registry_paths for word in ("--registry", path)]
-        time = ["--at", tick_key(tick), "--timezone", self.timezone]
-        return [sys.executable, "-m", "abstractvision_batch", "run", self.spec, *time, *options, "--json"]
+def tick_words(given: GivenSpec, tick: datetime) -> list[str]:
+    """Return the command line that runs a spec for a tick."""
+    return [sys.executable, "-m", "abstractvision_batch", *replace(given, scheduled_at=tick).argv(), "--json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +85,7 @@ class TickProcess:
         return read_last_line(log_path(self._folder, self.tick))
 
 
-def start_tick(command: TickCommand, tick: datetime, folder: Path) -> TickProcess | None:
+def start_tick(given: GivenSpec, tick: datetime, folder: Path) -> TickProcess | None:
     """Start the run of a tick; None where its process of another scheduler still runs.
 
     Raises:
@@ -115,7 +104,7 @@ def start_tick(command: TickCommand, tick: datetime, folder: Path) -> TickProces
             stderr = opened.enter_context(log.open("ab"))
             stdout = opened.enter_context(result_path(folder, tick).open("wb"))
             process = subprocess.Popen(
-                command.words(tick),
+                tick_words(given, tick),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import restate, restate_variables, secret_variables
-from abstractvision_batch.job.load import LoadedSpec, read_values
+from abstractvision_batch.job.load import Job, read_values
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import find_files, is_remote, source_names
@@ -54,32 +54,28 @@ class JobPackage:
 
 
 def pack_job(
-    loaded: LoadedSpec,
+    job: Job,
     target: Path,
     *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
     limit_bytes: int,
 ) -> JobPackage:
     """Write the zip of a job.
 
     Args:
-        loaded: The spec, of a file.
+        job: The job, of a file.
         target: The zip file to write.
-        overrides: `--set` that the spec was loaded with.
-        registry_paths: Files or folders of model cards that the command line named.
         limit_bytes: How large it may be.
 
     Raises:
         SpecError: a prompt is wrong, a path can mean nothing on a cluster, or it would be too large.
     """
-    problems = [*_unusable_paths(loaded), *_packaged_secrets(loaded, overrides)]
+    problems = [*_unusable_paths(job), *_packaged_secrets(job)]
     if problems:
         raise SpecError("\n".join(problems), problems=tuple(problems))
-    spec = _plain(loaded.path)
-    own_cards = [_plain(loaded.local_path(path)) for path in loaded.spec.registry.paths]
-    given_cards = [_plain(path) for path in registry_paths]
-    inputs = list_inputs(loaded)
+    spec = _plain(job.path)
+    own_cards = [_plain(job.local_path(path)) for path in job.spec.registry.paths]
+    given_cards = [_plain(path) for path in job.given.registry_paths]
+    inputs = list_inputs(job)
     kinds = {
         "spec": [spec, *_present([lock_path(spec)])],
         "prompt file": inputs.prompts,
@@ -91,11 +87,11 @@ def pack_job(
     return JobPackage(
         path=target,
         spec=spec.relative_to(root).as_posix(),
-        overrides=tuple(_restated(loaded, overrides, spec.parent, own_cards)),
+        overrides=tuple(_restated(job, spec.parent, own_cards)),
         registry=tuple(path.relative_to(root).as_posix() for path in given_cards),
         files={kind: len(files) for kind, files in kinds.items() if files},
         size_bytes=size_bytes,
-        notes=(*inputs.notes, *_model_notes(loaded), *_variable_notes(loaded, overrides)),
+        notes=(*inputs.notes, *_model_notes(job), *_variable_notes(job)),
     )
 
 
@@ -108,18 +104,18 @@ class Inputs:
     notes: tuple[str, ...]
 
 
-def list_inputs(loaded: LoadedSpec) -> Inputs:
+def list_inputs(job: Job) -> Inputs:
     """The local files of a job's prompts; prompts whose files are all here are checked whole.
 
     Raises:
         SpecError: there is no such file, or rows are wrong.
     """
-    sources = source_names(loaded)
+    sources = source_names(job)
     if sources and all(map(is_remote, sources)):
         return Inputs([], [], ())
     with scratch_folder() as scratch:
-        files = find_files(loaded, scratch)
-        reader = PromptReader(loaded, files)
+        files = find_files(job, scratch)
+        reader = PromptReader(job, files)
         packed: set[Path] = set()
         elsewhere: list[str] = []
         remote = False
@@ -127,9 +123,9 @@ def list_inputs(loaded: LoadedSpec) -> Inputs:
             if is_remote(name):
                 remote = True
                 if gives_access(name):
-                    place = loaded.positions.where(("prompts", "source"))
+                    place = job.at("prompts.source")
                     raise SpecError(
-                        f"{place}: prompts.source: signed URLs of input images would be packaged with the prompts "
+                        f"{place}: signed URLs of input images would be packaged with the prompts "
                         "(put the prompts on storage, and name them by URL)"
                     )
             elif Path(name).expanduser().is_absolute():
@@ -150,61 +146,60 @@ def _absolute_note(names: list[str]) -> Iterator[str]:
         yield f"{which}: named by absolute path, so not packaged: every node must have it there"
 
 
-def _unusable_paths(loaded: LoadedSpec) -> Iterator[str]:
+def _unusable_paths(job: Job) -> Iterator[str]:
     """What is here and can be nowhere else."""
-    for source in source_names(loaded):
+    for source in source_names(job):
         if not source.startswith(("file:", "local:", "memory:")):
             continue
-        place = loaded.positions.where(("prompts", "source"))
-        yield f"{place}: prompts.source: {source} is on this machine alone (write a path, which is packaged)"
-    for field, path in _model_paths(loaded):
-        if not Path(path).expanduser().is_absolute() and Path(loaded.local_path(path)).exists():
-            place = loaded.positions.where(field[:2])
+        place = job.at("prompts.source")
+        yield f"{place}: {source} is on this machine alone (write a path, which is packaged)"
+    for field, path in _model_paths(job):
+        if not Path(path).expanduser().is_absolute() and Path(job.local_path(path)).exists():
             yield (
-                f"{place}: {format_path(field)}: {path} is on this machine, and models are not packaged "
+                f"{job.at(field)}: {path} is on this machine, and models are not packaged "
                 "(write an absolute path that every node has)"
             )
 
 
-def _packaged_secrets(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
+def _packaged_secrets(job: Job) -> Iterator[str]:
     """What is written in the spec's file or in an override and gives access: both would be in the package."""
-    source = read_values(loaded.path, overrides).data.get("prompts", {}).get("source")
+    source = read_values(job.given).data.get("prompts", {}).get("source")
     if isinstance(source, str) and gives_access(source):
-        place = loaded.positions.where(("prompts", "source"))
+        place = job.at("prompts.source")
         yield (
-            f"{place}: prompts.source: the URL gives access, and would be in what is made of the job "
+            f"{place}: the URL gives access, and would be in what is made of the job "
             "(put it into a variable: source: ${NAME})"
         )
 
 
-def _variable_notes(loaded: LoadedSpec, overrides: Sequence[str]) -> Iterator[str]:
-    for name in secret_variables(read_values(loaded.path, overrides).data):
+def _variable_notes(job: Job) -> Iterator[str]:
+    for name in secret_variables(read_values(job.given).data):
         yield f"{name}: holds a secret, so it is not packaged: it must be set there"
 
 
-def _model_notes(loaded: LoadedSpec) -> Iterator[str]:
-    for field, path in _model_paths(loaded):
+def _model_notes(job: Job) -> Iterator[str]:
+    for field, path in _model_paths(job):
         if Path(path).expanduser().is_absolute():
             yield f"{format_path(field)}: {path} is not packaged: every node must have it there"
 
 
-def _model_paths(loaded: LoadedSpec) -> Iterator[tuple[FieldPath, str]]:
+def _model_paths(job: Job) -> Iterator[tuple[FieldPath, str]]:
     """Fields of the backend that may name local files, with what they say."""
-    return ((part.path, part.value) for part, mark in loaded.model_paths() if not mark.is_written)
+    return ((part.path, part.value) for part, mark in job.model_paths() if not mark.is_written)
 
 
-def _restated(loaded: LoadedSpec, overrides: Sequence[str], folder: Path, cards: list[Path]) -> Iterator[str]:
+def _restated(job: Job, folder: Path, cards: list[Path]) -> Iterator[str]:
     """`--set` of fields whose text would mean something else there: absolute paths, and variables that are set here."""
-    source = loaded.spec.prompts.source
-    sources = list(source_names(loaded))
+    source = job.spec.prompts.source
+    sources = list(source_names(job))
     moved: dict[str, Any] = {}
-    there = [name if is_remote(name) else os.path.relpath(_plain(loaded.local_path(name)), folder) for name in sources]
+    there = [name if is_remote(name) else os.path.relpath(_plain(job.local_path(name)), folder) for name in sources]
     if there != sources:
         moved["prompts.source"] = there[0] if isinstance(source, str) else there
     paths = [os.path.relpath(path, folder) for path in cards]
-    moved |= {"registry.paths": paths} if paths != list(loaded.spec.registry.paths) else {}
+    moved |= {"registry.paths": paths} if paths != list(job.spec.registry.paths) else {}
     yield from (restate(field, value) for field, value in moved.items())
-    restated = restate_variables(read_values(loaded.path, overrides).data)
+    restated = restate_variables(read_values(job.given).data)
     yield from (said for said in restated if said.partition("=")[0] not in moved)
 
 

@@ -15,14 +15,13 @@ import os
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec, load_spec
+from abstractvision_batch.job.load import GivenSpec, Job, load_job
 from abstractvision_batch.job.ray_sections import RuntimeEnvSpec
 from abstractvision_batch.prompts.images import PACKAGED
 from abstractvision_batch.registry.cards import CARDS_IN_PACKAGE, packaged_folder
@@ -60,13 +59,10 @@ class Submission:
 
 
 def submit(
-    spec: str | Path,
+    spec: str | Path | GivenSpec,
     *,
     address: str | None = None,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
     submission_id: str | None = None,
-    scheduled_at: datetime | None = None,
     extend: bool = False,
     locked: bool = False,
     ship_package: bool = False,
@@ -74,13 +70,10 @@ def submit(
     """Send a job to a cluster.
 
     Args:
-        spec: Path of a YAML file.
+        spec: Path of a YAML file, or how it was given.
         address: Of the cluster's dashboard, as ``http://head:8265``; by default `RAY_API_SERVER_ADDRESS`,
             `RAY_ADDRESS` or the spec's `execution.address`, the first that is such a URL.
-        overrides: ``dotted.key=value`` strings, as of ``--set``.
-        registry_paths: More folders of model cards.
         submission_id: The job's id; by default the spec's name and some digits.
-        scheduled_at: What the spec's time fields stand for; its timezone is one of the IANA database.
         extend: As of `run`.
         locked: As of ``run --locked``.
         ship_package: Send this package too: the cluster then needs only what it imports.
@@ -90,44 +83,28 @@ def submit(
         DependencyError: Ray's client is not installed.
         ClusterError: the cluster cannot be reached, or refused the job.
     """
-    loaded = load_spec(
-        spec,
-        overrides=[*overrides, "execution.executor=ray"],
-        registry_paths=registry_paths,
-        scheduled_at=scheduled_at,
-    )
-    output_notes = tuple(_check_output(loaded))
-    _check_runtime_env(loaded)
-    address = choose_address(address, loaded.spec.execution.address)
-    submission_id = submission_id or f"{loaded.spec.name}-{secrets.token_hex(3)}"
+    given = GivenSpec.of(spec)
+    job = load_job(given, overrides=["execution.executor=ray"])
+    output_notes = tuple(_check_output(job))
+    _check_runtime_env(job)
+    address = choose_address(address, job.spec.execution.address)
+    submission_id = submission_id or f"{job.spec.name}-{secrets.token_hex(3)}"
     with scratch_folder() as folder:
-        package = pack_job(
-            loaded,
-            folder / "job.zip",
-            overrides=overrides,
-            registry_paths=registry_paths,
-            limit_bytes=PACKAGE_LIMIT_BYTES,
-        )
-        runtime_env = build_runtime_env(loaded.spec.execution.runtime_env, package.path)
+        package = pack_job(job, folder / "job.zip", limit_bytes=PACKAGE_LIMIT_BYTES)
+        runtime_env = build_runtime_env(job.spec.execution.runtime_env, package.path)
         if ship_package:
             runtime_env["py_modules"] = [*runtime_env.get("py_modules", ()), str(copy_own_package(folder))]
         RayJobs(address).submit(
-            write_entrypoint(
-                package,
-                [*overrides, *_left_to_the_run(loaded.spec.execution.runtime_env)],
-                scheduled_at=scheduled_at,
-                extend=extend,
-                locked=locked,
-            ),
+            write_entrypoint(_as_packaged(given, package, job), extend=extend, locked=locked),
             submission_id=submission_id,
             runtime_env=runtime_env,
-            metadata=_describe(loaded),
+            metadata=_describe(job),
         )
     return Submission(
         id=submission_id,
         address=address,
-        name=loaded.spec.name,
-        output=loaded.spec.output.path,
+        name=job.spec.name,
+        output=job.spec.output.path,
         files=dict(package.files),
         package_bytes=package.size_bytes,
         notes=(*output_notes, *package.notes),
@@ -157,49 +134,51 @@ def _left_to_the_run(of_spec: RuntimeEnvSpec) -> Iterator[str]:
         yield f"execution.runtime_env={json.dumps({'env_vars': named})}"
 
 
-def write_entrypoint(
-    package: JobPackage, overrides: Sequence[str], *, scheduled_at: datetime | None, extend: bool, locked: bool
-) -> str:
-    """The command that the cluster runs in the unpacked package."""
-    # The job's own cluster is the one it runs on.
-    said = [*overrides, *package.overrides, "execution.executor=ray", "execution.address=null"]
-    command = ["python", "-m", "abstractvision_batch", "run", package.spec]
-    command += [part for text in said for part in ("--set", text)]
-    command += [part for path in package.registry for part in ("--registry", path)]
-    if scheduled_at is not None:
-        command += ["--at", scheduled_at.isoformat(), "--timezone", str(scheduled_at.tzinfo)]
+def _as_packaged(given: GivenSpec, package: JobPackage, job: Job) -> GivenSpec:
+    """Return how the spec is given in the unpacked package; the job's own cluster is the one it runs on."""
+    said = (*given.overrides, *_left_to_the_run(job.spec.execution.runtime_env), *package.overrides)
+    return GivenSpec(
+        package.spec,
+        (*said, "execution.executor=ray", "execution.address=null"),
+        package.registry,
+        given.scheduled_at,
+    )
+
+
+def write_entrypoint(given: GivenSpec, *, extend: bool, locked: bool) -> str:
+    """Return the command that the cluster runs in the unpacked package."""
+    command = ["python", "-m", "abstractvision_batch", *given.argv()]
     command += ["--extend"] * extend + ["--locked"] * locked
     return f"exec {shlex.join(command)}"  # exec: Ray's signal and its exit code are the run's, not a shell's
 
 
-def _describe(loaded: LoadedSpec) -> Mapping[str, str]:
-    output = loaded.spec.output.model_dump(mode="json")
+def _describe(job: Job) -> Mapping[str, str]:
+    output = job.spec.output.model_dump(mode="json")
     said = {
         META_VERSION: __version__,
-        META_NAME: loaded.spec.name,
+        META_NAME: job.spec.name,
         META_OUTPUT: output["path"],
         META_OPTIONS: json.dumps(output["storage_options"]),
     }
-    return said if loaded.scheduled_at is None else {**said, META_SCHEDULED: loaded.scheduled_at.isoformat()}
+    return said if job.scheduled_at is None else {**said, META_SCHEDULED: job.scheduled_at.isoformat()}
 
 
-def _check_runtime_env(loaded: LoadedSpec) -> None:
-    field = ("execution", "runtime_env", "working_dir")
-    if (folder := loaded.spec.execution.runtime_env.working_dir) is not None:
+def _check_runtime_env(job: Job) -> None:
+    if (folder := job.spec.execution.runtime_env.working_dir) is not None:
         raise SpecError(
-            f"{loaded.positions.where(field)}: {'.'.join(field)}: {folder}: a submitted job starts in the folder of "
+            f"{job.at('execution.runtime_env.working_dir')}: {folder}: a submitted job starts in the folder of "
             "its own files (leave it out, or name code in py_modules)"
         )
 
 
-def _check_output(loaded: LoadedSpec) -> Iterator[str]:
+def _check_output(job: Job) -> Iterator[str]:
     """What the cluster must have of the output.
 
     Raises:
         SpecError: it would be on the cluster's head alone, or in its memory.
     """
-    path = loaded.spec.output.path
-    place = f"{loaded.positions.where(('output', 'path'))}: output.path"
+    path = job.spec.output.path
+    place = job.at("output.path")
     mend = "write a URL, as s3://bucket/run, or an absolute path of a folder that all nodes share"
     if path.startswith("memory:"):
         raise SpecError(f"{place}: {path} would be in the memory of one process ({mend})")

@@ -10,7 +10,7 @@ from typing import Any
 
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.execute.requests import INPUT_DIGESTS, InputImages
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.environment import describe_driver, differing_values
 from abstractvision_batch.runs.environment_files import read_environments
@@ -38,14 +38,14 @@ class Change:
         return f"{self.name} was {self.left} and is {self.right}"
 
 
-def find_changes_since(source: Run, loaded: LoadedSpec) -> Iterator[Change]:
+def find_changes_since(source: Run, job: Job) -> Iterator[Change]:
     """What has changed since a run was made, as far as it shows before anything is generated.
 
     Args:
         source: The run.
-        loaded: Its spec, as it would be executed now.
+        job: Its spec, as it would be executed now.
     """
-    yield from weights_changes(read_weights(source.store), find_weights(loaded))
+    yield from weights_changes(read_weights(source.store), find_weights(job))
     for name, left, right in differing_values(source.record.data["environment"], describe_driver()):
         if name not in _NO_MATTER:
             yield Change("environment", name, left, right)

@@ -21,7 +21,7 @@ from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.job.env import resolve_options
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.runs.columns import NOT_RUN
@@ -55,7 +55,7 @@ class Ending:
 
 
 def execute(
-    loaded: LoadedSpec, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
+    job: Job, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
 ) -> tuple[ProgressTracker, Ending]:
     """Run the unfinished shards, then the rows that were not run.
 
@@ -78,19 +78,19 @@ def execute(
         if missing[0] < merged_before:
             # It covers parts that were deleted since; an older manifest of an extended run is kept.
             store.delete(MANIFEST)
-        ending = _run_rows(loaded, store, plan, rows, tracker, started=started)
+        ending = _run_rows(job, store, plan, rows, tracker, started=started)
     # Rows that were not run are looked for last, in parts of earlier invocations: reading all of those takes a while.
     if not ending.early and (left := count_unfinished(store, plan, parts)):
         tracker.take_up(sum(left.values()), shards=len(left))
         again = Retry(parts={shard: tuple(parts[shard]) for shard in left}, status=NOT_RUN)
-        ending = _run_rows(loaded, store, plan, left, tracker, again, started=started)
+        ending = _run_rows(job, store, plan, left, tracker, again, started=started)
     if ending.early and is_complete(store, plan):
         ending = Ending()
     return tracker, ending
 
 
 def _run_rows(
-    loaded: LoadedSpec,
+    job: Job,
     store: Store,
     plan: PlanSummary,
     rows: Mapping[int, int],
@@ -100,53 +100,49 @@ def _run_rows(
     started: float,
 ) -> Ending:
     """Run this many rows of these shards, within the limits of the whole run."""
-    execution = loaded.spec.execution
+    execution = job.spec.execution
     # Reads every part, so only where a limit asks for it.
     before = count_rows(store, plan) if execution.max_failed is not None or execution.budget.counts else Counts()
     limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
-    guard = build_guard(loaded, before, rows, started=started)
+    guard = build_guard(job, before, rows, started=started)
     failed = tracker.failed_rows
     if limit.reached(failed) or not guard.admits(next(iter(rows))):
         return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
-    check_model(loaded)
-    return run_on_executor(build_context(loaded, store, plan, retry), list(rows), tracker, limit, guard)
+    check_model(job)
+    return run_on_executor(build_context(job, store, plan, retry), list(rows), tracker, limit, guard)
 
 
-def build_guard(
-    loaded: LoadedSpec, before: Counts, rows: Mapping[int, int], *, started: float | None = None
-) -> SpendingGuard:
+def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: float | None = None) -> SpendingGuard:
     """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`.
 
     The invocation `started` at this time of the monotonic clock, by default now.
     """
-    price = find_price(loaded.spec, loaded.card)
-    return SpendingGuard(loaded.spec.execution, price=price, spent=before, rows=rows, started=started)
+    price = find_price(job.spec, job.card)
+    return SpendingGuard(job.spec.execution, price=price, spent=before, rows=rows, started=started)
 
 
 def build_context(
-    loaded: LoadedSpec,
+    job: Job,
     store: Store,
     plan: PlanSummary,
     retry: Retry | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> RunContext:
     """Build the workers' context. `storage_options` override the spec's."""
-    backend = loaded.backend
-    if isinstance(backend, OpenAIBackendSpec) and loaded.spec.execution.budget.counts:
+    backend = job.backend
+    if isinstance(backend, OpenAIBackendSpec) and job.spec.execution.budget.counts:
         backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
-    execution = loaded.spec.execution
+    execution = job.spec.execution
     secrets = execution.runtime_env.secrets() if execution.executor == "ray" else {}
     return RunContext(
         url=store.url,
-        spec=loaded.spec,
+        spec=job.spec,
         backend=backend,
-        card=loaded.card,
+        card=job.card,
         plan=plan,
-        store_options=resolve_options(
-            loaded.spec.output.storage_options, "output.storage_options", given=storage_options
-        ),
-        prompt_options=resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options"),
-        signed_images=find_signed_images(loaded) if plan.signed_images else {},
+        store_options=job.output_options(storage_options),
+        prompt_options=job.prompt_options(),
+        signed_images=find_signed_images(job) if plan.signed_images else {},
         environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
         retry=retry,
     )

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fingerprint import card_identity
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.supersede import supersede
@@ -35,29 +35,29 @@ from abstractvision_batch.storage.store import Store
 _REQUEST_FIELDS = ("prompts.", "params.", "matrix", "zip", "samples_per_prompt")
 
 
-def plan_extension(loaded: LoadedSpec, store: Store, record: RunRecord, folder: Path) -> PlanSummary:
+def plan_extension(job: Job, store: Store, record: RunRecord, folder: Path) -> PlanSummary:
     """Plan what a spec adds to a run, which may be nothing, and write that plan into a local folder.
 
     Raises:
         SpecError: it does more than add, or a prompt is wrong.
         StorageError: the run's plan cannot be read.
     """
-    loaded = loaded.under(record.fingerprint_version)
-    _require_same_settings(loaded, record)
+    job = job.under(record.fingerprint_version)
+    _require_same_settings(job, record)
     existing = existing_plan(store, record.plan)
-    added = build_plan(loaded, folder, existing, format=record.plan.format)
+    added = build_plan(job, folder, existing, format=record.plan.format)
     missing, row = _count_kept(store, record.plan, existing)
     if row is not None:
-        difference = describe_difference(record, loaded.spec, prompts_digest=added.prompts_digest, card=loaded.card)
+        difference = describe_difference(record, job.spec, prompts_digest=added.prompts_digest, card=job.card)
         moved = added.prompts_digest != record.plan.prompts_digest
         hint = "; without an id column a prompt's id is its row number: add prompts at the end" if moved else ""
         raise SpecError(
-            f"{_place(loaded)}: --extend only adds, and this spec lacks {missing:,} of the {record.plan.requests:,} "
+            f"{output_of(job)}: --extend only adds, and this spec lacks {missing:,} of the {record.plan.requests:,} "
             f"requests there, as sample {row['sample_index']} of prompt {row['prompt_id']!r}, {_short(row['prompt'])} "
             f"({difference}) (keep what is there, or --new-run{hint})"
         )
-    _require_fitting_columns(loaded, record, added)
-    return mark_superseded(loaded, folder, existing, added) if existing.missing else added
+    _require_fitting_columns(job, record, added)
+    return mark_superseded(job, folder, existing, added) if existing.missing else added
 
 
 def existing_plan(store: Store, plan: PlanSummary) -> ExistingPlan:
@@ -67,7 +67,7 @@ def existing_plan(store: Store, plan: PlanSummary) -> ExistingPlan:
     return existing
 
 
-def mark_superseded(loaded: LoadedSpec, folder: Path, existing: ExistingPlan, added: PlanSummary) -> PlanSummary:
+def mark_superseded(job: Job, folder: Path, existing: ExistingPlan, added: PlanSummary) -> PlanSummary:
     """Note in an extension's plan which requests take the place of those that its spec lacks.
 
     Raises:
@@ -76,10 +76,10 @@ def mark_superseded(loaded: LoadedSpec, folder: Path, existing: ExistingPlan, ad
     taken = [name for name, _ in (*existing.summary.columns, *added.columns) if name.casefold() == SUPERSEDES]
     if taken and not existing.summary.superseding:
         raise SpecError(
-            f"{_source(loaded)}: column {taken[0]!r} has the name that says which failed request another one replaces "
-            f"(rename: {{{taken[0]}: another name}}, or --new-run)"
+            f"{job.at('prompts.source')}: column {taken[0]!r} has the name that says which failed request another "
+            f"one replaces (rename: {{{taken[0]}: another name}}, or --new-run)"
         )
-    return supersede(folder, added, existing.missing_rows(), loaded.spec)
+    return supersede(folder, added, existing.missing_rows(), job.spec)
 
 
 def _count_kept(store: Store, plan: PlanSummary, existing: ExistingPlan) -> tuple[int, dict[str, Any] | None]:
@@ -98,28 +98,28 @@ def _count_kept(store: Store, plan: PlanSummary, existing: ExistingPlan) -> tupl
     return kept, first
 
 
-def _require_same_settings(loaded: LoadedSpec, record: RunRecord) -> None:
-    found = list(_differing_settings(loaded, record))
+def _require_same_settings(job: Job, record: RunRecord) -> None:
+    found = list(_differing_settings(job, record))
     if found:
         raise SpecError(
-            f"{_place(loaded)}: --extend only adds, and this spec changes what made the requests there "
+            f"{output_of(job)}: --extend only adds, and this spec changes what made the requests there "
             f"({'; '.join(found)}) (leave that as it is, or --new-run)"
         )
 
 
-def _differing_settings(loaded: LoadedSpec, record: RunRecord) -> Iterator[str]:
-    for name, said in differing_fields(record, loaded.spec).items():
+def _differing_settings(job: Job, record: RunRecord) -> Iterator[str]:
+    for name, said in differing_fields(record, job.spec).items():
         if not name.startswith(_REQUEST_FIELDS):
             yield said
-    if record.plan.format == 1 and loaded.spec.prompts.fit in ("crop", "pad"):
-        yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {loaded.spec.prompts.fit}"
-    if record.layout != loaded.spec.output.layout:
-        yield f"output.layout: {record.layout} there, {loaded.spec.output.layout} here"
-    if card_identity(record.card, record.spec)["backend"] != card_identity(loaded.card, loaded.spec)["backend"]:
-        yield f"what the card of {loaded.card.id} says of the backend"
+    if record.plan.format == 1 and job.spec.prompts.fit in ("crop", "pad"):
+        yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {job.spec.prompts.fit}"
+    if record.layout != job.spec.output.layout:
+        yield f"output.layout: {record.layout} there, {job.spec.output.layout} here"
+    if card_identity(record.card, record.spec)["backend"] != card_identity(job.card, job.spec)["backend"]:
+        yield f"what the card of {job.card.id} says of the backend"
 
 
-def _require_fitting_columns(loaded: LoadedSpec, record: RunRecord, added: PlanSummary) -> None:
+def _require_fitting_columns(job: Job, record: RunRecord, added: PlanSummary) -> None:
     """Whether the prompt dataset's own columns can be columns of one manifest."""
     there, here = dict(record.plan.columns), dict(added.columns)
     if record.plan.superseding:
@@ -130,24 +130,22 @@ def _require_fitting_columns(loaded: LoadedSpec, record: RunRecord, added: PlanS
             f"{name} ({there.get(name, 'none')} there, {here.get(name, 'none')} here)" for name in differing
         )
         raise SpecError(
-            f"{_source(loaded)}: the files of the layout parquet have the columns of the prompts, and these are not "
-            f"those of the run there: {shown} (leave them as they were, with prompts.drop or rename, or --new-run)"
+            f"{job.at('prompts.source')}: the files of the layout parquet have the columns of the prompts, and these "
+            f"are not those of the run there: {shown} (leave them as they were, with prompts.drop or "
+            "rename, or --new-run)"
         )
     known = {name.casefold(): name for name in there}
     for name in here:
         if known.get(name.casefold(), name) != name:
             raise SpecError(
-                f"{_source(loaded)}: column {name!r} differs by case only from {known[name.casefold()]!r} of the run "
-                f"there (rename: {{{name}: {known[name.casefold()]}}}, or drop it)"
+                f"{job.at('prompts.source')}: column {name!r} differs by case only from {known[name.casefold()]!r} of "
+                f"the run there (rename: {{{name}: {known[name.casefold()]}}}, or drop it)"
             )
 
 
-def _place(loaded: LoadedSpec) -> str:
-    return f"{loaded.positions.where(('output', 'path'))}: output.path: {loaded.spec.output.path}"
-
-
-def _source(loaded: LoadedSpec) -> str:
-    return f"{loaded.positions.where(('prompts', 'source'))}: prompts.source"
+def output_of(job: Job) -> str:
+    """Return the place of `output.path` and what it says, as a message begins."""
+    return f"{job.at('output.path')}: {job.spec.output.path}"
 
 
 def _short(prompt: str) -> str:

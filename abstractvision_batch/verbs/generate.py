@@ -41,7 +41,7 @@ def open_manager(
     return VisionManager(backend, store, target.card.id if target.card else None, registry)
 
 
-def generate_now(
+def generate(
     manager: VisionManager,
     target: Target,
     task: Task,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.plan.build import digest_inputs, prompts_digest
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.environment import describe_software, differing_values
@@ -39,11 +39,11 @@ def lock_path(spec_path: str | Path) -> Path:
     return Path(spec_path).with_suffix(".lock.json")
 
 
-def lock(loaded: LoadedSpec, path: str | Path | None = None) -> Path:
+def lock(job: Job, path: str | Path | None = None) -> Path:
     """Write the lock file of a spec, replacing one that is there.
 
     Args:
-        loaded: The spec.
+        job: The job.
         path: Where to; by default beside the spec.
 
     Raises:
@@ -51,8 +51,8 @@ def lock(loaded: LoadedSpec, path: str | Path | None = None) -> Path:
         DependencyError: the model is not there.
         StorageError: the lock file cannot be written.
     """
-    target = _target(loaded, path)
-    text = json.dumps(describe_lock(loaded), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    target = _target(job, path)
+    text = json.dumps(describe_lock(job), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     try:
         target.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -60,7 +60,7 @@ def lock(loaded: LoadedSpec, path: str | Path | None = None) -> Path:
     return target
 
 
-def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> LoadedSpec:
+def require_locked(job: Job, path: str | Path | None = None) -> Job:
     """Refuse a job that is not what its lock file says.
 
     Returns:
@@ -70,51 +70,51 @@ def require_locked(loaded: LoadedSpec, path: str | Path | None = None) -> Loaded
         SpecError: there is no lock file, it is damaged, or something differs; one line for each that does.
         DependencyError: the model is not there.
     """
-    target = _target(loaded, path)
+    target = _target(job, path)
     try:
         locked = read_local_json(target)
     except OSError as error:
-        raise SpecError(f"{target}: {error.strerror or error} (avbatch lock {loaded.path} writes it)") from error
+        raise SpecError(f"{target}: {error.strerror or error} (avbatch lock {job.path} writes it)") from error
     except ValueError as error:
-        raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {loaded.path} writes it anew)") from error
+        raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {job.path} writes it anew)") from error
     if not isinstance(locked, dict) or locked.get("format") != FORMAT:
-        raise SpecError(f"{target}: no lock file of this version (avbatch lock {loaded.path} writes it anew)")
+        raise SpecError(f"{target}: no lock file of this version (avbatch lock {job.path} writes it anew)")
     if isinstance(version := locked.get("fingerprint_version"), int):
-        loaded = loaded.under(version)
-    now = describe_lock(loaded)
-    if now["weights"] is None and not workers_are_here(loaded):
+        job = job.under(version)
+    now = describe_lock(job)
+    if now["weights"] is None and not workers_are_here(job):
         logger.warning("%s: weights are not compared: the cluster's workers load them, not this process", target)
         now["weights"] = locked.get("weights")
     try:
         found = [f"{target}: {said}" for said in _differences(locked, now)]
     except (ValueError, TypeError, AttributeError) as error:
-        raise SpecError(f"{target}: damaged: {error} (avbatch lock {loaded.path} writes it anew)") from error
+        raise SpecError(f"{target}: damaged: {error} (avbatch lock {job.path} writes it anew)") from error
     if found:
         more = [f"{target}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {loaded.path})"
+        hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {job.path})"
         problems = (*found[:SHOWN], *more, hint)
         raise SpecError("\n".join(problems), problems=problems)
-    return loaded
+    return job
 
 
-def describe_lock(loaded: LoadedSpec) -> dict[str, Any]:
+def describe_lock(job: Job) -> dict[str, Any]:
     """What a job would run with now, as JSON types.
 
     Raises:
         SpecError: the prompts cannot be read.
         DependencyError: the model is not there.
     """
-    digest = prompts_digest(loaded)
-    inputs, files = digest_inputs(loaded)
-    check_model(loaded)
-    weights = find_weights(loaded)
-    card = json.dumps(loaded.card.to_json(), sort_keys=True, ensure_ascii=False)
+    digest = prompts_digest(job)
+    inputs, files = digest_inputs(job)
+    check_model(job)
+    weights = find_weights(job)
+    card = json.dumps(job.card.to_json(), sort_keys=True, ensure_ascii=False)
     return {
         "format": FORMAT,
-        "name": loaded.spec.name,
-        "model": loaded.spec.model,
-        "fingerprint": loaded.fingerprint(digest),
-        "fingerprint_version": loaded.version,
+        "name": job.spec.name,
+        "model": job.spec.model,
+        "fingerprint": job.fingerprint(digest),
+        "fingerprint_version": job.version,
         "prompts": digest,
         "inputs": None if inputs is None else {"digest": inputs, "files": files if len(files) <= LISTED_INPUTS else {}},
         "card": hashlib.sha256(card.encode()).hexdigest(),
@@ -162,9 +162,9 @@ def _short(value: object) -> str:
     return text if len(text) < 40 else text[:12]
 
 
-def _target(loaded: LoadedSpec, path: str | Path | None) -> Path:
+def _target(job: Job, path: str | Path | None) -> Path:
     if path is not None:
         return Path(path)
-    if not Path(loaded.path).is_file():
-        raise SpecError(f"{loaded.path}: a spec that is no file has no place for its lock file (say where it is)")
-    return lock_path(loaded.path)
+    if not Path(job.path).is_file():
+        raise SpecError(f"{job.path}: a spec that is no file has no place for its lock file (say where it is)")
+    return lock_path(job.path)

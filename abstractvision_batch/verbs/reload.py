@@ -5,40 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.env import escape_references, resolve_options
-from abstractvision_batch.job.load import LoadedSpec, spec_from_mapping
-from abstractvision_batch.runs.opened import Run, open_run
+from abstractvision_batch.job.env import escape_references
+from abstractvision_batch.job.load import Job, load_job
+from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.record import describe_difference
-from abstractvision_batch.verbs.start import as_begun, load
+from abstractvision_batch.verbs.start import as_begun, require_installed
 from abstractvision_batch.verbs.trust import require_trust
 
 
-def find_run(run: str | Path | LoadedSpec, storage_options: Mapping[str, Any] | None) -> Run:
-    """The run, by its place or by its spec.
-
-    Raises:
-        SpecError: it was not started.
-    """
-    if not isinstance(run, LoadedSpec):
-        return open_run(run, storage_options)
-    output = run.spec.output
-    options = resolve_options(output.storage_options, "output.storage_options", given=storage_options)
-    return open_run(output.path, options)
-
-
 def load_recorded(
-    run: str | Path | LoadedSpec,
+    run: str | Path | Job,
     source: Run,
     *,
     verb: str,
     overrides: Sequence[str] = (),
     trust: bool = False,
-) -> LoadedSpec:
+) -> Job:
     """The spec to run with, checked to give the run's pixels and to do nothing that only a stranger asks for.
 
     Args:
@@ -53,10 +39,11 @@ def load_recorded(
         DependencyError: what its backend or executor imports is not installed.
     """
     record = source.record
-    if isinstance(run, LoadedSpec):
-        loaded = as_begun(load(run), record)
+    if isinstance(run, Job):
+        require_installed(run)
+        job = as_begun(run, record)
     else:
-        recorded = spec_from_mapping(
+        recorded = load_job(
             escape_references(record.data["spec"]),
             base_dir=record.base_dir,
             overrides=overrides,
@@ -64,14 +51,15 @@ def load_recorded(
             scheduled_at=record.scheduled_at,
         )
         require_trust(source, recorded, verb=verb, overrides=overrides, trust=trust)
-        loaded = load(recorded)
-    loaded = loaded.under(record.fingerprint_version)
+        require_installed(recorded)
+        job = recorded
+    job = job.under(record.fingerprint_version)
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest
-    if record.fingerprint != loaded.fingerprint(digest):
-        differing = describe_difference(record, loaded.spec, prompts_digest=digest, card=loaded.card)
+    if record.fingerprint != job.fingerprint(digest):
+        differing = describe_difference(record, job.spec, prompts_digest=digest, card=job.card)
         raise SpecError(
             f"{record.data['name']}: {verb} gives the run's own pixels, and these fields would change them: "
             f"{differing} (leave them as they are, or start a new run)"
         )
-    return loaded
+    return job

@@ -21,7 +21,7 @@ from typing import Any
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_server import SERVER, read_server
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import require_plan_file
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -35,7 +35,6 @@ from abstractvision_batch.verbs.execution import Ending, execute
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import load_recorded
-from abstractvision_batch.verbs.start import open_output
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +76,11 @@ def rerun(
     clock = time.monotonic()
     source = open_run(run, storage_options)
     moved = [*redirect(source, output), *overrides]
-    loaded = load_recorded(run, source, verb="a rerun", overrides=moved, trust=trust)
-    _check_changes(source, loaded, strict=strict, accept_weights=accept_weights)
+    job = load_recorded(run, source, verb="a rerun", overrides=moved, trust=trust)
+    _check_changes(source, job, strict=strict, accept_weights=accept_weights)
     with scratch_folder() as folder:
         copy_plan(source, folder)
-        store, record, tracker, ending = execute_plan(source, loaded, source.plan, folder, on_progress)
+        store, record, tracker, ending = execute_plan(source, job, source.plan, folder, on_progress)
     record, counts = finish_run(store, record, tracker)
     return describe_result(store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
 
@@ -112,13 +111,13 @@ def copy_plan(source: Run, folder: Path) -> None:
 
 
 def execute_plan(
-    source: Run, loaded: LoadedSpec, plan: PlanSummary, folder: Path, on_progress: ProgressListener | None
+    source: Run, job: Job, plan: PlanSummary, folder: Path, on_progress: ProgressListener | None
 ) -> tuple[Store, RunRecord, ProgressTracker, Ending]:
-    """Execute a plan that was planned before, the whole of a run's or a part, in the output of `loaded`.
+    """Execute a plan that was planned before, the whole of a run's or a part, in the output of `job`.
 
     Args:
         source: The run that it is of.
-        loaded: Its spec, with the new output.
+        job: Its spec, with the new output.
         plan: The plan; its files are in `folder`.
         folder: A local folder.
         on_progress: Called with the counts whenever they change.
@@ -126,11 +125,11 @@ def execute_plan(
     Raises:
         SpecError: the output holds another run.
     """
-    store = open_output(loaded)
+    store = job.open_output(writable=True)
     record = read_record(store)
     if record is None:
-        check_model(loaded)
-        record = write_record(store, _new_record(source, loaded, plan, store.probe_conditional_put()))
+        check_model(job)
+        record = write_record(store, _new_record(source, job, plan, store.probe_conditional_put()))
         note_started(store, record)
         if (server := read_server(source.store)) is not None:  # so that requests are written as they were
             store.put_if_absent(SERVER, json.dumps(server, indent=2, sort_keys=True).encode() + b"\n")
@@ -139,16 +138,16 @@ def execute_plan(
             f"{store.url}: holds another run, {record.data['name']} of {record.data['created_at']} "
             "(choose another output)"
         )
-    require_same_layout(record, loaded.spec, place=store.url)
-    check_weights(loaded, store)
+    require_same_layout(record, job.spec, place=f"{store.url}: output.layout")
+    check_weights(job, store)
     for file in plan.files:
         store.put_if_absent(file.name, folder / file.name)
-    tracker, ending = execute(loaded, store, plan, on_progress)
+    tracker, ending = execute(job, store, plan, on_progress)
     return store, record, tracker, ending
 
 
-def _check_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weights: bool) -> None:
-    changes = list(find_changes_since(source, loaded))
+def _check_changes(source: Run, job: Job, *, strict: bool, accept_weights: bool) -> None:
+    changes = list(find_changes_since(source, job))
     refused = [change for change in changes if strict or (change.kind == "weights" and not accept_weights)]
     if refused:
         how = "put them back" if strict else "put them back, or accept the others: --accept-weights"
@@ -158,15 +157,15 @@ def _check_changes(source: Run, loaded: LoadedSpec, *, strict: bool, accept_weig
         logger.warning("%s: %s: pixels may differ", source.path, change)
 
 
-def _new_record(source: Run, loaded: LoadedSpec, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:
+def _new_record(source: Run, job: Job, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:
     record = build_record(
-        loaded.spec,
+        job.spec,
         spec_path=str(source.record.data["spec_path"]),
-        base_dir=loaded.base_dir,
-        card=loaded.card,
+        base_dir=job.base_dir,
+        card=job.card,
         plan=plan,
         conditional_put=conditional_put,
-        scheduled_at=loaded.scheduled_at,
+        scheduled_at=job.scheduled_at,
         version=source.record.fingerprint_version,
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}

@@ -22,21 +22,21 @@ from typing import Any
 
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.progress import Progress, ProgressListener, ProgressTracker
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.runs.columns import manifest_schema
 from abstractvision_batch.runs.manifest import count_failed, list_parts, missing_shards
-from abstractvision_batch.runs.opened import Run
+from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.record import require_same_layout
 from abstractvision_batch.runs.row_filter import check_condition
 from abstractvision_batch.runs.shard_rows import Retry, rows_to_run
 from abstractvision_batch.verbs.execution import Ending, build_context, build_guard, run_on_executor
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
-from abstractvision_batch.verbs.reload import find_run, load_recorded
+from abstractvision_batch.verbs.reload import load_recorded
 
 
 def retry(
-    run: str | Path | LoadedSpec,
+    run: str | Path | Job,
     *,
     where: str | None = None,
     overrides: Sequence[str] = (),
@@ -61,22 +61,22 @@ def retry(
         ClusterError: Ray failed; the same command again goes on.
     """
     clock = time.monotonic()
-    opened = find_run(run, storage_options)
-    loaded = load_recorded(run, opened, verb="a retry", overrides=overrides, trust=trust)
-    require_same_layout(opened.record, loaded.spec, place=str(opened.record.data["name"]))
+    opened = open_run(run, storage_options)
+    job = load_recorded(run, opened, verb="a retry", overrides=overrides, trust=trust)
+    require_same_layout(opened.record, job.spec, place=f"{opened.record.data['name']}: output.layout")
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()
-    guard = build_guard(loaded, opened.counts(), chosen)
+    guard = build_guard(job, opened.counts(), chosen)
     if chosen and not guard.admits(next(iter(chosen))):
         ending = Ending(stopped=guard.stopped)
     elif chosen:
-        check_model(loaded)
-        check_weights(loaded, opened.store)
+        check_model(job)
+        check_weights(job, opened.store)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
-        context = build_context(loaded, opened.store, opened.plan, again, storage_options)
-        limit = FailureLimit(loaded.spec.execution.max_failed, sum(chosen.values()))
+        context = build_context(job, opened.store, opened.plan, again, storage_options)
+        limit = FailureLimit(job.spec.execution.max_failed, sum(chosen.values()))
         ending = run_on_executor(context, list(chosen), tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()

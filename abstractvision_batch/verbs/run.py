@@ -9,36 +9,29 @@ A spec that grew extends the run when it is asked to: its plan gets further shar
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, SpecError
 from abstractvision_batch.execute.progress import ProgressListener
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import GivenSpec, Job, load_job
 from abstractvision_batch.runs.record import RECORD
 from abstractvision_batch.verbs.execution import execute
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
-from abstractvision_batch.verbs.start import as_begun, load, open_output, start_run, take_back_run
+from abstractvision_batch.verbs.start import as_begun, require_installed, start_run, take_back_run
 
 
 def run(
-    spec: str | Path | Mapping[str, Any] | LoadedSpec,
+    job: str | Path | Mapping[str, Any] | GivenSpec | Job,
     *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-    scheduled_at: datetime | None = None,
     extend: bool = False,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
     """Run a job, or what is left of it.
 
     Args:
-        spec: Path of a YAML file, a mapping of the same content, or what `load_spec` returned.
-        overrides: ``dotted.key=value`` strings, as of ``--set``.
-        registry_paths: More folders of model cards.
-        scheduled_at: What time fields of the spec stand for, with the timezone that they are of.
+        job: What `load_job` returned; or, as that takes it, a YAML file or its content.
         extend: If the output holds a run of fewer prompts, samples or matrix points, add what is missing.
         on_progress: Called with the counts whenever they change.
 
@@ -49,13 +42,14 @@ def run(
         ClusterError: Ray failed; running again resumes.
     """
     clock = time.monotonic()
-    loaded = load(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
-    store = open_output(loaded)
+    job = job if isinstance(job, Job) else load_job(job)
+    require_installed(job)
+    store = job.open_output(writable=True)
     new = not store.exists(RECORD)
-    record = start_run(loaded, store, extend=extend)
-    loaded = as_begun(loaded, record)
+    record = start_run(job, store, extend=extend)
+    job = as_begun(job, record)
     try:
-        tracker, ending = execute(loaded, store, record.plan, on_progress)
+        tracker, ending = execute(job, store, record.plan, on_progress)
     except (SpecError, CapabilityNotSupportedError, DependencyError):
         if new:
             take_back_run(store, record)

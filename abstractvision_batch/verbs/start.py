@@ -11,9 +11,8 @@ and files that a crash left out are written by the next invocation, whether it e
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,8 +24,8 @@ from abstractvision_batch.execute.canary import CANARY
 from abstractvision_batch.execute.executors import require_executor
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import SERVER
-from abstractvision_batch.job.env import escape_references, resolve_options
-from abstractvision_batch.job.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.job.env import escape_references
+from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.registry.model_card import ModelCard
@@ -51,64 +50,41 @@ from abstractvision_batch.runs.started import note_started, was_started_here
 from abstractvision_batch.runs.weights import WEIGHTS, find_conflict
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.scratch import scratch_folder
-from abstractvision_batch.storage.store import Store, open_store
-from abstractvision_batch.verbs.extend import existing_plan, mark_superseded, plan_extension
-from abstractvision_batch.verbs.model_check import check_model, check_server, check_weights, find_weights, placed
+from abstractvision_batch.storage.store import Store
+from abstractvision_batch.verbs.extend import existing_plan, mark_superseded, output_of, plan_extension
+from abstractvision_batch.verbs.model_check import check_model, check_server, check_weights, find_weights
 
 logger = logging.getLogger(__name__)
 
 
-def load(
-    spec: str | Path | Mapping[str, Any] | LoadedSpec,
-    *,
-    overrides: Sequence[str] = (),
-    registry_paths: Sequence[str | Path] = (),
-    scheduled_at: datetime | None = None,
-) -> LoadedSpec:
-    """Load a spec, check it against its model's card, and check that what its backend imports is installed."""
-    if isinstance(spec, LoadedSpec):
-        loaded = spec
-    elif isinstance(spec, Mapping):
-        loaded = spec_from_mapping(
-            dict(spec), overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at
-        )
-    else:
-        loaded = load_spec(spec, overrides=overrides, registry_paths=registry_paths, scheduled_at=scheduled_at)
-    with placed(loaded, "backend", "kind"):
-        require_extra(loaded.spec.backend.kind)
-    with placed(loaded, "execution", "executor"):
-        require_executor(loaded.spec.execution.executor)
-    if loaded.spec.execution.executor == "ray":
-        find_address(loaded.spec.execution, place=loaded.positions.where(("execution", "address")))
-    return loaded
-
-
-def open_output(loaded: LoadedSpec) -> Store:
-    """The store of the job's output.
+def require_installed(job: Job) -> None:
+    """Check that what the backend and the executor of a job import is installed, and that its cluster can be named.
 
     Raises:
-        SpecError: nothing can be written there.
+        DependencyError: it is not.
+        SpecError: the address of the cluster is none that a driver joins.
     """
-    output = loaded.spec.output
-    with placed(loaded, "output", "path"):
-        store = open_store(output.path, resolve_options(output.storage_options, "output.storage_options"))
-        store.check_writable()
-    return store
+    with job.blame("backend.kind"):
+        require_extra(job.spec.backend.kind)
+    with job.blame("execution.executor"):
+        require_executor(job.spec.execution.executor)
+    if job.spec.execution.executor == "ray":
+        find_address(job.spec.execution, place=job.at("execution.address"))
 
 
-def choose_output(loaded: LoadedSpec) -> LoadedSpec:
+def choose_output(job: Job) -> Job:
     """The spec with the first output, by number, that holds no run or this one.
 
     Raises:
         SpecError: nothing can be written there.
         StorageError: the outputs cannot be read.
     """
-    weights = find_weights(loaded)
-    path = loaded.spec.output.path.rstrip("/")
+    weights = find_weights(job)
+    path = job.spec.output.path.rstrip("/")
     for number in count(1):
-        output = loaded.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
-        candidate = replace(loaded, spec=loaded.spec.model_copy(update={"output": output}))
-        store = open_output(candidate)
+        output = job.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
+        candidate = replace(job, spec=job.spec.model_copy(update={"output": output}))
+        store = candidate.open_output(writable=True)
         record = read_record(store)
         same = record is not None and record.layout == output.layout and _is_run_of(candidate, record)
         if record is None or (same and (weights is None or find_conflict(store, weights) is None)):
@@ -116,44 +92,44 @@ def choose_output(loaded: LoadedSpec) -> LoadedSpec:
     raise AssertionError("unreachable")
 
 
-def _is_run_of(loaded: LoadedSpec, record: RunRecord) -> bool:
-    loaded = loaded.under(record.fingerprint_version)
-    return record.fingerprint == loaded.fingerprint(prompts_digest(loaded))
+def _is_run_of(job: Job, record: RunRecord) -> bool:
+    job = job.under(record.fingerprint_version)
+    return record.fingerprint == job.fingerprint(prompts_digest(job))
 
 
-def as_begun(loaded: LoadedSpec, record: RunRecord) -> LoadedSpec:
+def as_begun(job: Job, record: RunRecord) -> Job:
     """The spec as its run was begun: one of before there were dialects keeps to its request shape."""
-    backend = loaded.spec.backend
+    backend = job.spec.backend
     begun = record.revisions[0]["spec"]["backend"]
     if not isinstance(backend, OpenAIBackendSpec) or "dialect" in begun or backend.request_shape is not None:
-        return loaded
-    spec = loaded.spec.model_copy(update={"backend": backend.model_copy(update={"request_shape": "auto"})})
-    return replace(loaded, spec=spec)
+        return job
+    spec = job.spec.model_copy(update={"backend": backend.model_copy(update={"request_shape": "auto"})})
+    return replace(job, spec=spec)
 
 
-def check_time_limits(loaded: LoadedSpec) -> None:
+def check_time_limits(job: Job) -> None:
     """Refuse time limits of requests and shards where nothing could end what hangs: in this process.
 
     Raises:
         SpecError: there are such.
     """
-    if problems := _idle_time_limits(loaded):
+    if problems := _idle_time_limits(job):
         raise SpecError("\n".join(problems), problems=tuple(problems))
 
 
-def _idle_time_limits(loaded: LoadedSpec) -> list[str]:
-    execution = loaded.spec.execution
+def _idle_time_limits(job: Job) -> list[str]:
+    execution = job.spec.execution
     given = [name for name in ("request_timeout_s", "shard_timeout_s") if getattr(execution, name) is not None]
     if execution.executor != "inline":
         return []
     return [
-        f"{loaded.positions.where(('execution', name))}: execution.{name}: nothing can end what hangs in this process "
+        f"{job.at(f'execution.{name}')}: nothing can end what hangs in this process "
         "(execution.executor: ray has workers that can be ended; or leave it out)"
         for name in given
     ]
 
 
-def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunRecord:
+def start_run(job: Job, store: Store, *, extend: bool = False) -> RunRecord:
     """Plan a new run and write its record and its plan, or find the same run there, or a smaller one to extend.
 
     Raises:
@@ -162,54 +138,54 @@ def start_run(loaded: LoadedSpec, store: Store, *, extend: bool = False) -> RunR
     """
     record = read_record(store)
     if record is None:
-        return _start_new_run(loaded, store)
-    for problem in _idle_time_limits(loaded):
+        return _start_new_run(job, store)
+    for problem in _idle_time_limits(job):
         logger.warning("%s", problem)  # a run that was begun with it goes on
-    loaded = loaded.under(record.fingerprint_version)
-    digest = prompts_digest(loaded)
-    if record.fingerprint == loaded.fingerprint(digest):
-        require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
-        check_weights(loaded, store)
-        _complete_plan(record, store, loaded)
-        if _is_of(record, loaded):
+    job = job.under(record.fingerprint_version)
+    digest = prompts_digest(job)
+    if record.fingerprint == job.fingerprint(digest):
+        require_same_layout(record, job.spec, place=job.at("output.layout"))
+        check_weights(job, store)
+        _complete_plan(record, store, job)
+        if _is_of(record, job):
             note_started(store, record)
         return record
     if not extend:
-        _refuse(loaded, store, record, digest)
-    check_weights(loaded, store)
+        _refuse(job, store, record, digest)
+    check_weights(job, store)
     _complete_plan(record, store)
-    return _extend_run(loaded, store, record)
+    return _extend_run(job, store, record)
 
 
-def _start_new_run(loaded: LoadedSpec, store: Store) -> RunRecord:
-    check_time_limits(loaded)
+def _start_new_run(job: Job, store: Store) -> RunRecord:
+    check_time_limits(job)
     with scratch_folder() as folder:
-        plan = build_plan(loaded, folder)
-        check_model(loaded)
-        check_server(loaded)
-        with placed(loaded, "output", "path"):
+        plan = build_plan(job, folder)
+        check_model(job)
+        check_server(job)
+        with job.blame("output.path"):
             record = build_record(
-                loaded.spec,
-                spec_path=loaded.path,
-                base_dir=loaded.base_dir,
-                card=loaded.card,
+                job.spec,
+                spec_path=job.path,
+                base_dir=job.base_dir,
+                card=job.card,
                 plan=plan,
-                scheduled_at=loaded.scheduled_at,
-                version=loaded.version,
+                scheduled_at=job.scheduled_at,
+                version=job.version,
                 conditional_put=store.probe_conditional_put(),
             )
             record = write_record(store, record)
-        if record.fingerprint != loaded.fingerprint(plan.prompts_digest):  # another driver was faster
-            _refuse(loaded, store, record, plan.prompts_digest)
-        require_same_layout(record, loaded.spec, place=loaded.positions.where(("output", "layout")))
+        if record.fingerprint != job.fingerprint(plan.prompts_digest):  # another driver was faster
+            _refuse(job, store, record, plan.prompts_digest)
+        require_same_layout(record, job.spec, place=job.at("output.layout"))
         _put_plan_files(store, record.plans[0], plan, folder)
         if not record.revisions[0].get("conditional_put"):
-            record = _require_own_run(loaded, store, plan, folder)
+            record = _require_own_run(job, store, plan, folder)
     note_started(store, record)
     return record
 
 
-def _is_of(record: RunRecord, loaded: LoadedSpec) -> bool:
+def _is_of(record: RunRecord, job: Job) -> bool:
     """Whether a run that is there names nothing that the user's spec does not: then it is as good as started by it.
 
     Its plan may name other pictures, where the task takes any.
@@ -217,14 +193,14 @@ def _is_of(record: RunRecord, loaded: LoadedSpec) -> bool:
     revision = record.revisions[-1]
     return (
         len(record.revisions) == 1
-        and loaded.spec.task in ("text_to_image", "text_to_video")
-        and revision["spec"] == loaded.spec.model_dump(mode="json")
-        and revision["card"] == loaded.card.to_json()
-        and revision["base_dir"] == str(loaded.base_dir.absolute())
+        and job.spec.task in ("text_to_image", "text_to_video")
+        and revision["spec"] == job.spec.model_dump(mode="json")
+        and revision["card"] == job.card.to_json()
+        and revision["base_dir"] == str(job.base_dir.absolute())
     )
 
 
-def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder: Path) -> RunRecord:
+def _require_own_run(job: Job, store: Store, plan: PlanSummary, folder: Path) -> RunRecord:
     """Look again, where a put replaces what another driver put in the same moment: the record that stayed decides.
 
     Raises:
@@ -233,8 +209,8 @@ def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder
     record = read_record(store)
     if record is None:
         raise StorageError(f"{store.url}: its run.json vanished while the run started (run again)")
-    if record.fingerprint != loaded.fingerprint(plan.prompts_digest):
-        _refuse(loaded, store, record, plan.prompts_digest)
+    if record.fingerprint != job.fingerprint(plan.prompts_digest):
+        _refuse(job, store, record, plan.prompts_digest)
     _put_plan_files(store, record.plans[0], plan, folder)
     for file in plan.files:
         if hash_file(store.open, file.name) != file.sha256:  # the refused driver's
@@ -242,28 +218,28 @@ def _require_own_run(loaded: LoadedSpec, store: Store, plan: PlanSummary, folder
     return record
 
 
-def _extend_run(loaded: LoadedSpec, store: Store, record: RunRecord) -> RunRecord:
+def _extend_run(job: Job, store: Store, record: RunRecord) -> RunRecord:
     """Record what the spec adds, and write the plan of it; the run as it was where that is nothing."""
     with scratch_folder() as folder:
-        added = plan_extension(loaded, store, record, folder)
+        added = plan_extension(job, store, record, folder)
         if not added.requests:
             return record
-        check_model(loaded)
+        check_model(job)
         known = was_started_here(store, record)
         extended = extend_record(
             record,
-            loaded.spec,
-            spec_path=loaded.path,
-            base_dir=loaded.base_dir,
-            card=loaded.card,
+            job.spec,
+            spec_path=job.path,
+            base_dir=job.base_dir,
+            card=job.card,
             added=added,
-            scheduled_at=loaded.scheduled_at,
-            version=loaded.version,
+            scheduled_at=job.scheduled_at,
+            version=job.version,
         )
         found = write_record(store, extended)
         if found.fingerprint != extended.fingerprint:
             raise SpecError(
-                f"{_output(loaded)} was extended by another driver meanwhile, with another spec "
+                f"{output_of(job)} was extended by another driver meanwhile, with another spec "
                 "(run the same command again, which extends what it left)"
             )
         if known:
@@ -289,12 +265,12 @@ def take_back_run(store: Store, record: RunRecord) -> None:
     logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)
 
 
-def _complete_plan(record: RunRecord, store: Store, loaded: LoadedSpec | None = None) -> None:
+def _complete_plan(record: RunRecord, store: Store, job: Job | None = None) -> None:
     """Write files of the plan that a crash left out; `loaded` is the newest of the run's specs."""
     for number, (revision, planned) in enumerate(zip(record.revisions, record.plans, strict=True)):
         if not _absent_files(store, planned):
             continue
-        spec = loaded if number == len(record.revisions) - 1 else None
+        spec = job if number == len(record.revisions) - 1 else None
         if spec is None and not was_started_here(store, record):
             raise SpecError(
                 f"{store.url}: its plan is incomplete, and the prompts that its run.json names would be read to make "
@@ -316,12 +292,12 @@ def _absent_files(store: Store, plan: PlanSummary) -> set[str]:
     return names - {f"{folder}/{name}".lstrip("/") for folder in folders for name in store.list(folder)}
 
 
-def _recorded_spec(revision: Mapping[str, Any]) -> LoadedSpec:
+def _recorded_spec(revision: Mapping[str, Any]) -> Job:
     """The spec of a revision, as if it were given again: a plan differs by whether a default was written out."""
     spec = JobSpec.model_validate(revision["spec"])
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
-    return spec_from_mapping(
+    return load_job(
         escape_references(given),
         base_dir=Path(revision["base_dir"]),
         card=ModelCard.from_json(revision["card"]),
@@ -349,21 +325,21 @@ def _put_plan_files(store: Store, recorded: PlanSummary, plan: PlanSummary, fold
         pass
 
 
-def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) -> NoReturn:
+def _refuse(job: Job, store: Store, record: RunRecord, digest: str) -> NoReturn:
     """Refuse to mix two runs in one output.
 
     Raises:
         SpecError: always; the message lists what makes the difference.
     """
-    own = loaded.fingerprint(digest)
+    own = job.fingerprint(digest)
     for revision, later in zip(record.revisions, record.revisions[1:], strict=False):
         if revision["fingerprint"] == own:
             raise SpecError(
-                f"{_output(loaded)} was extended since this spec, by that of {later['spec_path']} on "
+                f"{output_of(job)} was extended since this spec, by that of {later['spec_path']} on "
                 f"{later['created_at']} (run that one, choose another output.path, or --new-run)"
             )
-    difference = describe_difference(record, loaded.spec, prompts_digest=digest, card=loaded.card)
-    adds = _requests_to_add(loaded, store, record)
+    difference = describe_difference(record, job.spec, prompts_digest=digest, card=job.card)
+    adds = _requests_to_add(job, store, record)
     extend = (
         "" if adds is None else f", or --extend, which keeps all {record.plan.requests:,} requests and adds {adds:,}"
     )
@@ -371,19 +347,15 @@ def _refuse(loaded: LoadedSpec, store: Store, record: RunRecord, digest: str) ->
         "" if count_rows(store, record.plan).succeeded else "; no row of it has succeeded, so its folder may be removed"
     )
     raise SpecError(
-        f"{_output(loaded)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}"
+        f"{output_of(job)} holds another run, {record.data['name']} of {record.data['created_at']} ({difference}"
         f"{nothing}) (choose another output.path, or --new-run{extend})"
     )
 
 
-def _requests_to_add(loaded: LoadedSpec, store: Store, record: RunRecord) -> int | None:
+def _requests_to_add(job: Job, store: Store, record: RunRecord) -> int | None:
     """How many requests extending would add; None where it is not possible."""
     with scratch_folder() as folder:
         try:
-            return plan_extension(loaded, store, record, folder).requests
+            return plan_extension(job, store, record, folder).requests
         except (SpecError, StorageError):
             return None
-
-
-def _output(loaded: LoadedSpec) -> str:
-    return f"{loaded.positions.where(('output', 'path'))}: output.path: {loaded.spec.output.path}"

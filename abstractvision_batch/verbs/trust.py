@@ -18,7 +18,7 @@ from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.load import LoadedSpec
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.marks import Outside
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.walk import FieldValue, leaves
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 _TASKS_WITH_IMAGES = ("image_to_image", "image_to_video", "multi_view_image")
 
 
-def require_trust(source: Run, loaded: LoadedSpec, *, verb: str, overrides: Sequence[str], trust: bool) -> None:
+def require_trust(source: Run, job: Job, *, verb: str, overrides: Sequence[str], trust: bool) -> None:
     """Refuse to run with what a run recorded, where it names anything outside of it and this user did not start it.
 
     Args:
         source: The run.
-        loaded: Its recorded spec, overridden.
+        job: Its recorded spec, overridden.
         verb: What the message calls this, as ``a retry``.
         overrides: ``dotted.key=value`` strings that the user gave: what they name is the user's.
         trust: Whether the user said that the run may be trusted; what is trusted is logged.
@@ -46,7 +46,7 @@ def require_trust(source: Run, loaded: LoadedSpec, *, verb: str, overrides: Sequ
         SpecError: it is not trusted; the message lists everything.
     """
     own = {text.partition("=")[0].strip() for text in overrides}
-    demands = [f"{said} ({field})" for field, said in find_demands(loaded) if not _is_named(field, own)]
+    demands = [f"{said} ({field})" for field, said in find_demands(job) if not _is_named(field, own)]
     if not demands or was_started_here(source.store, source.record):
         return
     listed = "; ".join(demands)
@@ -58,9 +58,9 @@ def require_trust(source: Run, loaded: LoadedSpec, *, verb: str, overrides: Sequ
     logger.warning("%s: trusted, so %s will: %s", source.path, verb, listed)
 
 
-def find_demands(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
+def find_demands(job: Job) -> Iterator[tuple[str, str]]:
     """Everything outside of a run that its spec names, as (field, what would be done)."""
-    spec = loaded.spec.model_copy(update={"backend": loaded.backend})
+    spec = job.spec.model_copy(update={"backend": job.backend})
     for leaf in leaves(JobSpec, spec):
         if not leaf.is_default:
             field = format_path(leaf.path)
@@ -72,7 +72,7 @@ def find_demands(loaded: LoadedSpec) -> Iterator[tuple[str, str]]:
     if isinstance(spec.backend, DiffusersBackendSpec):
         # A card says which classes and files are loaded; this installation's own may.
         installed = load_cards([]).get(spec.model)
-        if installed is None or installed.backends.get("diffusers") != loaded.card.backends.get("diffusers"):
+        if installed is None or installed.backends.get("diffusers") != job.card.backends.get("diffusers"):
             yield "model", f"load {spec.model} as the card that it recorded says"
 
 

@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import ProgressListener
-from abstractvision_batch.job.env import resolve_options
 from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.plan.build import select_batches
 from abstractvision_batch.runs.columns import NOT_RUN, OK
@@ -127,18 +126,18 @@ def verify(
     with scratch_folder() as scratch:
         target = output if output is not None else scratch / "run"
         moved = [*redirect(source, target), *overrides]
-        loaded = load_recorded(run, source, verb="a verification", overrides=moved, trust=trust)
+        job = load_recorded(run, source, verb="a verification", overrides=moved, trust=trust)
         plan_folder = scratch / "plan"
         plan_folder.mkdir()
         if not chosen.num_rows:
             return VerifyReport(source.path, (), verifiable)
         batches = batches_by_shard(chosen)
         plan = select_batches(source.store.open, source.plan, batches, plan_folder)
-        store, record, tracker, ending = execute_plan(source, loaded, plan, plan_folder, on_progress)
+        store, record, tracker, ending = execute_plan(source, job, plan, plan_folder, on_progress)
         if output is not None:
             finish_run(store, record, tracker)  # what is kept is a run like any other
         again = Run(store, record)
-        options = resolve_options(loaded.spec.prompts.storage_options, "prompts.storage_options")
+        options = job.prompt_options()
         rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
         changes = (
             *weights_changes(read_weights(source.store), read_weights(store)),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from abstractvision_batch.backends.openai_compatible import retries
 from abstractvision_batch.errors import DependencyError, SpecError
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.verbs.run import run
 from tests.support.jobs import MakeJob
 from tests.support.openai_server import OpenAIServer, answers, half_a_json, refuses, running_server
@@ -51,7 +52,7 @@ def test_a_spec_of_each_task_runs_on_a_server(
 ) -> None:
     path = f"output.path={tmp_path / 'run'}"
 
-    result = run(SPECS / f"{name}.yaml", overrides=[f"backend.base_url={server.base_url}", path, *overrides])
+    result = run(load_job(SPECS / f"{name}.yaml", overrides=[f"backend.base_url={server.base_url}", path, *overrides]))
 
     rows = rows_of(tmp_path / "run")
     assert result.exit_code == 0, [row["error_message"] for row in rows]
@@ -70,13 +71,15 @@ def test_the_official_spec_passes_the_official_rules_and_leaves_its_key_nowhere(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with running_server(strict=True, api_key=KEY) as server:
         result = run(
-            SPECS / "openai-official.yaml",
-            overrides=[
-                f"backend.base_url={server.base_url}",
-                f"output.path={tmp_path / 'run'}",
-                "params.width=64",
-                "params.height=96",
-            ],
+            load_job(
+                SPECS / "openai-official.yaml",
+                overrides=[
+                    f"backend.base_url={server.base_url}",
+                    f"output.path={tmp_path / 'run'}",
+                    "params.width=64",
+                    "params.height=96",
+                ],
+            )
         )
 
     assert result.exit_code == 0

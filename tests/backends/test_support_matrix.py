@@ -19,7 +19,7 @@ import yaml
 
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import DependencyError
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.verbs.run import run
 from tests.support.openai_server import running_server
@@ -159,7 +159,7 @@ def test_every_task_of_every_backend_has_a_spec_that_runs_here() -> None:
 
     assert pairs == {(name, task) for name, entry in BACKENDS.items() for task in entry.tasks}
     for case in CASES:
-        spec = load_spec(SPECS / f"{case.spec}.yaml").spec
+        spec = load_job(SPECS / f"{case.spec}.yaml").spec
         assert (spec.backend.kind, spec.task) == (case.backend, case.task), case.spec
 
 
@@ -176,7 +176,7 @@ def test_the_spec_of_a_pair_runs(case: Case, request: pytest.FixtureRequest, tmp
     found = {name: request.getfixturevalue(name) for name in names}
     overrides = [override.format(**found) for override in case.overrides]
 
-    result = run(SPECS / f"{case.spec}.yaml", overrides=[f"output.path={folder}", *overrides])
+    result = run(load_job(SPECS / f"{case.spec}.yaml", overrides=[f"output.path={folder}", *overrides]))
 
     rows: list[dict[str, Any]] = pq.read_table(folder / "manifest.parquet").to_pylist()
     assert result.exit_code == 0, rows[0]["error_message"]
@@ -195,6 +195,6 @@ def test_the_spec_of_a_pair_runs(case: Case, request: pytest.FixtureRequest, tmp
 def test_a_spec_whose_weights_are_not_there_starts_nothing(name: str, tmp_path: Path) -> None:
     """Of the videos this is what the default run tests: spec, plan, and which file is missing."""
     with pytest.raises(DependencyError, match=r"(model|diffusion_model): .* is not there") as caught:
-        run(SPECS / f"{name}.yaml", overrides=[f"output.path={tmp_path / 'run'}"])
+        run(load_job(SPECS / f"{name}.yaml", overrides=[f"output.path={tmp_path / 'run'}"]))
 
     assert caught.value.exit_code == 3

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.run import run
 from tests.support.jobs import MakeJob
@@ -143,7 +144,7 @@ def test_a_schedule_that_cannot_begin_is_one_line(daily: Path, options: tuple[st
 def test_the_library_takes_a_scheduled_time(make_job: MakeJob, tmp_path: Path) -> None:
     job: dict[str, Any] = make_job(output={"path": str(tmp_path / "{{ scheduled_at }}")}, samples_per_prompt=1)
 
-    result = run(job, scheduled_at=datetime(2026, 11, 21, 3, tzinfo=UTC))
+    result = run(load_job(job, scheduled_at=datetime(2026, 11, 21, 3, tzinfo=UTC)))
 
     assert result.path == str(tmp_path / "2026-11-21T0300Z")
     with pytest.raises(SpecError, match="needs a scheduled time"):

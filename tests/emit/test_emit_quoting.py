@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from abstractvision_batch.emit.pods import PodOptions
 from abstractvision_batch.emit.slurm import SlurmOptions, emit_slurm
 from abstractvision_batch.emit.systemd import SystemdOptions, emit_systemd
 from abstractvision_batch.emit.ticks import Ticks
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from tests.support.emit.cron_line import cron_command
 from tests.support.emit.unit_words import read_words
 
@@ -95,8 +96,9 @@ READERS = {
 @settings(max_examples=15, deadline=None)
 def test_words_arrive_as_they_were_given(read: Callable[[Emission, Path], list[str]], folder: Path, text: str) -> None:
     override = f"description={json.dumps(text, ensure_ascii=False)}"
-    loaded = load_spec(folder / "job #1.yaml")
-    emission = Emission(loaded, overrides=(override,), ticks=Ticks("0 3 * * *", "UTC"), made_by=f"emit {text}\nexit")
+    loaded = load_job(folder / "job #1.yaml")
+    job = replace(loaded, given=replace(loaded.given, overrides=(override,)))
+    emission = Emission(job, ticks=Ticks("0 3 * * *", "UTC"), made_by=f"emit {text}\nexit")
 
     words = read(emission, folder)
 
@@ -105,7 +107,7 @@ def test_words_arrive_as_they_were_given(read: Callable[[Emission, Path], list[s
 
 
 def test_the_command_that_made_it_cannot_leave_its_comment(folder: Path) -> None:
-    emission = Emission(load_spec(folder / "job #1.yaml"), made_by="avbatch emit\nrm -rf /\r\u2028x", ticks=None)
+    emission = Emission(load_job(folder / "job #1.yaml"), made_by="avbatch emit\nrm -rf /\r\u2028x", ticks=None)
 
     for file in (*emit_slurm(emission, SlurmOptions()), *emit_systemd(emission, SystemdOptions())):
         assert "avbatch emit?rm -rf /??x" in file.text

@@ -14,10 +14,11 @@ from abstractvision_batch.backends import ProceduralBackendConfig, ProceduralVis
 from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.errors import BatchingFaultError
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.types import VisionRequest
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 
 
@@ -39,8 +40,8 @@ class OneForwardPass(ProceduralVisionBackend):
 
 
 def _run_shards(job: dict[str, Any], backend: OneForwardPass, *shards: int) -> None:
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), backend)
     for shard in shards:
         runner.run_shard(shard)

@@ -26,11 +26,12 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.execute import shard_runner
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 
 FAILURES: dict[str, type[GenerationError]] = {
@@ -63,8 +64,8 @@ class FailsByPrompt(ProceduralVisionBackend):
 
 
 def _run_shard(job: dict[str, Any], backend: ProceduralVisionBackend) -> dict[str, dict[str, Any]]:
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), backend)
     runner.run_shard(0)
     runner.close()

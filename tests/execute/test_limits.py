@@ -20,12 +20,13 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import GenerationCancelledError, SpecError
 from abstractvision_batch.execute.limits import FailureLimit
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.types import VisionRequest
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 
 SMALL = {"batch_size": 2, "shard_size": 4}
@@ -67,14 +68,14 @@ def _rows(path: str | Path) -> list[dict[str, Any]]:
 def _begun(job: dict[str, Any]) -> dict[str, Any]:
     """The job, begun without its time limits: with them, nobody can begin a run that is not on Ray."""
     limits = dict.fromkeys(("request_timeout_s", "shard_timeout_s"))
-    loaded = load({**job, "execution": {**job["execution"], **limits}})
-    start_run(loaded, open_output(loaded))
+    loaded = load_job({**job, "execution": {**job["execution"], **limits}})
+    start_run(loaded, loaded.open_output(writable=True))
     return job
 
 
 def _run_shard(job: dict[str, Any], backend: ProceduralVisionBackend) -> list[dict[str, Any]]:
-    loaded = load(_begun(job))
-    store = open_output(loaded)
+    loaded = load_job(_begun(job))
+    store = loaded.open_output(writable=True)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), backend)
     runner.run_shard(0)
     runner.close()
@@ -196,7 +197,7 @@ def test_a_share_is_of_all_requests(max_failed: float | None, allowed: int) -> N
 @pytest.mark.parametrize("value", [-1, 1.0, 0.0, "5%"])
 def test_a_limit_that_is_neither_count_nor_share_is_refused(make_job: MakeJob, value: object) -> None:
     with pytest.raises(SpecError, match=r"execution\.max_failed"):
-        load(make_job(execution={**SMALL, "max_failed": value}))
+        load_job(make_job(execution={**SMALL, "max_failed": value}))
 
 
 def test_the_command_says_why_it_stopped_and_ends_with_1(make_job: MakeJob, tmp_path: Path) -> None:

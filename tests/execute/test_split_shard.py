@@ -8,14 +8,15 @@ import pyarrow.parquet as pq
 
 from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.verbs.execution import build_context
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 
 
 def test_rows_of_a_worker_that_died_are_left_to_do_and_the_shard_is_committed_once(make_job: MakeJob) -> None:
-    loaded = load(make_job())
-    store = open_output(loaded)
+    loaded = load_job(make_job())
+    store = loaded.open_output(writable=True)
     context = build_context(loaded, store, start_run(loaded, store).plan)
     with closing(ShardRunner(context, ProceduralVisionBackend())) as runner:
         rows = runner.read_rows(0)

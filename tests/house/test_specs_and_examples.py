@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.run import run
 
@@ -29,7 +29,7 @@ def run_script(name: str, *args: str | Path, cwd: Path) -> str:
 
 
 def run_spec(name: str, output: Path, *overrides: str) -> None:
-    result = run(ROOT / "specs" / name, overrides=[f"output.path={output}", *overrides])
+    result = run(load_job(ROOT / "specs" / name, overrides=[f"output.path={output}", *overrides]))
     assert result.exit_code == 0, open_run(output).manifest()["error_message"].to_pylist()
 
 
@@ -45,7 +45,7 @@ def test_a_spec_is_valid_with_its_prompts(spec: Path) -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
 def test_a_spec_names_its_schema_for_editors_and_an_output_of_its_own(spec: Path) -> None:
     first = spec.read_text(encoding="utf-8").splitlines()[0]
-    loaded = load_spec(spec, scheduled_at=datetime(2026, 11, 21, tzinfo=UTC))
+    loaded = load_job(spec, scheduled_at=datetime(2026, 11, 21, tzinfo=UTC))
 
     assert (spec.parent / first.removeprefix("# yaml-language-server: $schema=")).is_file()
     assert loaded.spec.name == spec.stem

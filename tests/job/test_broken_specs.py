@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 
 GOOD = """\
 version: 1
@@ -257,7 +257,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 def _problems_of(path: Path) -> tuple[str, ...]:
     started = time.process_time()
     with pytest.raises(SpecError) as caught:
-        load_spec(path)
+        load_job(path)
     assert time.process_time() - started < 2
     assert all("\n" not in line for line in caught.value.problems)
     return caught.value.problems
@@ -267,7 +267,7 @@ def test_the_spec_that_the_broken_ones_are_made_of_is_good(tmp_path: Path) -> No
     file = tmp_path / "good.yaml"
     file.write_text(GOOD)
 
-    assert load_spec(file).spec.name == "demo"
+    assert load_job(file).spec.name == "demo"
 
 
 @pytest.mark.parametrize("what", BROKEN)

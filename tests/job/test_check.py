@@ -8,7 +8,7 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.check import check_spec
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.registry.cards import ModelCard, ParamRule, TaskCard
 
@@ -22,12 +22,12 @@ GOOD: dict[str, Any] = {
 
 def _problems_of(**changes: object) -> tuple[str, ...]:
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping({**GOOD, **changes})
+        load_job({**GOOD, **changes})
     return tuple(line.removeprefix("<spec>: ") for line in caught.value.problems)
 
 
 def test_a_good_spec_gives_its_card() -> None:
-    loaded = spec_from_mapping(
+    loaded = load_job(
         {
             **GOOD,
             "params": {"width": 64, "seed": 3, "extra": {"eta": 0.5}},

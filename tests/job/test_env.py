@@ -10,7 +10,7 @@ import pytest
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import resolve_options, resolve_secret
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 
 GOOD: dict[str, Any] = {
     "name": "demo",
@@ -24,9 +24,7 @@ GOOD: dict[str, Any] = {
 def test_a_variable_is_replaced_in_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUCKET", "s3://mine")
 
-    spec = spec_from_mapping(
-        {**GOOD, "output": {"path": "${BUCKET}/runs/$${x}"}, "prompts": {"source": "${BUCKET}/p.txt"}}
-    ).spec
+    spec = load_job({**GOOD, "output": {"path": "${BUCKET}/runs/$${x}"}, "prompts": {"source": "${BUCKET}/p.txt"}}).spec
 
     assert spec.output.path == "s3://mine/runs/${x}"
     assert spec.prompts.source == "s3://mine/p.txt"
@@ -35,7 +33,7 @@ def test_a_variable_is_replaced_in_a_path(monkeypatch: pytest.MonkeyPatch) -> No
 def test_everywhere_else_a_dollar_is_a_dollar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUCKET", "s3://mine")
 
-    spec = spec_from_mapping(
+    spec = load_job(
         {
             **GOOD,
             "prompts": {"source": ["${BUCKET}", "$${BUCKET}"], "template": "${BUCKET} {{ prompt }}"},
@@ -57,9 +55,7 @@ def test_every_unset_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("AV_B", raising=False)
 
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping(
-            {**GOOD, "model": "me/mine", "output": {"path": "${AV_A}"}, "registry": {"paths": ["x", "${AV_B}"]}}
-        )
+        load_job({**GOOD, "model": "me/mine", "output": {"path": "${AV_A}"}, "registry": {"paths": ["x", "${AV_B}"]}})
 
     assert caught.value.problems == (
         "<spec>: registry.paths[1]: environment variable AV_B is not set (export AV_B=…)",
@@ -71,7 +67,7 @@ def test_a_variable_is_replaced_in_every_path_of_a_backend(monkeypatch: pytest.M
     monkeypatch.setenv("AV_A", "/weights")
     lora = {"source": "${AV_A}/lora.safetensors"}
 
-    backend = spec_from_mapping(
+    backend = load_job(
         {**GOOD, "backend": {"kind": "diffusers", "loras": [lora]}, "model": "avbatch/shapes64"}
     ).spec.backend
 
@@ -81,7 +77,7 @@ def test_a_variable_is_replaced_in_every_path_of_a_backend(monkeypatch: pytest.M
 def test_a_secret_is_looked_up_when_it_is_used_and_stays_a_name_in_every_dump(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", "hunter2")
     options = {"secret": {"env": "MY_SECRET"}, "anon": False, "endpoint_url": "http://x"}
-    spec = spec_from_mapping({**GOOD, "output": {"path": "s3://x", "storage_options": options}}).spec
+    spec = load_job({**GOOD, "output": {"path": "s3://x", "storage_options": options}}).spec
 
     assert resolve_options(spec.output.storage_options) == {
         "secret": "hunter2",
@@ -95,7 +91,7 @@ def test_a_secret_is_looked_up_when_it_is_used_and_stays_a_name_in_every_dump(mo
 
 def test_a_way_to_find_a_token_is_no_secret() -> None:
     options = {"token": "google_default"}
-    spec = spec_from_mapping({**GOOD, "output": {"path": "gs://x", "storage_options": options}}).spec
+    spec = load_job({**GOOD, "output": {"path": "gs://x", "storage_options": options}}).spec
 
     assert resolve_options(spec.output.storage_options) == options
 

@@ -17,7 +17,7 @@ from abstractvision_batch.job.fingerprint import (
     fingerprint,
     spec_identity,
 )
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.marks import Effect
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.walk import FieldValue, leaves
@@ -308,7 +308,7 @@ def test_3_and_3_0_in_an_unchecked_matrix_are_one() -> None:
 
 
 def test_the_card_counts_by_its_defaults_and_not_by_its_notes() -> None:
-    loaded = spec_from_mapping(GOOD)
+    loaded = load_job(GOOD)
     spec, card = loaded.spec, loaded.card
     data = card.to_json()
 
@@ -362,7 +362,7 @@ def test_the_pinned_specs_set_every_identity_field() -> None:
 
 
 def test_the_fingerprints_of_an_earlier_version_can_be_computed_for_ever() -> None:
-    loaded = spec_from_mapping(GOOD).under(1)
+    loaded = load_job(GOOD).under(1)
 
     assert fingerprint(loaded.spec, prompts_digest="0" * 64, version=1) == PINNED_OF_VERSION_1
 

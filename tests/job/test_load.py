@@ -12,7 +12,7 @@ import pytest
 
 from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec, spec_from_mapping
+from abstractvision_batch.job.load import load_job
 
 GOOD: dict[str, Any] = {
     "name": "demo",
@@ -42,7 +42,7 @@ def test_a_spec_knows_its_file_its_folder_its_card_and_its_places(tmp_path: Path
         "output: {path: runs/demo}\n",
     )
 
-    loaded = load_spec(file)
+    loaded = load_job(file)
 
     assert loaded.path == str(file)
     assert loaded.base_dir == tmp_path
@@ -54,7 +54,7 @@ def test_a_spec_knows_its_file_its_folder_its_card_and_its_places(tmp_path: Path
 
 
 def test_values_of_matrix_and_zip_are_typed_as_params_are() -> None:
-    loaded = spec_from_mapping(
+    loaded = load_job(
         {**GOOD, "matrix": {"guidance_scale": [3, 5.5]}, "zip": {"steps": [1, 2], "negative_prompt": [None, "blurry"]}}
     )
 
@@ -69,17 +69,15 @@ def test_a_mapping_and_a_file_give_the_same_spec(tmp_path: Path) -> None:
         "prompts: {source: [a fox, {prompt: a hen, breed: Sussex}]}\n",
     )
 
-    assert spec_from_mapping(GOOD).spec == load_spec(file).spec
+    assert load_job(GOOD).spec == load_job(file).spec
 
 
 def test_a_mapping_takes_paths_and_tuples_and_names_the_field_of_what_it_cannot_take(tmp_path: Path) -> None:
-    loaded = spec_from_mapping({**GOOD, "output": {"path": tmp_path}, "matrix": {"steps": (1, 2)}})
+    loaded = load_job({**GOOD, "output": {"path": tmp_path}, "matrix": {"steps": (1, 2)}})
     assert loaded.spec.output.path == str(tmp_path)
 
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping(
-            {**GOOD, "params": {"steps": 0, "extra": {"a": {1, 2}, "b": float("nan"), "c": 2**70, "d": "\ud800"}}}
-        )
+        load_job({**GOOD, "params": {"steps": 0, "extra": {"a": {1, 2}, "b": float("nan"), "c": 2**70, "d": "\ud800"}}})
     assert caught.value.problems == (
         "<spec>: params.extra.a: a set cannot stand in a spec",
         "<spec>: params.extra.b: nan is not a finite number",
@@ -94,7 +92,7 @@ def test_a_mapping_that_contains_itself_is_refused() -> None:
     endless["params"] = {"extra": endless}
 
     with pytest.raises(SpecError, match="levels"):
-        spec_from_mapping(endless)
+        load_job(endless)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_scalars_are_read_as_yaml_1_2_has_them(yaml_text: str, value: object, tm
         f"output: {{path: runs/demo}}\nparams: {{extra: {{value: {yaml_text}}}}}\n",
     )
 
-    found = load_spec(file).spec.params.extra["value"]
+    found = load_job(file).spec.params.extra["value"]
 
     assert (type(found), found) == (type(value), value)
 
@@ -143,7 +141,7 @@ def test_an_alias_repeats_a_value_and_stands_where_its_anchor_does(tmp_path: Pat
         "output: {path: runs/demo}\nmatrix:\n  steps: &some [1, 2]\nparams: {extra: {some: *some}}\n",
     )
 
-    assert load_spec(file).spec.params.extra == {"some": [1, 2]}
+    assert load_job(file).spec.params.extra == {"some": [1, 2]}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_trouble(tmp_path: Path) -> None:
@@ -153,12 +151,12 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_trouble(tmp_path: Path) 
         b"prompts: {source: [a f\xc3\xb6x]}\r\noutput: {path: x}\r\n"
     )
 
-    assert load_spec(file).spec.prompts.source == ["a föx"]
+    assert load_job(file).spec.prompts.source == ["a föx"]
 
 
 def test_local_paths_start_at_the_spec_and_urls_stay(tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
-    loaded = spec_from_mapping(
+    loaded = load_job(
         {
             **GOOD,
             "model": "avbatch/shapes64",
@@ -193,23 +191,23 @@ def test_cards_of_the_spec_are_found_beside_it_and_broken_ones_are_named(tmp_pat
     )
     mine = {**GOOD, "model": "me/mine", "registry": {"paths": ["cards"]}}
 
-    assert spec_from_mapping(mine, base_dir=tmp_path).card.id == "me/mine"
-    assert spec_from_mapping({**mine, "registry": {}}, registry_paths=[cards]).card.id == "me/mine"
+    assert load_job(mine, base_dir=tmp_path).card.id == "me/mine"
+    assert load_job({**mine, "registry": {}}, registry_paths=[cards]).card.id == "me/mine"
 
     (cards / "mine.yaml").write_text("cards: [")
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping(mine, base_dir=tmp_path)
+        load_job(mine, base_dir=tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith(f"<spec>: registry.paths: {cards / 'mine.yaml'}")
 
 
 def test_a_spec_error_and_a_loaded_spec_survive_pickling() -> None:
-    loaded = spec_from_mapping(GOOD)
+    loaded = load_job(GOOD)
     again = pickle.loads(pickle.dumps(loaded))
     assert again == loaded
 
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping({})
+        load_job({})
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
 
 

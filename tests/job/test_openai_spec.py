@@ -10,7 +10,7 @@ import pytest
 from abstractvision_batch.backends.openai_compatible.config import config_from_fields
 from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 
 LOCAL = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1"}
 
@@ -25,7 +25,7 @@ def problems_of(backend: dict[str, Any], **more: Any) -> tuple[str, ...]:
         **more,
     }
     try:
-        spec_from_mapping(data)
+        load_job(data)
     except SpecError as error:
         return error.problems
     return ()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec, spec_from_mapping
+from abstractvision_batch.job.load import load_job
 
 GOOD: dict[str, Any] = {
     "name": "demo",
@@ -22,7 +22,7 @@ GOOD: dict[str, Any] = {
 
 def _problems_of(*overrides: str) -> tuple[str, ...]:
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping(GOOD, overrides=overrides)
+        load_job(GOOD, overrides=overrides)
     return caught.value.problems
 
 
@@ -44,7 +44,7 @@ def _problems_of(*overrides: str) -> tuple[str, ...]:
     ],
 )
 def test_a_value_is_yaml_and_goes_where_the_key_says(override: str, field: tuple[str, ...], value: object) -> None:
-    found: Any = spec_from_mapping(GOOD, overrides=[override]).spec
+    found: Any = load_job(GOOD, overrides=[override]).spec
     for name in field:
         found = getattr(found, name)
 
@@ -54,7 +54,7 @@ def test_a_value_is_yaml_and_goes_where_the_key_says(override: str, field: tuple
 def test_later_overrides_win_and_the_mapping_is_left_alone() -> None:
     before = {**GOOD, "matrix": {"steps": [1, 2]}}
 
-    loaded = spec_from_mapping(before, overrides=["params.steps=3", "params={}", "params.seed=1", "matrix.steps[0]=9"])
+    loaded = load_job(before, overrides=["params.steps=3", "params={}", "params.seed=1", "matrix.steps[0]=9"])
 
     assert (loaded.spec.params.steps, loaded.spec.params.seed) == (None, 1)
     assert before["matrix"] == {"steps": [1, 2]}
@@ -102,7 +102,7 @@ def test_an_override_mends_a_wrong_field_and_is_checked_with_the_rest_of_the_fil
     )
 
     with pytest.raises(SpecError) as caught:
-        load_spec(file, overrides=["name=ab", "params.seed=x"])
+        load_job(file, overrides=["name=ab", "params.seed=x"])
 
     assert caught.value.problems == (
         f"{file}:4:28: prompts.limit: 0 is not an integer of at least 1",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.schema import SCHEMA_FILE, json_schema, schema_text
 
 GOOD: dict[str, Any] = {
@@ -68,14 +68,14 @@ def test_the_schema_is_a_schema() -> None:
 @pytest.mark.parametrize("data", ACCEPTED)
 def test_the_schema_accepts_what_loads(data: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors(data)) == []
-    spec_from_mapping(data)
+    load_job(data)
 
 
 @pytest.mark.parametrize("data", REFUSED)
 def test_the_schema_refuses_what_does_not_load(data: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors(data))
     with pytest.raises(SpecError):
-        spec_from_mapping(data)
+        load_job(data)
 
 
 @pytest.mark.parametrize("file", sorted(SPECS.glob("*.yaml")), ids=lambda file: file.name)

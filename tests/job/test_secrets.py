@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec, spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.storage_options import parse_storage_options
 
 KEY = "sk-" + "proj-abcdefgh1234"
@@ -76,7 +76,7 @@ def spec_of(**sections: Any) -> dict[str, Any]:
 )
 def test_a_secret_in_a_spec_is_refused_with_its_place_and_not_repeated(field: str, sections: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping(spec_of(**sections))
+        load_job(spec_of(**sections))
 
     found = [problem for problem in caught.value.problems if problem.startswith(f"<spec>: {field}: ")]
     assert any("env: NAME" in one or "take it out" in one for one in found), caught.value.problems
@@ -108,7 +108,7 @@ def test_a_secret_in_a_spec_is_refused_with_its_place_and_not_repeated(field: st
     ],
 )
 def test_what_only_looks_like_a_secret_passes(sections: dict[str, Any]) -> None:
-    spec_from_mapping(spec_of(**sections))
+    load_job(spec_of(**sections))
 
 
 def test_a_value_of_the_wrong_form_is_quoted_without_its_secret(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_value_of_the_wrong_form_is_quoted_without_its_secret(tmp_path: Path) 
     path.write_text("name: a\nmodel: m\nbackend: {kind: openai, base_url: 'https://user:PASS@h/v1?sig=SIG'}\n")
 
     with pytest.raises(SpecError) as caught:
-        load_spec(path, overrides=["output.path=https://user:PASS@h/run", "steps='https://user:PASS@h/run?sig=SIG'"])
+        load_job(path, overrides=["output.path=https://user:PASS@h/run", "steps='https://user:PASS@h/run?sig=SIG'"])
 
     assert "PASS" not in str(caught.value) and "SIG" not in str(caught.value)
 

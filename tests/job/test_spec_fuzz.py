@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import LoadedSpec, load_spec, spec_from_mapping
+from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.walk import leaves
 
@@ -46,7 +46,7 @@ GOOD = {
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def _check(load: Callable[[], LoadedSpec]) -> None:
+def _check(load: Callable[[], Job]) -> None:
     started = time.process_time()
     problems: tuple[str, ...] = ("none",)
     try:
@@ -63,7 +63,7 @@ def _check(load: Callable[[], LoadedSpec]) -> None:
 def test_arbitrary_bytes_are_a_spec_error(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_bytes(content)
-    _check(lambda: load_spec(file))
+    _check(lambda: load_job(file))
 
 
 @QUICK
@@ -71,13 +71,13 @@ def test_arbitrary_bytes_are_a_spec_error(content: bytes, tmp_path: Path) -> Non
 def test_arbitrary_yaml_is_a_spec_error(bits: list[str], tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_bytes("".join(bits).encode("utf-8", "surrogatepass"))
-    _check(lambda: load_spec(file))
+    _check(lambda: load_job(file))
 
 
 @QUICK
 @given(data=st.dictionaries(KEYS, VALUES, max_size=8))
 def test_arbitrary_mappings_of_our_words_are_a_spec_error(data: dict[str, object]) -> None:
-    _check(lambda: spec_from_mapping(data))
+    _check(lambda: load_job(data))
 
 
 @QUICK
@@ -86,7 +86,7 @@ def test_arbitrary_overrides_are_a_spec_error(key: str, bits: list[str], tmp_pat
     file = tmp_path / "spec.yaml"
     file.write_text("name: demo\nmodel: avbatch/procedural\n")
     value = "".join(bits)
-    _check(lambda: load_spec(file, overrides=[f"{key}={value}", f"params.{key}={value}"]))
+    _check(lambda: load_job(file, overrides=[f"{key}={value}", f"params.{key}={value}"]))
 
 
 @QUICK
@@ -99,4 +99,4 @@ def test_a_good_spec_with_arbitrary_fields_changed_is_a_spec_or_a_spec_error(cha
         for parent in parents:
             part = part.setdefault(parent, {})
         part[name] = value
-    _check(lambda: spec_from_mapping(data))
+    _check(lambda: load_job(data))

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec, spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.scheduled_time import find_timezone, parse_time, tick_key
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -25,13 +25,13 @@ GOOD: dict[str, Any] = {
 
 
 def path_for(text: str, time: datetime = NIGHT) -> str:
-    loaded = spec_from_mapping({**GOOD, "output": {"path": text}}, scheduled_at=time)
+    loaded = load_job({**GOOD, "output": {"path": text}}, scheduled_at=time)
     return loaded.spec.output.path
 
 
 def problems_of(time: datetime | None = NIGHT, **sections: Any) -> tuple[str, ...]:
     with pytest.raises(SpecError) as caught:
-        spec_from_mapping({**GOOD, **sections}, scheduled_at=time)
+        load_job({**GOOD, **sections}, scheduled_at=time)
     return caught.value.problems
 
 
@@ -71,7 +71,7 @@ def test_an_hour_earlier_is_counted_from_the_right_one_of_two_equal_hours() -> N
 
 
 def test_time_fields_are_replaced_in_the_declared_fields_only() -> None:
-    loaded = spec_from_mapping(
+    loaded = load_job(
         {
             **GOOD,
             "name": "daily-{{ date }}",
@@ -93,7 +93,7 @@ def test_time_fields_are_replaced_in_the_declared_fields_only() -> None:
 def test_the_prompts_of_a_tick_may_lie_at_a_path_of_their_own() -> None:
     job = {**GOOD, "prompts": {"source": "s3://b/{{ scheduled_at.shift(days=-1).date }}/*.txt"}}
 
-    assert spec_from_mapping(job, scheduled_at=NIGHT).spec.prompts.source == "s3://b/2026-11-20/*.txt"
+    assert load_job(job, scheduled_at=NIGHT).spec.prompts.source == "s3://b/2026-11-20/*.txt"
 
 
 def test_overrides_come_before_time_fields_and_variables_after_them(
@@ -103,7 +103,7 @@ def test_overrides_come_before_time_fields_and_variables_after_them(
     path = tmp_path / "a.yaml"
     path.write_text("name: a\nmodel: avbatch/procedural\nbackend: {kind: procedural}\nprompts: {source: [a]}\n")
 
-    loaded = load_spec(path, overrides=["output.path='${BUCKET}/{{ date }}'"], scheduled_at=NIGHT)
+    loaded = load_job(path, overrides=["output.path='${BUCKET}/{{ date }}'"], scheduled_at=NIGHT)
 
     assert loaded.spec.output.path == "s3://{{ date }}/2026-11-21"
 
@@ -115,7 +115,7 @@ def test_time_fields_without_a_scheduled_time_are_one_line_that_says_how_to_give
     )
 
     with pytest.raises(SpecError) as caught:
-        load_spec(path)
+        load_job(path)
 
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}:1:1: name: {{{{ date }}}} needs a scheduled time (avbatch run SPEC --at ")
@@ -140,7 +140,7 @@ def test_what_the_sandbox_does_not_know_is_one_problem(text: str) -> None:
 
 
 def test_a_spec_without_time_fields_takes_a_scheduled_time() -> None:
-    assert spec_from_mapping(GOOD, scheduled_at=NIGHT).scheduled_at == NIGHT
+    assert load_job(GOOD, scheduled_at=NIGHT).scheduled_at == NIGHT
 
 
 def test_a_scheduled_time_without_timezone_is_refused() -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import prompts_digest
 from tests.old_runs.runs import (
     ID,
@@ -90,7 +90,7 @@ def test_an_old_spec_is_valid_and_has_the_fingerprint_that_it_had(old: Old, unpa
 
     fit = ["--set", "prompts.fit=stretch"] if old.name in STRETCHED else []
     checked = answer("validate", "job.yaml", *old.options, *fit)
-    loaded = load_spec("job.yaml", scheduled_at=time)
+    loaded = load_job("job.yaml", scheduled_at=time)
 
     assert (checked["ok"], checked["problems"], checked["requests"]) == (True, [], len(old.expected["rows"]))
     loaded = loaded.under(FINGERPRINT_VERSIONS[old.version])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from abstractvision_batch.errors import OptionalDependencyMissingError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import prompts_digest
 from tests.support.planning import Planner
 
@@ -158,7 +158,7 @@ def test_a_url_is_fetched(planner: Planner) -> None:
 def test_the_digest_is_of_the_content_and_not_of_the_name(planner: Planner) -> None:
     def digest(source: object) -> str:
         spec = {"name": "j", "model": "avbatch/procedural", "backend": {"kind": "procedural"}, "output": {"path": "o"}}
-        return prompts_digest(spec_from_mapping({**spec, "prompts": {"source": source}}, base_dir=planner.folder))
+        return prompts_digest(load_job({**spec, "prompts": {"source": source}}, base_dir=planner.folder))
 
     planner.write("a.txt", "a fox")
     planner.write("b.txt", "a fox")

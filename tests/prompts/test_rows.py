@@ -34,7 +34,8 @@ def test_a_new_name_that_meets_a_plan_column_is_the_mistake_of_the_renaming(plan
     problems = planner.problems("p.csv", prompts={"rename": {"kind": "seed"}})
 
     assert problems == (
-        "<spec>: prompts.rename: column 'kind' meets the plan's own 'seed' (rename: {kind: source_seed_}, or drop it)",
+        "<spec>: prompts.rename.kind: column 'kind' meets the plan's own 'seed' "
+        "(rename: {kind: source_seed_}, or drop it)",
     )
 
 
@@ -47,7 +48,7 @@ def test_a_named_column_that_is_missing_is_placed_in_the_spec_with_a_suggestion(
         "<spec>: prompts.fields.prompt: the prompts have no column 'promt' "
         "(did you mean Prompt? columns: Prompt, ident)",
         "<spec>: prompts.fields.id: the prompts have no column 'iden' (did you mean ident? columns: Prompt, ident)",
-        "<spec>: prompts.drop: the prompts have no column 'identt' (did you mean ident? columns: Prompt, ident)",
+        "<spec>: prompts.drop[0]: the prompts have no column 'identt' (did you mean ident? columns: Prompt, ident)",
     )
 
 

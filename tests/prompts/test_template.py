@@ -42,7 +42,7 @@ def test_an_unknown_field_is_an_error_before_the_first_row(planner: Planner, tem
 
 def test_the_template_is_placed_in_the_spec_file(planner: Planner) -> None:
     from abstractvision_batch.errors import SpecError
-    from abstractvision_batch.job.load import load_spec
+    from abstractvision_batch.job.load import load_job
     from abstractvision_batch.plan.build import build_plan
 
     planner.write("p.csv", CSV)
@@ -52,7 +52,7 @@ def test_the_template_is_placed_in_the_spec_file(planner: Planner) -> None:
         "prompts:\n  source: p.csv\n  template: a {{ subjct }}\noutput: {path: run}\n",
     )
     with pytest.raises(SpecError, match=r"job\.yaml:6:3: prompts\.template: "):
-        build_plan(load_spec(planner.folder / "job.yaml"), planner.folder)
+        build_plan(load_job(planner.folder / "job.yaml"), planner.folder)
 
 
 def test_a_field_missing_from_one_row_names_the_row(planner: Planner) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from abstractvision_batch.backends.huggingface_diffusers.families import OUTPUT_SIZES
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.registry.card_schema import file_problems
 from abstractvision_batch.registry.cards import load_cards
@@ -41,7 +41,7 @@ def test_cards_say_what_their_pipelines_do_with_sizes() -> None:
 )
 def test_a_size_that_would_come_out_as_another_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as error:
-        spec_from_mapping(spec(HIDREAM, **fields))
+        load_job(spec(HIDREAM, **fields))
 
     (problem,) = error.value.problems
     assert "width: 512x" in problem
@@ -50,15 +50,15 @@ def test_a_size_that_would_come_out_as_another_is_refused(fields: dict[str, Any]
 
 
 def test_sizes_that_come_out_as_they_are_pass() -> None:
-    spec_from_mapping(spec(HIDREAM))
-    spec_from_mapping(spec(HIDREAM, params={"width": 1360, "height": 768}))
-    spec_from_mapping(spec("black-forest-labs/FLUX.1-Kontext-dev", params={"width": 512, "height": 256}))
+    load_job(spec(HIDREAM))
+    load_job(spec(HIDREAM, params={"width": 1360, "height": 768}))
+    load_job(spec("black-forest-labs/FLUX.1-Kontext-dev", params={"width": 512, "height": 256}))
 
 
 def test_rows_with_sizes_of_their_own_are_checked_too(tmp_path: Path) -> None:
     source = [{"prompt": "a fox", "width": 1024, "height": 1024}, {"prompt": "a cat", "width": 64, "height": 64}]
     with pytest.raises(SpecError) as error:
-        build_plan(spec_from_mapping(spec(HIDREAM, prompts={"source": source})), tmp_path)
+        build_plan(load_job(spec(HIDREAM, prompts={"source": source})), tmp_path)
 
     (problem,) = error.value.problems
     assert "prompts.source[1]: width and height: 64x64 would come out as 1024x1024" in problem
@@ -70,7 +70,7 @@ def test_a_mask_may_have_a_rule_of_its_own(tmp_path: Path) -> None:
 
     def plan(*rows: dict[str, Any], **params: Any) -> None:
         build_plan(
-            spec_from_mapping(spec("Qwen/Qwen-Image-Edit", "image_to_image", prompts={"source": rows}, params=params)),
+            load_job(spec("Qwen/Qwen-Image-Edit", "image_to_image", prompts={"source": rows}, params=params)),
             tmp_path,
         )
 

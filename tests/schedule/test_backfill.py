@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.scheduled_time import tick_key
 from abstractvision_batch.runs.listing import RunState, list_runs
 from abstractvision_batch.runs.opened import open_run
@@ -59,8 +60,8 @@ def test_a_backfill_makes_what_is_missing_finishes_what_is_not_complete_and_keep
     daily: Path, tmp_path: Path
 ) -> None:
     spec = yaml.safe_load(daily.read_text())
-    run(spec, scheduled_at=at(2))
-    run({**spec, "execution": {**spec["execution"], "budget": {"requests": 1}}}, scheduled_at=at(3))
+    run(load_job(spec, scheduled_at=at(2)))
+    run(load_job({**spec, "execution": {**spec["execution"], "budget": {"requests": 1}}}, scheduled_at=at(3)))
     before = (tmp_path / "runs" / "2026-11-02" / "manifest.parquet").stat().st_mtime_ns
     decided: list[str] = []
     span = ("--from", "2026-11-02", "--to", "2026-11-04")
@@ -155,7 +156,7 @@ def test_runs_are_listed_with_their_states_wherever_they_lie(small: dict[str, An
         def output(name: str, root: str = root, options: dict[str, Any] = options) -> dict[str, Any]:
             return {"path": f"{root}/{name}", "storage_options": options}
 
-        run({**small, "output": output("{{ year }}/{{ month }}/{{ day }}")}, scheduled_at=at(2))
+        run(load_job({**small, "output": output("{{ year }}/{{ month }}/{{ day }}")}, scheduled_at=at(2)))
         run({**small, "output": output("2026/11/03"), "backend": {"kind": "procedural", "fail_when": "fox"}})
         execution = {**small["execution"], "budget": {"requests": 1}}
         run({**small, "output": output("other"), "execution": execution})
@@ -193,7 +194,7 @@ def test_the_inside_of_a_run_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_runs_are_printed_as_a_table_or_as_json(daily: Path, tmp_path: Path) -> None:
-    run(yaml.safe_load(daily.read_text()), scheduled_at=at(2))
+    run(load_job(yaml.safe_load(daily.read_text()), scheduled_at=at(2)))
 
     header, row, _, last = avbatch("runs", tmp_path / "runs")[1].splitlines()
     assert header.split() == ["RUN", "NAME", "SCHEDULED", "AT", "STATE", "ROWS", "STARTED"]

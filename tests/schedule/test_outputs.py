@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import GivenSpec
 from abstractvision_batch.schedule.cron import parse_cron
 from abstractvision_batch.schedule.outputs import TimedSpec, read_timed_spec, sample_ticks
 
@@ -22,7 +23,7 @@ def timed(tmp_path: Path) -> Path:
 
 
 def read(file: Path, path: str, *more: str) -> TimedSpec:
-    return read_timed_spec(file, [f"output.path='{path}'", *more])
+    return read_timed_spec(GivenSpec(file, (f"output.path='{path}'", *more)))
 
 
 @pytest.mark.parametrize(

@@ -7,28 +7,29 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import GivenSpec
 from abstractvision_batch.job.scheduled_time import tick_key
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.schedule.cron import parse_cron
 from abstractvision_batch.schedule.scheduler import ScheduleEvent, ScheduleOptions, jitter_of
 from abstractvision_batch.schedule.state import KEPT, Tick, open_state, state_path
 from abstractvision_batch.schedule.tick_process import (
-    TickCommand,
     is_running,
     judge,
     log_path,
     result_path,
     start_tick,
+    tick_words,
 )
 from tests.support.jobs import MakeJob
 from tests.support.journal import read_journal, wait_for
@@ -97,7 +98,7 @@ def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: ScheduledJ
 def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_says(job: ScheduledJob) -> None:
     job.write(delay_s=0.3)
     at = datetime(2026, 11, 21, 3, tzinfo=UTC)
-    process = start_tick(TickCommand(str(job.spec), "UTC"), at, state_path(job.spec).with_suffix(".ticks"))
+    process = start_tick(GivenSpec(job.spec), at, state_path(job.spec).with_suffix(".ticks"))
     assert process is not None and process.pid is not None
     wait_for(lambda: len(read_journal(job.journal)) > 1, "the second request")
     os.kill(process.pid, signal.SIGKILL)
@@ -279,10 +280,11 @@ def test_how_a_process_ended_says_what_becomes_of_its_tick(
 
 
 def test_a_tick_s_command_line_has_everything_that_the_schedule_has() -> None:
-    words: Sequence[str] = TickCommand("a.yaml", "Europe/Berlin", ("params.steps=3",), ("cards",)).words(
-        datetime(2026, 11, 21, 3, tzinfo=UTC)
-    )
+    given = GivenSpec("a.yaml", ("params.steps=3",), ("cards",))
+
+    words = tick_words(given, datetime(2026, 11, 21, 3, tzinfo=ZoneInfo("Europe/Berlin")))
 
     assert " ".join(words[3:]) == (
-        "run a.yaml --at 2026-11-21T0300Z --timezone Europe/Berlin --set params.steps=3 --registry cards --json"
+        "run a.yaml --set params.steps=3 --registry cards "
+        "--at 2026-11-21T03:00:00+01:00 --timezone Europe/Berlin --json"
     )

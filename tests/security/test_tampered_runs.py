@@ -295,7 +295,7 @@ def _backend(**fields: Any) -> Tamper:
     """Another recorded backend, with the fingerprint that then is right."""
 
     def tamper(guard: Guard) -> None:
-        from abstractvision_batch.job.load import spec_from_mapping
+        from abstractvision_batch.job.load import load_job
         from abstractvision_batch.runs.opened import open_run
 
         def change(data: dict[str, Any]) -> None:
@@ -305,7 +305,7 @@ def _backend(**fields: Any) -> Tamper:
 
         _edit(guard, change)
         record = open_run(guard.run).record
-        loaded = spec_from_mapping(record.data["spec"], card=record.card).under(record.fingerprint_version)
+        loaded = load_job(record.data["spec"], card=record.card).under(record.fingerprint_version)
         _set("fingerprint", loaded.fingerprint(record.plan.prompts_digest))(guard)
 
     return tamper

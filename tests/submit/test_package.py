@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.prompts.images import PACKAGED
 from abstractvision_batch.registry.cards import packaged_folder
@@ -38,8 +38,8 @@ def home(tmp_path: Path) -> Path:
 def _pack(home: Path, job: dict[str, Any], *, limit_bytes: int = LIMIT_BYTES, **given: Any) -> JobPackage:
     spec = home / "specs/job.yaml"
     spec.write_text(yaml.safe_dump(job))
-    loaded = load_spec(spec, overrides=given.get("overrides", ()), registry_paths=given.get("registry_paths", ()))
-    return pack_job(loaded, home / "job.zip", limit_bytes=limit_bytes, **given)
+    loaded = load_job(spec, overrides=given.get("overrides", ()), registry_paths=given.get("registry_paths", ()))
+    return pack_job(loaded, home / "job.zip", limit_bytes=limit_bytes)
 
 
 def _names(package: JobPackage) -> set[str]:
@@ -95,7 +95,7 @@ def test_variables_have_the_values_that_they_have_here(
     package = _pack(home, make_job(output={"path": "s3://${BUCKET}/run"}))
 
     assert package.overrides == ('output.path="s3://of-$${mine}/run"',)
-    again = load_spec(home / "specs/job.yaml", overrides=package.overrides)
+    again = load_job(home / "specs/job.yaml", overrides=package.overrides)
     assert again.spec.output.path == "s3://of-${mine}/run"
 
 
@@ -180,7 +180,7 @@ def test_a_packaged_job_plans_its_images_by_their_place_in_the_package(
         (tmp_path / f"plan-{name}").mkdir()
         monkeypatch.chdir(tmp_path / name)
         monkeypatch.setenv(PACKAGED, "1")
-        build_plan(load_spec(package.spec), tmp_path / f"plan-{name}")
+        build_plan(load_job(package.spec), tmp_path / f"plan-{name}")
         plans.append((tmp_path / f"plan-{name}/plan.parquet").read_bytes())
 
     assert plans[0] == plans[1]

@@ -26,10 +26,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import GivenSpec, load_job
 from abstractvision_batch.prompts.images import PACKAGED
 from abstractvision_batch.runs.opened import open_run
-from abstractvision_batch.submit.package import JobPackage
 from abstractvision_batch.submit.submit import build_runtime_env, write_entrypoint
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.run import run
@@ -189,30 +188,23 @@ def test_an_output_of_one_machine_is_refused_before_anything_is_sent(path: str, 
 
 
 def test_the_entrypoint_says_everything_to_a_shell() -> None:
-    package = JobPackage(
-        path=Path("job.zip"),
-        spec="specs/a b.yaml",
-        overrides=('prompts.source="x.txt"',),
-        registry=("cards",),
-        files={},
-        size_bytes=0,
-        notes=(),
-    )
     time = datetime(2026, 11, 21, 3, tzinfo=ZoneInfo("Europe/Berlin"))
 
-    text = write_entrypoint(package, ["name=it's"], scheduled_at=time, extend=True, locked=False)
+    given = GivenSpec("specs/a b.yaml", ("name=it's", 'prompts.source="x.txt"'), ("cards",), time)
+
+    text = write_entrypoint(given, extend=True, locked=False)
 
     words = shlex.split(text.removeprefix("exec "))
     assert words[:5] == ["python", "-m", "abstractvision_batch", "run", "specs/a b.yaml"]
-    assert words[5:11] == ["--set", "name=it's", "--set", 'prompts.source="x.txt"', "--set", "execution.executor=ray"]
-    assert words[13:] == [
+    assert words[5:9] == ["--set", "name=it's", "--set", 'prompts.source="x.txt"']
+    assert words[9:] == [
         *("--registry", "cards", "--at", "2026-11-21T03:00:00+01:00", "--timezone", "Europe/Berlin", "--extend"),
     ]
 
 
 def test_the_driver_of_a_job_has_the_environment_of_its_workers_and_no_secret_of_it(make_job: MakeJob) -> None:
     env_vars = {"HF_HOME": "/cache", "HF_TOKEN": {"env": "MY_TOKEN"}, "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-    loaded = spec_from_mapping(make_job(execution={"runtime_env": {"env_vars": env_vars, "pip": ["ftfy"]}}))
+    loaded = load_job(make_job(execution={"runtime_env": {"env_vars": env_vars, "pip": ["ftfy"]}}))
 
     told = build_runtime_env(loaded.spec.execution.runtime_env, Path("job.zip"))
 

@@ -12,7 +12,7 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.runs.plan_rows import iter_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -58,7 +58,7 @@ class Planner:
         self._built += 1
         out = self.folder / f"plan-{self._built}"
         out.mkdir()
-        summary = build_plan(spec_from_mapping(spec, base_dir=self.folder).under(version), out)
+        summary = build_plan(load_job(spec, base_dir=self.folder).under(version), out)
         return BuiltPlan(
             summary,
             out,

@@ -20,13 +20,14 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.finish import finish_run
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.emulators import StoreServer
 from tests.support.jobs import MakeJob
 
@@ -378,8 +379,8 @@ def test_a_driver_that_ends_after_the_run_was_extended_leaves_the_merge_to_the_e
     """It planned 20 requests; when it would merge, 25 are planned and not all of them are done."""
     run(make_job())
     (tmp_path / "run/manifest.parquet").unlink()
-    first, second = load(make_job()), load(make_job(samples_per_prompt=5))
-    store = open_output(first)
+    first, second = load_job(make_job()), load_job(make_job(samples_per_prompt=5))
+    store = first.open_output(writable=True)
     record = start_run(first, store)
     start_run(second, store, extend=True)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.verbs.lock import lock, lock_path, require_locked
 from tests.support.jobs import MakeJob
 
@@ -24,13 +24,13 @@ def spec(make_job: MakeJob, tmp_path: Path) -> Path:
     (tmp_path / "prompts.txt").write_text("a fox\nan owl\n")
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(make_job(prompts={"source": "prompts.txt"})))
-    lock(load_spec(path))
+    lock(load_job(path))
     return path
 
 
 def _refused(spec: Path) -> str:
     with pytest.raises(SpecError) as caught:
-        require_locked(load_spec(spec))
+        require_locked(load_job(spec))
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -54,10 +54,10 @@ def test_a_changed_prompt_file_is_refused_by_name(spec: Path) -> None:
 
 
 def test_a_changed_field_is_refused_and_one_that_changes_no_pixel_is_not(spec: Path) -> None:
-    require_locked(load_spec(spec, overrides=["execution.actors=2"]))
+    require_locked(load_job(spec, overrides=["execution.actors=2"]))
 
     with pytest.raises(SpecError, match="a field that changes pixels is not what it was"):
-        require_locked(load_spec(spec, overrides=["params.seed=8"]))
+        require_locked(load_job(spec, overrides=["params.seed=8"]))
 
 
 def test_another_version_of_a_package_is_refused_by_name(spec: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_byte_of_the_weights_is_refused_by_the_files_name(
     path = tmp_path / "job.yaml"
     job = make_job(model="avbatch/shapes64", backend={"kind": "diffusers", "model_path": str(copied_model)})
     path.write_text(yaml.safe_dump({**job, "params": {"steps": 2}}))
-    lock(load_spec(path))
+    lock(load_job(path))
     weights = copied_model / "unet" / "diffusion_pytorch_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -101,10 +101,10 @@ def test_where_only_a_clusters_workers_load_the_weights_the_rest_is_held_to_the_
     path = tmp_path / "job.yaml"
     job = make_job(model="avbatch/shapes64", backend={"kind": "diffusers", "model_path": str(copied_model)})
     path.write_text(yaml.safe_dump({**job, "params": {"steps": 2}}))
-    lock(load_spec(path))
+    lock(load_job(path))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
 
-    require_locked(load_spec(path, overrides=["execution.executor=ray"]))
+    require_locked(load_job(path, overrides=["execution.executor=ray"]))
 
     with pytest.raises(SpecError, match="a field that changes pixels"):
-        require_locked(load_spec(path, overrides=["execution.executor=ray", "params.steps=3"]))
+        require_locked(load_job(path, overrides=["execution.executor=ray", "params.steps=3"]))

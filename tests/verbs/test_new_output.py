@@ -11,15 +11,16 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import choose_output, load
+from abstractvision_batch.verbs.start import choose_output
 from tests.support.jobs import MakeJob
 
 
 def test_each_other_run_gets_the_next_number_and_the_same_run_its_own_again(make_job: MakeJob, tmp_path: Path) -> None:
     chosen = []
     for seed in (1, 2, 3, 2, 1):
-        result = run(choose_output(load(make_job(params={"width": 16, "height": 16, "seed": seed}))))
+        result = run(choose_output(load_job(make_job(params={"width": 16, "height": 16, "seed": seed}))))
         chosen.append((Path(result.path).name, result.generated))
 
     assert chosen == [("run", 20), ("run-2", 20), ("run-3", 20), ("run-2", 0), ("run", 0)]
@@ -30,7 +31,7 @@ def test_a_url_is_numbered_too(make_job: MakeJob) -> None:
     url = f"memory://{uuid.uuid4().hex}/run"
     run(make_job(output={"path": url}))
 
-    other = load(make_job(output={"path": f"{url}/"}, samples_per_prompt=1))
+    other = load_job(make_job(output={"path": f"{url}/"}, samples_per_prompt=1))
 
     assert choose_output(other).spec.output.path == f"{url}-2"
 

@@ -14,10 +14,11 @@ from abstractvision_batch.backends import ProceduralVisionBackend
 from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.errors import OutOfMemoryError
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.types import VisionRequest
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 from tests.support.openai_server import OpenAIServer, running_server
 
@@ -44,8 +45,8 @@ def _classes(path: Path) -> list[str | None]:
 
 def test_a_batch_that_was_halved_is_perceptual_and_a_whole_one_bit_exact(make_job: MakeJob, tmp_path: Path) -> None:
     execution = {"batch_size": 4, "shard_size": 6}
-    loaded = load(make_job(prompts={"source": list("abcdef")}, samples_per_prompt=1, execution=execution))
-    store = open_output(loaded)
+    loaded = load_job(make_job(prompts={"source": list("abcdef")}, samples_per_prompt=1, execution=execution))
+    store = loaded.open_output(writable=True)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), SmallMemory())
     runner.run_shard(0)
     runner.close()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.progress import Progress
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.retry import retry
@@ -187,7 +187,7 @@ def test_progress_counts_the_retried_rows(job: dict[str, Any], tmp_path: Path) -
 def test_the_command_takes_the_run_or_its_spec(job: dict[str, Any], tmp_path: Path) -> None:
     spec = tmp_path / "job.yaml"
     spec.write_text(yaml.safe_dump(job))
-    assert load_spec(spec).spec.backend == open_run(tmp_path / "run").record.spec.backend
+    assert load_job(spec).spec.backend == open_run(tmp_path / "run").record.spec.backend
 
     by_folder = CliRunner().invoke(
         app, ["retry", str(tmp_path / "run"), "--where", "prompt = 'a dog'", "--set", HEALTHY, "--json"]

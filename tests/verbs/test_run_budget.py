@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute import shard_runner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.media.images import encode_image
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load
 from tests.support.jobs import MakeJob
 from tests.support.openai_server import OpenAIServer, answers, refuses, resets, running_server
 
@@ -172,7 +172,7 @@ def test_rows_of_before_the_model_had_a_price_are_put_to_the_budget_at_todays(
     unpriced = run(spec)
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(PRICED_CARD))
 
-    stopped = run(spec, overrides=["execution.budget={usd: 0.5}"])
+    stopped = run(load_job(spec, overrides=["execution.budget={usd: 0.5}"]))
 
     assert (unpriced.attempts, unpriced.cost_usd) == (8, None)
     assert (stopped.succeeded, stopped.failed, stopped.attempts) == (8, 4, 12)
@@ -249,7 +249,7 @@ def test_a_budget_in_usd_without_a_price_is_refused_with_its_line(make_job: Make
     line = next(n for n, text in enumerate(spec.read_text().splitlines(), 1) if "usd" in text)
 
     with pytest.raises(SpecError, match=r"execution\.budget\.usd: nothing says what a request costs") as caught:
-        load(spec)
+        load_job(spec)
 
     assert str(caught.value).startswith(f"{spec}:{line}:")
     assert "price: {request_usd: …} under backends.procedural of the card" in str(caught.value)
@@ -261,7 +261,7 @@ def test_a_card_whose_price_says_nothing_is_refused(make_job: MakeJob, tmp_path:
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
 
     with pytest.raises(SpecError) as caught:
-        load(spec)
+        load_job(spec)
 
     assert "price.request_usd: is not an amount of USD" in str(caught.value)
     assert "price.per_image: unknown field" in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from abstractvision_batch.cli import main
 from abstractvision_batch.errors import DependencyError, SeedsIgnoredError, SpecError
 from abstractvision_batch.job.fingerprint import fingerprint
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.verbs.run import run
 from tests.support.dialect_server import DialectServer, dialect_server
 from tests.support.jobs import MakeJob
@@ -178,7 +178,7 @@ def test_a_run_that_knew_no_dialects_goes_on_as_it_began(make_job: MakeJob, tmp_
 def test_old_words_keep_their_meaning_and_their_fingerprint(make_job: MakeJob) -> None:
     def fingerprint_of(**settings: Any) -> str:
         data = make_job(model=SDXL, params=PARAMS, backend=backend_of(None, **settings))
-        return fingerprint(spec_from_mapping(data).spec, prompts_digest="0" * 64)
+        return fingerprint(load_job(data).spec, prompts_digest="0" * 64)
 
     assert fingerprint_of() == fingerprint_of(request_shape="auto") == fingerprint_of(dialect="auto")
     assert fingerprint_of(request_shape="sd_server") != fingerprint_of()

@@ -22,6 +22,7 @@ from abstractvision_batch.backends.base_backend import BatchItem
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.listing import read_run_state
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.types import VisionRequest
@@ -30,7 +31,7 @@ from abstractvision_batch.verbs.diff import diff
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import load, open_output, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.jobs import MakeJob
 from tests.support.openai_server import Handler, OpenAIServer, answers, refuses, running_server
 
@@ -237,8 +238,8 @@ class Faulty(ProceduralVisionBackend):
 
 def test_a_fault_of_a_backend_keeps_what_is_finished_and_is_raised(make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job(execution={"batch_size": 2, "shard_size": 20})
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     runner = ShardRunner(build_context(loaded, store, start_run(loaded, store).plan), Faulty())
 
     with pytest.raises(KeyError):

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from abstractvision_batch.cli.commands.record import record
+from abstractvision_batch.cli.spec_options import SpecOptions
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import load_spec
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.diff import diff
 from abstractvision_batch.verbs.lock import lock, require_locked
@@ -236,20 +237,20 @@ def test_verify_names_a_picture_that_was_replaced_and_diff_says_that_it_differs(
 
 def test_a_lock_holds_a_job_to_its_pictures(by_content: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(by_content))
-    loaded = load_spec(tmp_path / "job.yaml")
+    loaded = load_job(tmp_path / "job.yaml")
     lock(loaded)
     require_locked(loaded)
     replace_circle(tmp_path)
 
     with pytest.raises(SpecError, match=r"input image .*circle\.bmp: [0-9a-f]{12} locked, [0-9a-f]{12} now"):
-        require_locked(load_spec(tmp_path / "job.yaml"))
+        require_locked(load_job(tmp_path / "job.yaml"))
 
 
 def test_record_shows_the_digest_of_the_pictures(
     by_content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(by_content)
-    record(str(tmp_path / "run"))
+    record(str(tmp_path / "run"), SpecOptions())
 
     digest = open_run(tmp_path / "run").plan.inputs_digest
     assert digest is not None

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.media.images import decode_image, pixel_sha256
 from abstractvision_batch.media.video import video_pixel_sha256
 from abstractvision_batch.runs.columns import PLAN_SCHEMA
@@ -161,7 +161,7 @@ def test_a_run_keeps_its_layout(job_in: MakeLayoutJob, tmp_path: Path) -> None:
         run(other)
     with pytest.raises(SpecError, match=r"laid out as webdataset, not files"):
         retry(result.path, overrides=["output.layout=files"])
-    assert choose_output(spec_from_mapping(other)).spec.output.path == f"{result.path}-2"
+    assert choose_output(load_job(other)).spec.output.path == f"{result.path}-2"
 
 
 @each_layout

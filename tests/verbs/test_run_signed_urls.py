@@ -183,9 +183,9 @@ def test_a_retry_of_the_run_alone_says_what_it_lacks_and_one_of_the_spec_works(
     assert all("name the spec in place of the run" in message for message in messages)
     assert_clean(tmp_path / "run")
 
-    from abstractvision_batch.job.load import load_spec
+    from abstractvision_batch.job.load import load_job
 
-    assert retry(load_spec(path, overrides=["backend.fail_when=null"])).succeeded == 3
+    assert retry(load_job(path, overrides=["backend.fail_when=null"])).succeeded == 3
 
 
 def test_a_signed_url_in_a_spec_is_not_packaged_and_one_of_a_variable_is_passed_on_by_name(

@@ -23,10 +23,9 @@ from typer.testing import CliRunner
 
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import AbstractVisionError, SpecError, StorageError
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.storage.store import open_store
-from abstractvision_batch.verbs.model_check import placed
 from abstractvision_batch.verbs.run import run
 from tests.support.emulators import BUCKET, StoreServer
 from tests.support.jobs import MakeJob
@@ -171,7 +170,7 @@ def test_a_store_that_cannot_be_reached_is_told_from_one_that_refuses(
     cause: OSError, exit_code: int, make_job: MakeJob
 ) -> None:
     """A scheduler tries the first again and gives up on the second."""
-    with pytest.raises(AbstractVisionError) as caught, placed(spec_from_mapping(make_job()), "output", "path"):
+    with pytest.raises(AbstractVisionError) as caught, load_job(make_job()).blame("output.path"):
         raise StorageError("s3://bucket: said no") from cause
 
     assert caught.value.exit_code == exit_code

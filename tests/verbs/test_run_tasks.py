@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.media.images import decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.media.video import video_pixel_sha256
@@ -244,7 +245,7 @@ def test_views_with_diffusers_are_one_row_and_one_pass(make_job: MakeJob, models
     ("name", "requests", "files"), [("text-to-video", 3, 3), ("image-to-video", 12, 12), ("multi-view", 6, 24)]
 )
 def test_a_spec_of_the_repository_runs(tmp_path: Path, name: str, requests: int, files: int) -> None:
-    result = run(ROOT / "specs" / f"{name}.yaml", overrides=[f"output.path={tmp_path / 'run'}"])
+    result = run(load_job(ROOT / "specs" / f"{name}.yaml", overrides=[f"output.path={tmp_path / 'run'}"]))
 
     assert (result.requests, result.succeeded) == (requests, requests)
     assert len(list((tmp_path / "run/artifacts").glob("*/*"))) == files

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.record import RECORD
 from abstractvision_batch.storage.objects import ObjectStore
-from abstractvision_batch.verbs.start import load, start_run
+from abstractvision_batch.verbs.start import start_run
 from tests.support.faulty_filesystem import Fault, FaultyFileSystem, faulty_store
 from tests.support.jobs import MakeJob
 
@@ -21,7 +22,7 @@ PLAN = "plan.parquet"
 def other(make_job: MakeJob, tmp_path: Path) -> ObjectStore:
     """What another spec's driver wrote."""
     store, _ = _careless_store()
-    start_run(load(_other_job(make_job)), store)
+    start_run(load_job(_other_job(make_job)), store)
     return store
 
 
@@ -41,7 +42,7 @@ def test_a_driver_whose_record_was_replaced_is_refused(make_job: MakeJob, other:
     filesystem.faults.append(Fault("put_file", lost_answer, also=lambda: store.put(RECORD, other.read(RECORD))))
 
     with pytest.raises(SpecError, match=r"holds another run.*params.seed: 8 there, 7 here"):
-        start_run(load(make_job()), store)
+        start_run(load_job(make_job()), store)
 
     assert store.read(RECORD) == other.read(RECORD)
 
@@ -51,8 +52,8 @@ def test_the_plan_of_the_refused_driver_is_replaced(make_job: MakeJob, other: Ob
     store.put(PLAN, other.read(PLAN))
     alone, _ = _careless_store()
 
-    record = start_run(load(make_job()), store)
-    start_run(load(make_job()), alone)
+    record = start_run(load_job(make_job()), store)
+    start_run(load_job(make_job()), alone)
 
     assert record.revisions[0]["conditional_put"] is False
     assert store.read(PLAN) == alone.read(PLAN) != other.read(PLAN)

@@ -17,13 +17,14 @@ from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.shard_runner import ShardRunner
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.weights import agree_on_weights, read_weights
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.execution import build_context
 from abstractvision_batch.verbs.model_check import check_weights, find_weights
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
-from abstractvision_batch.verbs.start import choose_output, load, open_output, start_run
+from abstractvision_batch.verbs.start import choose_output, start_run
 from tests.support.jobs import MakeJob
 
 pytestmark = pytest.mark.model
@@ -87,8 +88,8 @@ def test_a_run_whose_weights_changed_is_not_resumed_and_says_which_file(job: dic
 
 def test_weights_of_which_nothing_was_made_may_be_replaced(job: dict[str, Any], tmp_path: Path) -> None:
     """A model that was broken and is mended: the same command goes on."""
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     context = build_context(loaded, store, start_run(loaded, store).plan)
     _load(context)
     before = read_weights(store)
@@ -108,17 +109,17 @@ def test_new_run_goes_beside_a_run_of_other_weights_and_finds_its_own_again(
     run(job)
     _change_byte(tmp_path / "model" / UNET)
 
-    beside = choose_output(load(job))
+    beside = choose_output(load_job(job))
     run(beside)
 
     assert beside.spec.output.path == str(tmp_path / "run-2")
-    assert choose_output(load(job)).spec.output.path == str(tmp_path / "run-2")
+    assert choose_output(load_job(job)).spec.output.path == str(tmp_path / "run-2")
 
 
 def test_a_worker_with_other_weights_ends_before_it_stores_anything(job: dict[str, Any], tmp_path: Path) -> None:
     """As on another node of a cluster, whose files the driver does not see."""
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     context = build_context(loaded, store, start_run(loaded, store).plan)
     with closing(ShardRunner(context, context.create_backend())) as first:
         first.run_shard(0)
@@ -137,8 +138,8 @@ def test_a_worker_with_other_weights_ends_before_it_stores_anything(job: dict[st
 def test_a_worker_commits_nothing_when_the_run_was_begun_with_others_meanwhile(
     job: dict[str, Any], tmp_path: Path
 ) -> None:
-    loaded = load(job)
-    store = open_output(loaded)
+    loaded = load_job(job)
+    store = loaded.open_output(writable=True)
     context = build_context(loaded, store, start_run(loaded, store).plan)
     with closing(ShardRunner(context, context.create_backend())) as first:
         rows = first.read_rows(0)
@@ -160,9 +161,9 @@ def _load(context: RunContext) -> None:
 
 def test_of_workers_that_race_the_first_decides(job: dict[str, Any], tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "empty"))
-    mine = find_weights(load(job))
+    mine = find_weights(load_job(job))
     _change_byte(tmp_path / "model" / UNET)
-    other = find_weights(load(job))
+    other = find_weights(load_job(job))
     assert mine is not None
     assert other is not None
 
@@ -175,8 +176,8 @@ def test_of_workers_that_race_the_first_decides(job: dict[str, Any], tmp_path: P
 
 
 def test_a_retry_with_other_weights_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
-    loaded = load(job)
-    start_run(loaded, open_output(loaded))
+    loaded = load_job(job)
+    start_run(loaded, loaded.open_output(writable=True))
     run({**job, "execution": {**job["execution"], "shard_timeout_s": 1e-6, "max_attempts": 1}})
     _change_byte(tmp_path / "model" / UNET)
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.status import RunArgument, locate_run
 from abstractvision_batch.cli.output import format_size, one_line, plural, print_json, print_lines
+from abstractvision_batch.cli.spec_options import SpecOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SHOWN_SHARDS = 10
 
 def audit(
     path: RunArgument,
+    given: SpecOptions,
     repair: Annotated[
         bool,
         typer.Option(
@@ -36,8 +38,6 @@ def audit(
     grace_s: Annotated[
         float, typer.Option("--grace-s", min=0.0, help="Seconds: younger orphans are not removed by --repair.")
     ] = 3600.0,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,7 +47,7 @@ def audit(
     """
     from abstractvision_batch.verbs.audit import audit as audit_run
 
-    folder, options = locate_run(path, overrides, registry, storage_options)
+    folder, options = locate_run(path, storage_options, given)
     report = audit_run(folder, options, fast=fast, repair=repair, grace_s=grace_s)
     if as_json:
         print_json({"ok": report.exit_code == 0, **to_json(report)})

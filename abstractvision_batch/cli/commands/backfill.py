@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, SpecArgument
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
+from abstractvision_batch.cli.spec_options import SpecOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def backfill(
     spec: SpecArgument,
+    given: SpecOptions,
     start: Annotated[
         str,
         typer.Option(
@@ -40,8 +42,6 @@ def backfill(
     ] = "UTC",
     max_running: Annotated[int, typer.Option("--max-running", min=1, metavar="N", help="Runs at a time.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which partitions are there.")] = False,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the missing partitions of a range, oldest first; those that are complete are skipped.
@@ -51,15 +51,13 @@ def backfill(
     from abstractvision_batch.schedule.backfill import backfill as make_missing
 
     report = make_missing(
-        spec,
+        given.given(spec),
         start,
         end,
         cron=cron,
         timezone=timezone,
         max_running=max_running,
         dry_run=dry_run,
-        overrides=overrides or (),
-        registry_paths=registry or (),
         on_partition=_print_note,
     )
     if as_json:

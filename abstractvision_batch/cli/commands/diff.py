@@ -38,7 +38,7 @@ def diff(
     """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
     from abstractvision_batch.verbs.diff import compare_runs, write_page
 
-    one, other = (open_located_run(path, storage_options=storage_options) for path in (left, right))
+    one, other = (open_located_run(path, storage_options) for path in (left, right))
     report = compare_runs(one, other, measured=measured)
     if html is not None:
         write_page(report, one, other, html, pairs=pairs)

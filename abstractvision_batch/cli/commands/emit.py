@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import Command, JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.command import Command, JsonOption, SpecArgument
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
-from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.cli.spec_options import TimedOptions, takes_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,10 @@ emit_app = typer.Typer(
 
 
 @emit_app.command("kubernetes", cls=Command)
+@takes_options
 def emit_kubernetes(
     spec: SpecArgument,
+    given: TimedOptions,
     image: Annotated[
         str, typer.Option(metavar="IMAGE", help="Image that has avbatch and what the spec needs.", show_default=False)
     ],
@@ -100,14 +102,9 @@ def emit_kubernetes(
     ray_version: Annotated[
         str | None, typer.Option("--ray-version", metavar="VERSION", help="Ray of the image (the one here).")
     ] = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     output: OutputOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a manifest: a RayJob of KubeRay for the executor ray, else a Job; with --cron what makes them."""
@@ -115,7 +112,7 @@ def emit_kubernetes(
     from abstractvision_batch.emit.kubernetes import emit_kubernetes as make
     from abstractvision_batch.emit.pods import PodOptions
 
-    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(given, spec, secrets, name)
     options = PodOptions(
         image=image,
         namespace=namespace,
@@ -135,8 +132,10 @@ def emit_kubernetes(
 
 
 @emit_app.command("slurm", cls=Command)
+@takes_options
 def emit_slurm(
     spec: SpecArgument,
+    given: TimedOptions,
     nodes: Annotated[int, typer.Option(min=1, max=10_000, help="Nodes; more than one make a Ray cluster.")] = 1,
     gpus_per_node: Annotated[
         int | None, typer.Option("--gpus-per-node", min=0, max=1024, help="GPUs of a node (what one actor wants).")
@@ -148,23 +147,18 @@ def emit_slurm(
     mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of a node, as 64G.")] = None,
     partition: Annotated[str | None, typer.Option(metavar="NAME", help="Partition.")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Account.")] = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     work_dir: WorkDirOption = Path(),
     bin_dir: BinDirOption = None,
     output: OutputOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a batch script for sbatch, which drains before its time limit and resumes when it runs again."""
     from abstractvision_batch.emit.slurm import SlurmOptions
     from abstractvision_batch.emit.slurm import emit_slurm as make
 
-    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(given, spec, secrets, name)
     options = SlurmOptions(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
@@ -180,60 +174,57 @@ def emit_slurm(
 
 
 @emit_app.command("systemd", cls=Command)
+@takes_options
 def emit_systemd(
     spec: SpecArgument,
+    given: TimedOptions,
     system: Annotated[bool, typer.Option("--system", help="Units of the machine, not of your user.")] = False,
     user_name: Annotated[
         str | None, typer.Option("--user-name", metavar="USER", help="Whom a --system unit runs as (root).")
     ] = None,
     env_file: EnvFileOption = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     work_dir: WorkDirOption = Path(),
     bin_dir: BinDirOption = None,
     output: OutputOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a systemd service, and with --cron the timer that starts it."""
     from abstractvision_batch.emit.systemd import SystemdOptions
     from abstractvision_batch.emit.systemd import emit_systemd as make
 
-    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(given, spec, secrets, name)
     options = SystemdOptions(work_dir, _bin_dir(bin_dir), env_file, system=system, user=user_name)
     _deliver(make(emission, options), output, as_json=as_json, into_folder=True)
 
 
 @emit_app.command("crontab", cls=Command)
+@takes_options
 def emit_crontab(
     spec: SpecArgument,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
+    given: TimedOptions,
     env_file: EnvFileOption = None,
     secrets: SecretOption = None,
     name: NameOption = None,
     work_dir: WorkDirOption = Path(),
     bin_dir: BinDirOption = None,
     output: OutputOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the line of a crontab, with a lock so that runs do not overlap."""
     from abstractvision_batch.emit.crontab import CrontabOptions
     from abstractvision_batch.emit.crontab import emit_crontab as make
 
-    emission = _emission(spec, None, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(given, spec, secrets, name)
     _deliver(make(emission, CrontabOptions(work_dir, _bin_dir(bin_dir), env_file)), output, as_json=as_json)
 
 
 @emit_app.command("github-actions", cls=Command)
+@takes_options
 def emit_github_actions(
     spec: SpecArgument,
+    given: TimedOptions,
     runs_on: Annotated[
         str, typer.Option("--runs-on", metavar="LABEL", help="Runner; GitHub's own have no GPU.")
     ] = "ubuntu-latest",
@@ -246,35 +237,21 @@ def emit_github_actions(
     python_version: Annotated[
         str, typer.Option("--python-version", metavar="VERSION", help="Python of the runner.")
     ] = "3.11",
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     secrets: SecretOption = None,
     name: NameOption = None,
     output: OutputOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print a workflow of GitHub Actions, for a spec in a repository and an output that is a URL."""
     from abstractvision_batch.emit.github_actions import GithubOptions
     from abstractvision_batch.emit.github_actions import emit_github_actions as make
 
-    emission = _emission(spec, at, cron, timezone, secrets, name, overrides, registry)
+    emission = _emission(given, spec, secrets, name)
     options = GithubOptions(runs_on, timeout_minutes, install, python_version)
     _deliver(make(emission, options), output, as_json=as_json)
 
 
-def _emission(
-    spec: str,
-    at: str | None,
-    cron: str | None,
-    timezone: str,
-    secrets: list[str] | None,
-    name: str | None,
-    overrides: list[str] | None,
-    registry: list[str] | None,
-) -> Emission:
+def _emission(given: TimedOptions, spec: str, secrets: list[str] | None, name: str | None) -> Emission:
     """The job, loaded and checked, for the scheduled time that is given or the schedule's latest tick."""
     from abstractvision_batch.emit.emission import Emission, require_harmless, require_variables
     from abstractvision_batch.emit.needs import find_secrets
@@ -284,15 +261,13 @@ def _emission(
     from abstractvision_batch.text.redaction import redact
 
     require_variables("--secret", secrets or ())
-    require_harmless(overrides or ())
-    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
-    kept_here = secret_variables(read_values(spec, overrides or ()).data)
+    require_harmless(given.overrides or ())
+    job = given.load(spec)
+    kept_here = secret_variables(read_values(job.given).data)
     return Emission(
-        loaded,
-        overrides=tuple(overrides or ()),
-        registry=tuple(registry or ()),
-        ticks=None if cron is None else read_ticks(cron, timezone),
-        secrets=tuple(sorted({*find_secrets(loaded.spec), *kept_here, *(secrets or ())})),
+        job,
+        ticks=None if given.cron is None else read_ticks(given.cron, given.timezone),
+        secrets=tuple(sorted({*find_secrets(job.spec), *kept_here, *(secrets or ())})),
         name=name,
         made_by=redact(shlex.join(["avbatch", *sys.argv[1:]])),
     )

@@ -92,7 +92,7 @@ def generate(
     from abstractvision_batch.cli.request_words import parse_assignments
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
     from abstractvision_batch.types import FITS, TASKS
-    from abstractvision_batch.verbs.generate import generate_now, open_manager
+    from abstractvision_batch.verbs.generate import generate, open_manager
 
     check_choice("--task", task, TASKS)
     check_choice("--fit", fit, FITS)
@@ -142,7 +142,7 @@ def generate(
     try:
         for number in range(count):
             params |= choose_seed(target, seed, number)
-            outputs = generate_now(manager, target, what, params, on_step=step_printer())
+            outputs = generate(manager, target, what, params, on_step=step_printer())
             for one in outputs:
                 which = number if count > 1 else None
                 found = keep_output(

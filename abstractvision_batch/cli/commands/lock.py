@@ -7,31 +7,27 @@ from typing import Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, SpecArgument
 from abstractvision_batch.cli.output import print_json, print_lines, print_notes
-from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.cli.spec_options import TimedOptions
 
 
 def lock(
     spec: SpecArgument,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
+    given: TimedOptions,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The lock file (SPEC with .lock.json).")
     ] = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
     from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
     from abstractvision_batch.verbs.lock import lock as write_lock
 
-    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
-    if isinstance(loaded.spec.backend, SdcppBackendSpec):
-        print_notes(f"asks the program {loaded.spec.backend.sd_cli_path} for its version (backend.sd_cli_path)")
-    target = write_lock(loaded, output)
+    job = given.load(spec)
+    if isinstance(job.spec.backend, SdcppBackendSpec):
+        print_notes(f"asks the program {job.spec.backend.sd_cli_path} for its version (backend.sd_cli_path)")
+    target = write_lock(job, output)
     if as_json:
         print_json({"ok": True, "path": str(target)})
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.status import RunArgument, open_located_run
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines
+from abstractvision_batch.cli.spec_options import SpecOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +23,7 @@ _SHOWN_OF_BACKEND = ("device_name", "device", "dtype")
 
 def record(
     path: RunArgument,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
+    given: SpecOptions,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,7 +32,7 @@ def record(
     from abstractvision_batch.runs.weights import read_weights
     from abstractvision_batch.text.redaction import with_kept_urls
 
-    run = open_located_run(path, overrides, registry, storage_options)
+    run = open_located_run(path, storage_options, given)
     weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
     if as_json:
         print_json(

@@ -40,7 +40,7 @@ def rerun(
     from abstractvision_batch.runs.opened import open_run
     from abstractvision_batch.verbs.rerun import rerun as execute_again
 
-    folder, options = locate_run(path, None, None, storage_options)
+    folder, options = locate_run(path, storage_options)
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = execute_again(
             folder,

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption, TrustOption
+from abstractvision_batch.cli.command import JsonOption, StorageOption, TrustOption
 from abstractvision_batch.cli.commands.status import RunArgument, is_spec
 from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
+from abstractvision_batch.cli.spec_options import SpecOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from abstractvision_batch.job.load import LoadedSpec
+    from abstractvision_batch.job.load import Job
     from abstractvision_batch.verbs.finish import RunResult
 
 
 def retry(
     path: RunArgument,
+    given: SpecOptions,
     where: Annotated[
         str | None,
         typer.Option(
@@ -32,25 +34,27 @@ def retry(
             "\"error_class = 'transient' AND prompt ILIKE '%fox%'\"; by default all of them.",
         ),
     ] = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     trust: TrustOption = False,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Run failed rows of a run again, and no other. --set takes fields that change no pixel."""
-    from abstractvision_batch.job.load import load_spec
     from abstractvision_batch.job.storage_options import parse_storage_options
     from abstractvision_batch.verbs.retry import retry as retry_rows
 
     options = parse_storage_options(storage_options or ())
-    run: str | LoadedSpec = path
+    run: str | Job = path
     if is_spec(path):
-        run = load_spec(path, overrides=overrides or (), registry_paths=registry or ())
+        run = given.load(path)
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         result = retry_rows(
-            run, where=where, overrides=overrides or (), trust=trust, storage_options=options, on_progress=on_progress
+            run,
+            where=where,
+            overrides=given.overrides or (),
+            trust=trust,
+            storage_options=options,
+            on_progress=on_progress,
         )
     if as_json:
         print_json({"ok": result.exit_code == 0, **to_json(result)})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, SpecArgument
 from abstractvision_batch.cli.output import (
     format_cost,
     format_duration,
@@ -21,13 +22,14 @@ from abstractvision_batch.cli.output import (
     print_notes,
 )
 from abstractvision_batch.cli.progress_display import show_progress
-from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.cli.spec_options import TimedOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from abstractvision_batch.job.load import Job
     from abstractvision_batch.job.model import JobSpec
     from abstractvision_batch.report.outcomes import FailureGroup
     from abstractvision_batch.verbs.finish import RunResult
@@ -42,11 +44,7 @@ MAX_READ_ROWS = 100_000
 
 def run(
     spec: SpecArgument,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
+    given: TimedOptions,
     address: Annotated[
         str | None,
         typer.Option(
@@ -75,13 +73,12 @@ def run(
     if new_run and extend:
         raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
     from abstractvision_batch.execute.ray.address import require_driver_address
-    from abstractvision_batch.job.env import resolve_options
 
     if address is not None:
         require_driver_address(address, f"--address {address}")
         on_ray = ["execution.executor=ray", f"execution.address={json.dumps(address)}"]
-        overrides = [*(overrides or ()), *on_ray]
-    loaded = load_at(spec, overrides, registry, at=at, cron=cron, timezone=timezone)
+        given = replace(given, overrides=[*(given.overrides or ()), *on_ray])
+    job = given.load(spec)
     # Only now what a wrong spec need not wait for.
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.runs.opened import open_run
@@ -90,40 +87,37 @@ def run(
     from abstractvision_batch.verbs.start import choose_output
 
     if locked:
-        loaded = require_locked(loaded)
+        job = require_locked(job)
     if new_run:
-        loaded = choose_output(loaded)
+        job = choose_output(job)
     # What a library prints on the way is no result.
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
-        result = run_job(loaded, extend=extend, on_progress=on_progress)
+        result = run_job(job, extend=extend, on_progress=on_progress)
     failures: tuple[FailureGroup, ...] = ()
     if result.failed and (as_json or not quiet):
-        options = resolve_options(loaded.spec.output.storage_options, "output.storage_options")
-        opened = open_run(result.path, options)
+        opened = open_run(job)
         failures = read_outcomes(opened.store, opened.plan).failures
-    cut = 0 if quiet else _count_cut_rows(loaded.spec, result)
+    cut = 0 if quiet else _count_cut_rows(job, result)
     if as_json:
         print_json({"ok": result.exit_code == 0, **to_json(result), "failures": to_json(failures), "prompts_cut": cut})
     elif not quiet:
-        print_lines(*summarise_run(loaded.spec, result, failures, scheduled_at=loaded.scheduled_at, cut=cut))
+        print_lines(*summarise_run(job.spec, result, failures, scheduled_at=job.scheduled_at, cut=cut))
         print_notes(*(f"note: {line}" for line in result.plan_notes))
     if result.incomplete_because:
         print_notes(result.incomplete_because)
     raise typer.Exit(result.exit_code)
 
 
-def _count_cut_rows(spec: JobSpec, result: RunResult) -> int:
+def _count_cut_rows(job: Job, result: RunResult) -> int:
     """Count the rows whose prompt was cut, in runs that are quickly read."""
-    if spec.backend.kind != "diffusers" or result.manifest_path is None or result.requests > MAX_READ_ROWS:
+    if job.spec.backend.kind != "diffusers" or result.manifest_path is None or result.requests > MAX_READ_ROWS:
         return 0
     import pyarrow.compute as pc
 
-    from abstractvision_batch.job.env import resolve_options
     from abstractvision_batch.runs.manifest import iter_rows
     from abstractvision_batch.runs.opened import open_run
 
-    options = resolve_options(spec.output.storage_options, "output.storage_options")
-    opened = open_run(result.path, options)
+    opened = open_run(job)
     tables = iter_rows(opened.store, ["metadata_json"], plan=opened.plan)
     found = (pc.sum(pc.match_substring(table["metadata_json"], '"prompt_tokens_cut"')).as_py() for table in tables)
     return sum(count or 0 for count in found)

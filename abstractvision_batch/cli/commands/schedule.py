@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import RegistryOption, SetOption, SpecArgument, check_choice
+from abstractvision_batch.cli.command import SpecArgument, check_choice
 from abstractvision_batch.cli.output import one_line, print_json, print_notes
+from abstractvision_batch.cli.spec_options import SpecOptions
 
 if TYPE_CHECKING:
     from abstractvision_batch.schedule.scheduler import ScheduleEvent
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def schedule(
     spec: SpecArgument,
+    given: SpecOptions,
     cron: Annotated[
         str,
         typer.Option(
@@ -56,8 +58,6 @@ def schedule(
     ticks: Annotated[
         int | None, typer.Option("--ticks", min=1, metavar="N", help="End after so many ticks.", show_default=False)
     ] = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object for each event on stdout instead of text on stderr.")
     ] = False,
@@ -79,13 +79,11 @@ def schedule(
         ticks=ticks,
     )
     code = run_schedule(
-        spec,
+        given.given(spec),
         cron,
         timezone=timezone,
         state=state,
         options=options,
-        overrides=overrides or (),
-        registry_paths=registry or (),
         on_event=_print_json if as_json else _print_line,
     )
     raise typer.Exit(code)

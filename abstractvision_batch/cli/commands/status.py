@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, StorageOption
+from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.run import describe_failures
 from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
-from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, load_at
+from abstractvision_batch.cli.spec_options import SpecOptions, TimedOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
@@ -23,19 +23,15 @@ RunArgument = Annotated[
 
 def status(
     path: RunArgument,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
+    given: TimedOptions,
     storage_options: StorageOption = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
     from abstractvision_batch.report.run_report import read_outcomes
     from abstractvision_batch.runs.manifest import is_merged
 
-    run = open_located_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone)
+    run = open_located_run(path, storage_options, given)
     outcomes = read_outcomes(run.store, run.plan)
     complete = outcomes.shards_done == outcomes.shards
     state = {
@@ -80,47 +76,24 @@ def _print_state(run: Run, state: dict[str, Any]) -> None:
 
 
 def locate_run(
-    path: str,
-    overrides: list[str] | None,
-    registry: list[str] | None,
-    given: list[str] | None = None,
-    *,
-    at: str | None = None,
-    cron: str | None = None,
-    timezone: str = "UTC",
+    path: str, storage_options: list[str] | None, given: SpecOptions | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The run's folder or URL, and the options of its storage: a spec's, and over them the `given`."""
+    """The run's folder or URL, and the options of its storage: those of its spec, and over them what is said here."""
     from abstractvision_batch.job.storage_options import parse_storage_options
 
-    options = parse_storage_options(given or ())
+    options, given = parse_storage_options(storage_options or ()), given or SpecOptions()
     if not is_spec(path):
-        if overrides:
-            raise typer.BadParameter("overrides a spec, and PATH is a run", param_hint="--set")
-        if at is not None or cron is not None:
-            raise typer.BadParameter(
-                "is of a spec with time fields, and PATH is a run", param_hint="--at" if at is not None else "--cron"
-            )
+        given.refuse()
         return path, options
-    from abstractvision_batch.job.env import resolve_options
-
-    output = load_at(path, overrides, registry, at=at, cron=cron, timezone=timezone).spec.output
-    return output.path, resolve_options(output.storage_options, "output.storage_options", given=options)
+    job = given.load(path)
+    return job.spec.output.path, job.output_options(options)
 
 
-def open_located_run(
-    path: str,
-    overrides: list[str] | None = None,
-    registry: list[str] | None = None,
-    storage_options: list[str] | None = None,
-    *,
-    at: str | None = None,
-    cron: str | None = None,
-    timezone: str = "UTC",
-) -> Run:
+def open_located_run(path: str, storage_options: list[str] | None, given: SpecOptions | None = None) -> Run:
     """The run, opened."""
     from abstractvision_batch.runs.opened import open_run
 
-    return open_run(*locate_run(path, overrides, registry, storage_options, at=at, cron=cron, timezone=timezone))
+    return open_run(*locate_run(path, storage_options, given))
 
 
 def is_spec(path: str) -> bool:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, SetOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, SpecArgument
 from abstractvision_batch.cli.commands.jobs import AddressOption, describe_job, follow, wait
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_notes
-from abstractvision_batch.cli.schedule_options import AtOption, CronOption, TimezoneOption, scheduled_time
+from abstractvision_batch.cli.spec_options import TimedOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
 
 def submit(
     spec: SpecArgument,
+    given: TimedOptions,
     address: AddressOption = None,
-    overrides: SetOption = None,
-    registry: RegistryOption = None,
-    at: AtOption = None,
-    cron: CronOption = None,
-    timezone: TimezoneOption = "UTC",
     submission_id: Annotated[
         str | None, typer.Option("--submission-id", metavar="ID", help="The job's id.  [the spec's name and digits]")
     ] = None,
@@ -51,12 +47,9 @@ def submit(
     from abstractvision_batch.submit.submit import submit as send
 
     sent = send(
-        spec,
+        given.given(spec),
         address=address,
-        overrides=overrides or (),
-        registry_paths=registry or (),
         submission_id=submission_id,
-        scheduled_at=scheduled_time(spec, overrides, at=at, cron=cron, timezone=timezone),
         extend=extend,
         locked=locked,
         ship_package=ship_package,

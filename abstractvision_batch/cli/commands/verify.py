@@ -63,7 +63,7 @@ def verify(
     from abstractvision_batch.verbs.verify import DEFAULT_SAMPLE
     from abstractvision_batch.verbs.verify import verify as verify_rows
 
-    folder, options = locate_run(path, None, None, storage_options)
+    folder, options = locate_run(path, storage_options)
     if python and ids:
         print_lines(write_program(open_run(folder, options), ids[0], trust=trust).rstrip())
         return

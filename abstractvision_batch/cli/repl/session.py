@@ -18,7 +18,7 @@ from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegis
 from abstractvision_batch.registry.model_card import STANDARD_PARAMS
 from abstractvision_batch.storage.asset_store import LocalAssetStore
 from abstractvision_batch.types import TASK_OF_REQUEST, Task
-from abstractvision_batch.verbs.generate import generate_now, open_manager
+from abstractvision_batch.verbs.generate import generate, open_manager
 from abstractvision_batch.vision_manager import VisionManager
 
 MAX_DRAWN_SEED = 2**31
@@ -95,7 +95,7 @@ class Session:
             params["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
         manager = self.manager()
         found = []
-        for one in generate_now(manager, self.target, task, params, on_step=self._on_step):
+        for one in generate(manager, self.target, task, params, on_step=self._on_step):
             where = keep_output(one, open_store(self.store_place), None, task, None)
             self.made.append(where["artifact"]["$artifact"])
             found.append(where)

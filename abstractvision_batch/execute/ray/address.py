@@ -12,7 +12,7 @@ INSIDE_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 ADDRESS = "RAY_ADDRESS"
 
 
-def find_address(execution: ExecutionSpec, *, place: str | None = None) -> str | None:
+def find_address(execution: ExecutionSpec, *, place: str = "execution.address") -> str | None:
     """The cluster to join; None where one is started here. A driver inside of a Ray job joins the job's own.
 
     Args:
@@ -28,7 +28,7 @@ def find_address(execution: ExecutionSpec, *, place: str | None = None) -> str |
         return of_environment
     if given is None or given == "local":
         return None
-    require_driver_address(given, f"{place}: execution.address: {given}" if place else f"execution.address: {given}")
+    require_driver_address(given, f"{place}: {given}")
     return given
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.ray.address import INSIDE_JOB, find_address
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.execution import build_context
@@ -45,7 +45,7 @@ def test_an_address_of_jobs_or_of_ray_client_names_the_command_that_takes_it(mon
     with pytest.raises(
         SpecError, match=r"^a\.yaml:3:3: execution\.address: http://h:8265: .*submit SPEC --address http"
     ):
-        find_address(ExecutionSpec(address="http://h:8265"), place="a.yaml:3:3")
+        find_address(ExecutionSpec(address="http://h:8265"), place="a.yaml:3:3: execution.address")
     monkeypatch.setenv("RAY_ADDRESS", "ray://h:10001")
     with pytest.raises(SpecError, match=r"^RAY_ADDRESS=ray://h:10001: is Ray Client's.*avbatch submit"):
         find_address(ExecutionSpec())
@@ -68,7 +68,7 @@ def test_secrets_of_the_runtime_environment_are_for_workers_and_in_no_repr(
     monkeypatch.setenv("OF_THE_DRIVER", "s3cr3t")
     env_vars = {"TOKEN": {"env": "OF_THE_DRIVER"}, "PLAIN": "p"}
     job = make_job(execution={"executor": "ray", "runtime_env": {"env_vars": env_vars, "pip": ["a"]}})
-    loaded = spec_from_mapping(job)
+    loaded = load_job(job)
 
     context = build_context(loaded, open_store(str(tmp_path)), PLAN)
 

@@ -14,7 +14,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Node
 from abstractvision_batch.execute.ray.gpu_memory import GIB
 from abstractvision_batch.execute.ray.placement import actor_options, needs_of, room_for
-from abstractvision_batch.job.load import spec_from_mapping
+from abstractvision_batch.job.load import load_job
 from abstractvision_batch.runs.plan_summary import PlanSummary
 
 PLAN = PlanSummary(
@@ -33,7 +33,7 @@ PLAN = PlanSummary(
 
 
 def _context(backend: dict[str, Any] | None = None, **execution: Any) -> RunContext:
-    loaded = spec_from_mapping(
+    loaded = load_job(
         {
             "name": "a",
             "model": "avbatch/shapes64",

@@ -1,15 +1,14 @@
-"""`init` and `schema`: what an editor needs to write a job spec."""
+"""`init`: a spec to begin with."""
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from abstractvision_batch.cli.command import JsonOption
+from abstractvision_batch.cli.commands.schema import schema_path
 from abstractvision_batch.cli.output import print_json, print_lines
 from abstractvision_batch.errors import SpecError
 
@@ -69,7 +68,7 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write a commented starter spec that runs as it stands."""
-    text = STARTER_SPEC.format(schema=_schema_path(), path=path, name=_job_name(path))
+    text = STARTER_SPEC.format(schema=schema_path(), path=path, name=_job_name(path))
     try:
         with path.open("w" if force else "x", encoding="utf-8") as stream:
             stream.write(text)
@@ -81,35 +80,6 @@ def init(
         print_json({"ok": True, "path": str(path)})
         return
     print_lines(f"wrote {path}", f"next: avbatch validate {path}", f"      avbatch run {path}")
-
-
-def schema(
-    output: Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the JSON Schema of a job spec.
-
-    With it an editor completes and checks specs; each of them names it in its first line.
-    """
-    text = Path(_schema_path()).read_text(encoding="utf-8")
-    if output is None:
-        if as_json:
-            print_json(json.loads(text))
-        else:
-            print_lines(text.rstrip("\n"))
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"{output}: cannot be written: {error.strerror}") from error
-    if as_json:
-        print_json({"ok": True, "path": str(output)})
-    else:
-        print_lines(f"wrote {output}")
-
-
-def _schema_path() -> str:
-    return str(files("abstractvision_batch") / "avbatch.schema.json")
 
 
 def _job_name(path: Path) -> str:
