@@ -14,9 +14,9 @@ from typing import Any
 from abstractvision_batch.errors import CapabilityNotSupportedError, UnknownModelError
 from abstractvision_batch.registry.capabilities_json import validate_capabilities_json
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.registry.constraints import closest
-from abstractvision_batch.registry.model_card import ModelCard, TaskCard
-from abstractvision_batch.types import TASKS
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.types import TASKS, Task
 
 __all__ = ["VisionModelCapabilitiesRegistry", "VisionModelSpec", "VisionTaskSpec", "validate_capabilities_json"]
 
@@ -93,7 +93,7 @@ class VisionModelCapabilitiesRegistry:
         """
         card = self._cards.get(model_id)
         if card is None:
-            guess = closest(str(model_id), self._cards)
+            guess = did_you_mean(str(model_id), self._cards)
             hint = f"did you mean {guess}?" if guess else "`avbatch models` lists those there are"
             raise UnknownModelError(f"{model_id}: no model card has this id ({hint})")
         return card
@@ -109,7 +109,7 @@ class VisionModelCapabilitiesRegistry:
             model_id=card.id,
             provider=card.provider,
             license=card.license,
-            tasks={name: _task_spec(card, task) for name, task in card.tasks.items()},
+            tasks={name: _task_spec(card, name) for name in card.tasks},
             notes=card.notes,
             gated=card.gated,
         )
@@ -144,7 +144,7 @@ class VisionModelCapabilitiesRegistry:
     def _missing(self, card: ModelCard, task: str) -> str | None:
         """Why the model cannot do the task, or None."""
         if task not in card.tasks:
-            guess = closest(task, TASKS) if task not in TASKS else None
+            guess = did_you_mean(task, TASKS) if task not in TASKS else None
             hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(card.tasks) or 'none'}"
             return f"the model has no task {task} ({hint}; {card.origin})"
         runners = card.backends_for(task)
@@ -159,11 +159,12 @@ class VisionModelCapabilitiesRegistry:
         return None
 
 
-def _task_spec(card: ModelCard, task: TaskCard) -> VisionTaskSpec:
+def _task_spec(card: ModelCard, name: Task) -> VisionTaskSpec:
+    task = card.tasks[name]
     return VisionTaskSpec(
-        task=task.task,
+        task=name,
         inputs=list(task.inputs),
         outputs=list(task.outputs),
         params={name: rule.to_json() for name, rule in task.params.items()},
-        requires={**card.requires, **task.requires} or None,
+        requires={str(key): value for key, value in (card.requires | task.requires).items()} or None,
     )

@@ -142,7 +142,7 @@ def test_an_asset_path_replaces_the_packaged_cards_and_paths_add_to_them(tmp_pat
 
 
 def test_a_missing_asset_path_is_an_error_and_not_the_default(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="cannot read model cards"):
+    with pytest.raises(SpecError, match="no such file"):
         VisionModelCapabilitiesRegistry(asset_path=tmp_path / "absent.yaml")
 
 

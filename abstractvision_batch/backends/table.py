@@ -20,7 +20,7 @@ from abstractvision_batch.types import TASKS, Task
 
 if TYPE_CHECKING:
     from abstractvision_batch.job.model import BackendSpec
-    from abstractvision_batch.registry.cards import ModelCard
+    from abstractvision_batch.registry.model_card import ModelCard
 
 ENTRY_POINT_GROUP = "abstractvision_batch.backends"
 

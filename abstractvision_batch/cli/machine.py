@@ -187,11 +187,7 @@ def _check_torchvision(torchvision: dict[str, Any]) -> Check:
     if importlib.util.find_spec("torchvision") is not None:
         mend = "pip uninstall torchvision, or install builds of torch and torchvision that belong together"
         return Check("torchvision", False, f"{torchvision['error']}; no model of Diffusers works", mend)
-    needing = sorted(
-        card.id
-        for card in load_cards().values()
-        if "torchvision" in card.backends.get("diffusers", {}).get("packages", ())
-    )
+    needing = sorted(card.id for card in load_cards().values() if "torchvision" in card.facts("diffusers").packages)
     mend = "pip install torchvision"
     if importlib.util.find_spec("torch") is not None and "+cpu" in importlib.metadata.version("torch"):
         mend += " from where this torch came from: the usual one is for CUDA, and breaks a torch for CPUs"

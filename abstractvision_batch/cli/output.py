@@ -93,7 +93,7 @@ def format_size(size_bytes: float) -> str:
 
 def format_cost(cost_usd: float, attempts: int) -> str:
     """`$12.50 for 1,632 tries`, `$0.0042 for 1 try`."""
-    from abstractvision_batch.job.prices import format_usd
+    from abstractvision_batch.registry.prices import format_usd
 
     return f"{format_usd(cost_usd)} for {'1 try' if attempts == 1 else f'{attempts:,} tries'}"
 

@@ -17,12 +17,21 @@ from pydantic.fields import FieldInfo
 from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.documents.type_words import describe, is_model, literals, members, unwrap
 from abstractvision_batch.text.suggestions import hint_for_field, hint_for_value
+from abstractvision_batch.types import TASKS
 
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
 
 _HIDDEN = frozenset({"storage_options", "api_key", "headers", "env_vars"})
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
+
+
+class FieldProblems(ValueError):  # noqa: N818
+    """Several things that are wrong with a model's fields, which its validator found; paths start at the model."""
+
+    def __init__(self, problems: Sequence[tuple[FieldPath, str]]) -> None:
+        super().__init__("; ".join(what for _, what in problems))
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +51,14 @@ def explain(error: ValidationError, data: Any, model: type[BaseModel]) -> dict[F
     found: dict[FieldPath, str] = {}
     for item in error.errors(include_url=False, include_input=False):
         said = _explain_one(_Spot((), model, (), data), list(item["loc"]), item, model)
-        if said is not None:
-            found.setdefault(*said)
-            if len(found) >= MAX_EXPLAINED:
-                break
+        if said is None:
+            continue
+        at, what = said
+        several = item["ctx"]["error"] if item["type"] == "value_error" else None
+        for below, own in several.problems if isinstance(several, FieldProblems) else [((), what)]:
+            found.setdefault((*at, *below), own)
+        if len(found) >= MAX_EXPLAINED:
+            break
     return found or {(): error.errors(include_url=False)[0]["msg"]}
 
 
@@ -80,14 +93,14 @@ def _explain_one(
             spot = _Spot(spot.path, chosen, (), spot.value)
         elif is_model(bare):
             if part not in bare.model_fields:
-                return (*spot.path, part), _unknown("field", str(part), list(bare.model_fields), document)
+                return (*spot.path, part), _unknown("field", str(part), _written_fields(bare), document)
             info = bare.model_fields[str(part)]
             if item["type"] == "missing" and not rest:
                 return (*spot.path, part), f"required field is missing{_in_parentheses(_as_clause(info.description))}"
             spot = _field_of(spot, str(part), info)
         elif origin in (dict, list, tuple):
             if rest == ["[key]"]:
-                return (*spot.path, part), _unknown("parameter", str(part), literals(get_args(bare)[0]), document)
+                return (*spot.path, part), _unknown_key(str(part), literals(get_args(bare)[0]), document)
             element = get_args(bare)[-1 if origin is dict else 0]
             spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
         else:
@@ -144,6 +157,15 @@ def _hint(spot: _Spot, value: Any) -> str | None:
 
 def _unknown(what: str, word: str, known: Sequence[str], document: type[BaseModel]) -> str:
     return f"unknown {what} ({hint_for_field(word, known, _all_fields(document))})"
+
+
+def _unknown_key(word: str, known: Sequence[str], document: type[BaseModel]) -> str:
+    what = "task" if TASKS[0] in known else "parameter" if "steps" in known else "field"
+    return _unknown(what, word, known, document)
+
+
+def _written_fields(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if name not in getattr(model, "unwritten", ())]
 
 
 @cache

@@ -16,6 +16,14 @@ class StrictModel(BaseModel):
 
     #: How a message describes such a value.
     written: ClassVar[str] = "a mapping"
+    #: Fields that a document does not write.
+    unwritten: ClassVar[frozenset[str]] = frozenset()
+
+
+class UndocumentedModel(StrictModel):
+    """A strict model whose docstrings are for readers of the code: pydantic takes milliseconds to collect them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 def tuple_from_list(value: object) -> object:

@@ -47,7 +47,8 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
     constraints = (*constraints, *own)
     options = members(bare)
     if len(options) > 1 or options[0] is not bare:
-        words = [describe(option, constraints) for option in options]
+        whole = float in options and int in options  # which a number may be anyway
+        words = [describe(option, constraints) for option in options if not (whole and option is int)]
         return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     origin = get_origin(bare)
     if origin is Literal:
@@ -66,7 +67,8 @@ def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:
     if origin in (list, tuple):
         element = get_args(bare)[0]
         longest = next((f" of at most {item.max_length}" for item in constraints if hasattr(item, "max_length")), "")
-        return f"a list{longest}" if element is Any else f"a list{longest}, each {describe(element)}"
+        some = "a non-empty list" if any(getattr(item, "min_length", None) for item in constraints) else "a list"
+        return f"{some}{longest}" if element is Any else f"{some}{longest}, each {describe(element)}"
     if is_model(bare):
         return str(getattr(bare, "written", "a mapping"))
     return "a mapping" if origin is dict else "a value"

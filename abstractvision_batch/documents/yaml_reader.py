@@ -4,16 +4,17 @@ The event stream is walked by hand, so that a deep, long or self-multiplying doc
 Scalars follow the YAML 1.2 core schema, as editors and the JSON Schema do: ``no`` and ``2026-01-31`` are text, ``1e-4``
 is a number, ``010`` is ten. Mapping keys are always text.
 
-Not covered: merge keys (``<<``), tags other than ``!!str``, several documents in a file.
+Merge keys (``<<``) are read where the kind of document has them: a mapping's own keys win over merged ones, of several
+mappings the first wins. Not covered: tags other than ``!!str``, several documents in a file.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -25,7 +26,6 @@ MAX_FILE_BYTES = 4 * 2**20
 MAX_DEPTH = 64
 #: More of them are one mistake, made in every element of a list.
 MAX_PROBLEMS = 100
-MAX_VALUES = 50_000
 INT_LIMIT = 2**63
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,8 +41,23 @@ _CONSTANTS: dict[str, object] = {
 _STRING_TAG = "tag:yaml.org,2002:str"
 
 
-def read_file(path: Path, shown: str) -> str:
-    """Text of a spec file.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of document: what messages call it and advise, and what it may hold."""
+
+    name: str
+    if_missing: str = ""
+    if_large: str = ""
+    max_values: int = 50_000
+    """Keys and values, those that aliases repeat included."""
+    merge_keys: bool = False
+
+
+_VALUE = Kind("value")
+
+
+def read_file(path: Path, shown: str, kind: Kind) -> str:
+    """Return the text of a file.
 
     Raises:
         SpecError: missing, a folder, unreadable, larger than 4 MiB or not UTF-8.
@@ -51,14 +66,14 @@ def read_file(path: Path, shown: str) -> str:
         with open_regular(path) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
-        raise SpecError(f"{shown}: no such file (write a starter spec with `avbatch init`)") from error
+        raise SpecError(f"{shown}: no such file{_advice(kind.if_missing)}") from error
     except IsADirectoryError as error:
-        raise SpecError(f"{shown}: is a folder, not a spec file") from error
+        raise SpecError(f"{shown}: is a folder, not a {kind.name} file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         said = error.strerror if isinstance(error, OSError) else None
         raise SpecError(f"{shown}: cannot be read: {said or error}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise SpecError(f"{shown}: larger than {MAX_FILE_BYTES} bytes (put prompts into a file of their own)")
+        raise SpecError(f"{shown}: larger than {MAX_FILE_BYTES} bytes{_advice(kind.if_large)}")
     if b"\0" in data:
         raise SpecError(f"{shown}: is binary, not YAML text in UTF-8")
     try:
@@ -71,15 +86,15 @@ def read_file(path: Path, shown: str) -> str:
         ) from error
 
 
-def read_yaml(text: str, shown: str, *, placed: bool = True) -> tuple[Node, list[str]]:
-    """Top node of a spec and what is wrong with single values of it, as whole lines.
+def read_yaml(text: str, shown: str, kind: Kind, *, placed: bool = True) -> tuple[Node, list[str]]:
+    """Return the top node of a document and what is wrong with single values of it, as whole lines.
 
     `placed` says whether lines and columns are shown after `shown`.
 
     Raises:
         SpecError: the text is no YAML, or too deep or too large, so that nothing more can be said about it.
     """
-    builder = _Builder(shown, placed=placed)
+    builder = _Builder(shown, kind, placed=placed)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
@@ -93,7 +108,7 @@ def read_yaml(text: str, shown: str, *, placed: bool = True) -> tuple[Node, list
     except UnicodeEncodeError as error:
         raise SpecError(f"{shown}: not YAML: a character that UTF-8 cannot hold") from error
     if builder.root is None or builder.root.value is None:
-        raise SpecError(f"{shown}: is empty (write a starter spec with `avbatch init`)")
+        raise SpecError(f"{shown}: is empty{_advice(kind.if_missing)}")
     return builder.root, builder.problems
 
 
@@ -101,7 +116,7 @@ def read_value(text: str, shown: str) -> Node:
     """One YAML value, as the right side of ``--set`` has it; nothing is null."""
     if text.strip() in _NULLS:
         return Node(None, 1, 1)
-    root, problems = read_yaml(text, shown, placed=False)
+    root, problems = read_yaml(text, shown, _VALUE, placed=False)
     if problems:
         raise SpecError("\n".join(problems), problems=tuple(problems))
     return root
@@ -119,14 +134,18 @@ class _Open:
     items: dict[str, Node] | list[Node]
     keys: dict[str, tuple[int, int]]
     key: str | None = None
-    duplicate: bool = False
+    role: Literal["own", "merged", "left out"] = "own"
+    """Of the key's value: a field of the mapping, one to merge into it, or one that was complained about."""
+    merged: list[Node] = field(default_factory=list)
+    """Mappings that are merged in, those that win last."""
 
 
 class _Builder:
     """Builds the node tree from parser events without recursion, counting what aliases repeat."""
 
-    def __init__(self, shown: str, *, placed: bool) -> None:
+    def __init__(self, shown: str, kind: Kind, *, placed: bool) -> None:
         self.shown = shown
+        self.kind = kind
         self.placed = placed
         self.root: Node | None = None
         self.problems: list[str] = []
@@ -144,7 +163,8 @@ class _Builder:
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                raise SpecError(f"{self.at(line, column)}: a second document starts (a spec is one document)")
+                what = f"a second document starts (a {self.kind.name} is one document)"
+                raise SpecError(f"{self.at(line, column)}: {what}")
         elif isinstance(event, yaml.AliasEvent):
             self._take_alias(event.anchor or "", line, column)
         elif isinstance(event, yaml.ScalarEvent):
@@ -183,14 +203,17 @@ class _Builder:
     def _take_key(self, key: str, line: int, column: int, *, plain: bool) -> None:
         top = self._stack[-1]
         assert isinstance(top.items, dict)
-        top.key, top.duplicate = key, key in top.items
+        top.key, top.role = key, "own"
         path = (*top.path, key)
-        if top.duplicate:
+        if key == "<<" and plain and self.kind.merge_keys:
+            top.role = "merged"
+        elif key in top.items:
+            top.role = "left out"
             first = ":".join(map(str, top.keys[key]))
             self._complain(path, f"written twice (first at {first}; keep one)", line, column)
         elif key == "<<" and plain:
             self._complain(path, "merge keys are not read (write the fields out)", line, column)
-            top.duplicate = True
+            top.role = "left out"
         else:
             top.keys[key] = (line, column)
 
@@ -208,7 +231,11 @@ class _Builder:
 
     def _close(self) -> None:
         done = self._stack.pop()
-        node = Node(done.items, done.line, done.column, done.keys)
+        items, keys = done.items, done.keys
+        if done.merged and isinstance(items, dict):
+            items = {key: value for node in done.merged for key, value in node.value.items()} | items
+            keys = {key: place for node in done.merged for key, place in node.keys.items()} | keys
+        node = Node(items, done.line, done.column, keys)
         if done.anchor is not None:
             self._anchors[done.anchor] = (node, self._values - done.first_value + 1)
         self._add(node)
@@ -221,9 +248,18 @@ class _Builder:
         if isinstance(top.items, list):
             top.items.append(node)
         elif top.key is not None:
-            if not top.duplicate:
+            if top.role == "own":
                 top.items[top.key] = node
+            elif top.role == "merged":
+                self._merge(node, top)
             top.key = None
+
+    def _merge(self, node: Node, top: _Open) -> None:
+        mappings = node.value if isinstance(node.value, list) else [node]
+        if all(isinstance(mapping.value, dict) for mapping in mappings):
+            top.merged.extend(reversed(mappings))
+        else:
+            self._complain((*top.path, "<<"), "is not a mapping, or a list of mappings", node.line, node.column)
 
     def _awaits_key(self) -> bool:
         return bool(self._stack) and isinstance(self._stack[-1].items, dict) and self._stack[-1].key is None
@@ -236,10 +272,10 @@ class _Builder:
 
     def _count(self, values: int, line: int, column: int) -> None:
         self._values += values
-        if self._values > MAX_VALUES:
+        if self._values > (most := self.kind.max_values):
             raise SpecError(
-                f"{self.at(line, column)}: more than {MAX_VALUES} keys and values, aliases counted"
-                " (put prompts into a file of their own)"
+                f"{self.at(line, column)}: more than {most} keys and values, aliases counted"
+                f"{_advice(self.kind.if_large)}"
             )
 
     def _complain(self, path: FieldPath, message: str, line: int, column: int) -> None:
@@ -287,6 +323,10 @@ def require_storable(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError("text with half a surrogate pair in it") from error
+
+
+def _advice(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _place_of_odd_character(text: str, shown: str) -> str:

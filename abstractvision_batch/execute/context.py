@@ -12,7 +12,7 @@ from typing import Any
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.job.model import BackendSpec, JobSpec
-from abstractvision_batch.registry.cards import ModelCard
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.columns import FAILED
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.shard_rows import Retry

@@ -43,7 +43,7 @@ from abstractvision_batch.execute.progress import NOTED, ShardSummary
 from abstractvision_batch.execute.requests import InputImages, build_request
 from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.seed_canary import SeedCanary
-from abstractvision_batch.job.prices import cost_usd, find_price
+from abstractvision_batch.registry.prices import cost_usd
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.columns import NOT_RUN, RowResult
 from abstractvision_batch.runs.environment import describe_worker
@@ -108,7 +108,7 @@ class ShardRunner:
         spec = context.spec
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
         self._worker = worker_name()
-        self._price = find_price(context.spec, context.card)
+        self._price = context.spec.backend.find_price(context.card)
         self._weights: Weights | None = None
         self._environment: WorkerEnvironment | None = None
         self._canary_checked = False

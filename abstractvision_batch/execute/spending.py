@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from abstractvision_batch.job.model import ExecutionSpec
-from abstractvision_batch.job.prices import PriceSpec, format_usd
+from abstractvision_batch.registry.prices import PriceSpec, format_usd
 from abstractvision_batch.runs.counts import Counts
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.prices import PriceSpec
 
 if TYPE_CHECKING:
     from abstractvision_batch.job.model import JobSpec
@@ -39,6 +40,10 @@ class BackendSection(StrictModel):
                 ("backend", "kind"),
                 f"{self.kind} does not run {spec.task} of {card.id} (backends that do: {known}; {card.origin})",
             )
+
+    def find_price(self, card: ModelCard | None) -> PriceSpec | None:
+        """Return the price of a request, if the section or the model's card names one."""
+        return None if card is None else card.facts(self.kind).price
 
     def unread_columns(self, spec: JobSpec, fields: Iterable[str]) -> Iterator[Problem]:
         """Yield the fields that rows set for themselves and that this backend is known to ignore."""

@@ -18,10 +18,9 @@ from pydantic import ValidationError
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.job.model import JobSpec, Params
-from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.job.prompt_files import names_files
-from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.text.suggestions import did_you_mean, foreign_name_of
 
 MAX_REQUESTS = 2**31
@@ -200,7 +199,7 @@ def _check_count(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
-    if spec.execution.budget.usd is not None and find_price(spec, card) is None:
+    if spec.execution.budget.usd is not None and spec.backend.find_price(card) is None:
         of_card = f"price: {{request_usd: …}} under backends.{spec.backend.kind} of the card of {spec.model}"
         mend = f"backend.price: {{request_usd: …}}, or {of_card}" if spec.backend.kind == "openai" else of_card
         yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"

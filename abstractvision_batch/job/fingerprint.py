@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from abstractvision_batch.job.marks import Effect
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.walk import leaves
-from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
+from abstractvision_batch.registry.model_card import ModelCard
 
 FINGERPRINT_VERSION = 2
 """To be raised when equal specs of two versions of this package would give other pixels or other requests.

@@ -23,7 +23,7 @@ from abstractvision_batch.documents.yaml_reader import (
     INT_LIMIT,
     MAX_DEPTH,
     MAX_PROBLEMS,
-    MAX_VALUES,
+    Kind,
     read_file,
     read_yaml,
     require_storable,
@@ -39,7 +39,12 @@ from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
 from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
-from abstractvision_batch.registry.cards import ModelCard, load_cards
+from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.registry.model_card import ModelCard
+
+SPEC = Kind(
+    "spec", if_missing="write a starter spec with `avbatch init`", if_large="put prompts into a file of their own"
+)
 
 if TYPE_CHECKING:
     from abstractvision_batch.storage.store import Store
@@ -240,7 +245,7 @@ def read_values(given: GivenSpec) -> ReadValues:
         broken = frozenset(path for path, _ in wrong)
     else:
         shown = _printable(str(given.source))
-        root, found = read_yaml(read_file(given.file, shown), shown)
+        root, found = read_yaml(read_file(given.file, shown, SPEC), shown, SPEC)
         if not isinstance(root.value, dict):
             raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
         plain, broken = plain_value(root), frozenset(broken_paths(root))
@@ -325,8 +330,8 @@ def _as_yaml_would(value: Any, path: FieldPath, problems: list[tuple[FieldPath, 
     def convert(value: Any, path: FieldPath) -> Any:
         nonlocal count
         count += 1
-        if count > MAX_VALUES or len(path) > MAX_DEPTH:
-            raise SpecError(f"<spec>: {format_path(path)}: more than {MAX_VALUES} values or {MAX_DEPTH} levels")
+        if count > SPEC.max_values or len(path) > MAX_DEPTH:
+            raise SpecError(f"<spec>: {format_path(path)}: more than {SPEC.max_values} values or {MAX_DEPTH} levels")
         if isinstance(value, Mapping):
             return {str(key): convert(item, (*path, str(key))) for key, item in value.items()}
         if isinstance(value, list | tuple):

@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import default_params
+from abstractvision_batch.registry.model_card import ModelCard
 
 #: Parameters that stand in columns of their own; `seed` and `negative_prompt` may differ inside a batch.
 PARAM_COLUMNS = ("steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength")

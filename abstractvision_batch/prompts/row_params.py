@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from abstractvision_batch.job.fields import MAX_SEED
 from abstractvision_batch.job.model import Params
 from abstractvision_batch.media.frame_rates import read_fps
-from abstractvision_batch.registry.cards import ModelCard
 from abstractvision_batch.registry.constraints import check_param
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.types import Task
 
 _FLOATS = frozenset({"guidance_scale", "strength", "fps"})
 _EXACT_FLOAT = 2**53
@@ -25,7 +26,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infin
 class OverrideParser:
     """Turns the cells of one job's override columns into values. Repeated cells, the usual case, are looked up."""
 
-    def __init__(self, card: ModelCard, task: str, *, empty_is_none: bool) -> None:
+    def __init__(self, card: ModelCard, task: Task, *, empty_is_none: bool) -> None:
         """`empty_is_none`: an empty negative prompt says that there is none, and is not taken for absent."""
         self._empty_is_none = empty_is_none
         self._card = card

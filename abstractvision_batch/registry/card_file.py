@@ -1,168 +1,79 @@
-"""Reading one YAML file of model cards, and finding the line of what is wrong with it.
+"""One file of model cards: `cards: [...]` or one card. Top-level keys that start with `x-` are a place for anchors.
 
-Not covered: which files there are (`cards`), what a card may say (`card_schema`).
+Not covered: which files there are (`cards`), what a card may say (`model_card`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field, ValidationError
 
+from abstractvision_batch.documents.messages import explain
+from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, plain_value, show
+from abstractvision_batch.documents.strict_model import StrictModel
+from abstractvision_batch.documents.yaml_reader import Kind, read_yaml
+from abstractvision_batch.errors import SpecError
 from abstractvision_batch.registry.capabilities_json import (
     cards_of_capabilities,
     is_capabilities_json,
     validate_capabilities_json,
 )
-from abstractvision_batch.registry.card_rules import DEFAULT_INPUTS, DEFAULT_OUTPUTS, build_rule, implied_params
-from abstractvision_batch.registry.card_schema import Place, Problem, file_problems
-from abstractvision_batch.registry.model_card import ModelCard, TaskCard
+from abstractvision_batch.registry.model_card import IN_FILE, ModelCard
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML without libyaml: slower, same result
-    from yaml import SafeLoader  # type: ignore[assignment]
-
-#: Aliases make a small file large; this bounds what one may expand to.
-MAX_VALUES = 200_000
-MAX_DEPTH = 50
+#: Aliases make a small file large.
+CARDS = Kind("card file", if_missing="docs/model-cards.md has an example", max_values=200_000, merge_keys=True)
 
 
-def parse_cards(text: bytes, origin: str, *, trusted: bool = False) -> tuple[list[ModelCard], list[str]]:
-    """The cards of a file, and a `file:line: what (what would do)` line per fault; no cards where there is one.
+class _CardFile(StrictModel):
+    cards: Annotated[list[ModelCard], Field(min_length=1)]
+
+
+def parse_cards(text: str, origin: str) -> tuple[list[ModelCard], list[str]]:
+    """Return the cards of a file, and a `file:line:column: field: what (what would do)` line for each fault.
 
     Args:
-        text: the file's bytes.
+        text: the file's text.
         origin: the file's name in messages.
-        trusted: skip what only a person's slip can break; for packaged cards, which a test reads untrusted.
     """
     try:
-        if not trusted:
-            _refuse_deep_nesting(text)
-        data = yaml.load(text, Loader=SafeLoader)
-        if trusted:
-            return [_build_card(card, origin) for card in _cards_of(data)], []
-        problems: list[Problem] = [((), f"expands to more than {MAX_VALUES} values")]
-        if _is_small(data):
-            if is_capabilities_json(data):
-                return _cards_of_asset(data, origin)
-            problems = [*_duplicate_keys(text), *file_problems(data)]
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        line = mark.line + 1 if mark else 1
-        return [], [f"{origin}:{line}: not YAML: {exc.problem or exc.context}"]
-    except (yaml.YAMLError, ValueError) as exc:
-        return [], [f"{origin}:1: not YAML: {' '.join(str(exc).split())[:200]}"]
-    if problems:
-        root = yaml.compose(text, Loader=SafeLoader)
-        return [], [f"{origin}:{_line_of(root, place)}: {_name_of(place)}{what}" for place, what in problems]
-    return [_build_card(card, origin) for card in _cards_of(data)], []
-
-
-def _cards_of_asset(data: Any, origin: str) -> tuple[list[ModelCard], list[str]]:
-    """Return the models of the older library's asset as cards; a fault has the name of its place, and no line."""
+        root, lines = read_yaml(text, origin, CARDS)
+    except SpecError as exc:
+        return [], list(exc.problems)
+    data = plain_value(root)
+    if not isinstance(data, dict):
+        what = f"a card file is a mapping with a list of cards under `cards`, or one card, not {show(data)}"
+        return [], [f"{origin}:{root.line}:{root.column}: {what}"]
+    positions = Positions(origin, root)
+    if is_capabilities_json(data):
+        try:
+            validate_capabilities_json(data)
+        except ValueError as exc:
+            return [], [f"{origin}: {exc}"]
+        data, positions = {"cards": cards_of_capabilities(data)}, Positions(origin)
+    model: type[_CardFile | ModelCard] = ModelCard
+    problems: dict[FieldPath, str] = {}
+    if "cards" in data:
+        model, data = _CardFile, {key: value for key, value in data.items() if not key.startswith("x-")}
+        problems = _find_repeated_ids(data["cards"])
     try:
-        validate_capabilities_json(data)
-    except ValueError as exc:
-        return [], [f"{origin}: {exc}"]
-    cards = cards_of_capabilities(data)
-    faults = [f"{origin}: {_name_of(place)}{what}" for place, what in file_problems({"cards": cards})]
-    return ([], faults) if faults else ([_build_card(card, origin) for card in cards], [])
+        found = model.model_validate(data, context=IN_FILE)
+    except ValidationError as exc:
+        problems |= explain(exc, data, model)
+    broken = set(broken_paths(root)) if lines else set()
+    ordered = sorted((path for path in problems if path not in broken), key=positions.sort_key)
+    if lines := [*lines, *(positions.problem(path, problems[path]) for path in ordered)]:
+        return [], lines
+    return [card.model_copy(update={"origin": origin}) for card in getattr(found, "cards", [found])], []
 
 
-def _cards_of(data: Any) -> list[dict[str, Any]]:
-    cards: list[dict[str, Any]] = data.get("cards", [data])
-    return cards
-
-
-def _build_card(data: Mapping[str, Any], origin: str) -> ModelCard:
-    tasks = {}
-    for task, body in data["tasks"].items():
-        declared = {name: build_rule(name, rule) for name, rule in (body.get("params") or {}).items()}
-        tasks[task] = TaskCard(
-            task=task,
-            inputs=tuple(body.get("inputs") or DEFAULT_INPUTS[task]),
-            outputs=tuple(body.get("outputs") or DEFAULT_OUTPUTS[task]),
-            params={**implied_params(task), **declared},
-            requires=body.get("requires") or {},
-        )
-    return ModelCard(
-        id=data["id"],
-        provider=data.get("provider", "huggingface"),
-        license=data["license"],
-        gated=data.get("gated", False),
-        tasks=tasks,
-        backends={kind: needs or {} for kind, needs in (data.get("backends") or {}).items()},
-        notes=data.get("notes") or "",
-        sources=tuple(data.get("sources") or ()),
-        requires=data.get("requires") or {},
-        vocabulary=tuple(data.get("vocabulary") or ()),
-        example_prompt=data.get("example_prompt") or "",
-        origin=origin,
-    )
-
-
-def _refuse_deep_nesting(text: bytes) -> None:
-    """Composing recurses in C, and a hundred thousand brackets end the process; reading events does not."""
-    depth = 0
-    for event in yaml.parse(text, Loader=SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
-
-
-def _is_small(data: Any) -> bool:
-    """Whether the document stays small when every alias is written out; a recursive alias never ends."""
-    waiting, seen = [data], 0
-    while waiting:
-        value = waiting.pop()
-        seen += 1
-        if seen > MAX_VALUES:
-            return False
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-    return True
-
-
-def _duplicate_keys(text: bytes) -> Iterator[Problem]:
-    """YAML lets the last of two equal keys win; in a card it is a slip."""
-    waiting: list[tuple[Place, yaml.Node | None]] = [((), yaml.compose(text, Loader=SafeLoader))]
-    visited: set[int] = set()
-    while waiting:
-        place, node = waiting.pop()
-        if node is None or id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = set()
-            for key, value in node.value:
-                if key.value in keys and key.value != "<<":
-                    yield (*place, key.value), "is here twice (keep one)"
-                keys.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-                waiting.append(((*place, key.value), value))
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(((*place, number), value) for number, value in enumerate(node.value))
-
-
-def _line_of(node: yaml.Node | None, place: Place) -> int:
-    """The line of a key or item; of the innermost thing on the way to it where it is merged in by `<<`."""
-    line = 1 if node is None else node.start_mark.line + 1
-    for step in place:
-        if isinstance(node, yaml.MappingNode):
-            # From the end: of two equal keys the last is the one that counts.
-            pairs = [(key, value) for key, value in reversed(node.value) if key.value == str(step)]
-            if not pairs:
-                return line
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _name_of(place: Place) -> str:
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
-    return "".join(steps).lstrip(".") + ": " if steps else ""
+def _find_repeated_ids(cards: Any) -> dict[FieldPath, str]:
+    problems: dict[FieldPath, str] = {}
+    seen = set[str]()
+    for number, card in enumerate(cards if isinstance(cards, list) else ()):
+        name = card.get("id") if isinstance(card, dict) else None
+        if isinstance(name, str):
+            if name in seen:
+                problems["cards", number, "id"] = f"{name!r} is in this file twice (one card per id)"
+            seen.add(name)
+    return problems

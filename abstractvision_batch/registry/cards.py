@@ -1,6 +1,6 @@
 """Which model cards there are: the packaged ones, and a user's files and folders, whose cards win.
 
-Packaged cards are read once per process. Not covered: what a card may say (`card_schema`), checking values
+Packaged cards are read once per process. Not covered: what a card may say (`model_card`), checking values
 (`constraints`).
 """
 
@@ -10,17 +10,14 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from abstractvision_batch.documents.yaml_reader import read_file
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.registry.card_file import parse_cards
-from abstractvision_batch.registry.model_card import ModelCard, ParamRule, TaskCard
-from abstractvision_batch.storage.regular import open_regular
-
-__all__ = ["ModelCard", "ParamRule", "TaskCard", "load_cards"]
+from abstractvision_batch.registry.card_file import CARDS, parse_cards
+from abstractvision_batch.registry.model_card import ModelCard
 
 CARD_SUFFIXES = (".yaml", ".yml")
 #: Where an installed package has the cards; pyproject.toml puts them there.
 CARDS_IN_PACKAGE = "registry/cards"
-MAX_CARD_FILE_BYTES = 4_000_000
 
 
 def load_cards(paths: Sequence[Path] = (), *, packaged: bool = True) -> dict[str, ModelCard]:
@@ -63,7 +60,7 @@ def _packaged_cards() -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
     for path in sorted(packaged_folder().iterdir()):
         if path.suffix in CARD_SUFFIXES:
-            cards, problems = parse_cards(path.read_bytes(), f"registry/{path.name}", trusted=True)
+            cards, problems = parse_cards(path.read_text("utf-8"), f"registry/{path.name}")
             if problems:
                 raise SpecError(problems[0], problems=tuple(problems))
             found.update((card.id, card) for card in cards)
@@ -79,19 +76,16 @@ def _read_path(path: Path) -> tuple[dict[str, ModelCard], list[str]]:
                 return {}, [f"{path}: no model cards in this folder (expected *.yaml)"]
         else:
             names = [path]
-        texts = []
-        for name in names:
-            with open_regular(name) as file:
-                texts.append((str(name), file.read(MAX_CARD_FILE_BYTES + 1)))
     except OSError as exc:
         return {}, [f"{exc.filename or path}: cannot read model cards: {exc.strerror or exc}"]
     found: dict[str, ModelCard] = {}
     problems: list[str] = []
-    for origin, text in texts:
-        if len(text) > MAX_CARD_FILE_BYTES:
-            problems.append(f"{origin}: larger than {MAX_CARD_FILE_BYTES} bytes; not a file of model cards")
-            continue
-        cards, faults = parse_cards(text, origin)
+    for name in names:
+        origin = str(name)
+        try:
+            cards, faults = parse_cards(read_file(name, origin, CARDS), origin)
+        except SpecError as exc:
+            cards, faults = [], list(exc.problems)
         problems += faults
         for card in cards:
             if card.id in found:

@@ -13,28 +13,38 @@ With `chosen: true` this is so only where nothing is asked for: width and height
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated
 
-Size = tuple[int, int]
+from pydantic import BeforeValidator, Field, model_validator
+
+from abstractvision_batch.documents.strict_model import UndocumentedModel, tuple_from_list
+
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Size = tuple[_Count, _Count]
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSize:
+class OutputSize(UndocumentedModel):
     """One such rule; exactly one of `scale`, `area`, `sizes` and `from_image` is set."""
 
-    scale: int | None = None
-    area: int | None = None
+    scale: _Count | None = None
+    area: _Count | None = None
     """Pixels."""
-    multiple_of: int = 1
+    multiple_of: _Count = 1
     """Of both sides, with `area`."""
     nearest: bool = False
     """With `area`: sides become the nearest multiple, not the next smaller one."""
-    sizes: tuple[Size, ...] = ()
+    sizes: Annotated[
+        tuple[Annotated[Size, BeforeValidator(tuple_from_list)], ...], BeforeValidator(tuple_from_list)
+    ] = ()
     """Width and height of each."""
     from_image: bool = False
     chosen: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> OutputSize:
+        if sum(map(bool, (self.scale, self.area, self.sizes, self.from_image))) != 1:
+            raise ValueError("needs exactly one of scale, area, sizes and from_image")
+        return self
 
     def follow(self, width: int, height: int) -> Size | None:
         """Return the size that comes out where this one is asked for; None where none can be asked for."""
@@ -70,35 +80,3 @@ class OutputSize:
     def _rounded(self, side: float) -> int:
         steps = side / self.multiple_of
         return max(1, round(steps) if self.nearest else math.floor(steps)) * self.multiple_of
-
-    @classmethod
-    def from_card(cls, data: Mapping[str, Any]) -> OutputSize:
-        """Build a rule from a card's mapping, which `output_size_problems` found sound."""
-        return cls(**{**data, "sizes": tuple((size[0], size[1]) for size in data.get("sizes", ()))})
-
-
-def output_size_problems(data: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield what is wrong with a card's mapping, as (key, message)."""
-    known = [field.name for field in fields(OutputSize)]
-    if not isinstance(data, Mapping):
-        yield (), "is not a mapping with scale, area, sizes or from_image"
-        return
-    yield from (((key,), f"unknown field (known: {', '.join(known)})") for key in data if key not in known)
-    ways = [key for key in ("scale", "area", "sizes", "from_image") if data.get(key)]
-    if len(ways) != 1:
-        yield (), "needs exactly one of scale, area, sizes and from_image"
-    for key in ("scale", "area", "multiple_of"):
-        if key in data and not _is_count(data[key]):
-            yield (key,), "is not a whole number above 0"
-    for key in ("nearest", "from_image", "chosen"):
-        if not isinstance(data.get(key, False), bool):
-            yield (key,), "is neither true nor false"
-    sizes = data.get("sizes", [])
-    if not isinstance(sizes, list) or not all(
-        isinstance(size, list) and len(size) == 2 and all(map(_is_count, size)) for size in sizes
-    ):
-        yield ("sizes",), "is not a list of [width, height]"
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31

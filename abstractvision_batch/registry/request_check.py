@@ -12,9 +12,11 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError
-from abstractvision_batch.registry.constraints import INPUT_PARAMS, MAX_SEED, check_params, check_rule, closest
-from abstractvision_batch.registry.model_card import ModelCard, ParamRule
+from abstractvision_batch.registry.constraints import INPUT_PARAMS, MAX_SEED, check_params
+from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.param_rule import ParamRule
 from abstractvision_batch.text.redaction import redact
+from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
 
 _REQUEST_TYPES: dict[Task, type[VisionRequest]] = {task: request for request, task in TASK_OF_REQUEST.items()}
@@ -119,7 +121,7 @@ def _extra_of(values: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    guess = closest(name, known)
+    guess = did_you_mean(name, known)
     hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(known)}"
     return f"unknown parameter ({hint}; what only the backend knows goes into extra)"
 
@@ -137,7 +139,7 @@ def _plain(value: Any) -> Any:
 
 def _check_value(name: str, value: Any) -> str | None:
     if name in _RULES:
-        return check_rule(_RULES[name], value)
+        return _RULES[name].problem(value)
     if name in _IMAGES:
         if isinstance(value, bytes):
             return None if value else "no bytes (pass an encoded image)"

@@ -22,7 +22,6 @@ from abstractvision_batch.execute.progress import Progress, ProgressListener, Pr
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.job.env import resolve_options
 from abstractvision_batch.job.load import Job
-from abstractvision_batch.job.prices import find_price
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.runs.columns import NOT_RUN
 from abstractvision_batch.runs.counts import Counts, count_rows
@@ -117,7 +116,7 @@ def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: f
 
     The invocation `started` at this time of the monotonic clock, by default now.
     """
-    price = find_price(job.spec, job.card)
+    price = job.spec.backend.find_price(job.card)
     return SpendingGuard(job.spec.execution, price=price, spent=before, rows=rows, started=started)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from abstractvision_batch.execute.spending import Grant, SpendingGuard
 from abstractvision_batch.job.model import ExecutionSpec
-from abstractvision_batch.job.prices import PriceSpec, cost_usd, format_usd
+from abstractvision_batch.registry.prices import PriceSpec, cost_usd, format_usd
 from abstractvision_batch.runs.counts import Counts
 
 PRICE = PriceSpec(request_usd=0.01)

@@ -10,7 +10,8 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.registry.cards import ModelCard, ParamRule, TaskCard
+from abstractvision_batch.registry.model_card import ModelCard, TaskCard
+from abstractvision_batch.registry.param_rule import ParamRule
 
 GOOD: dict[str, Any] = {
     "name": "demo",
@@ -121,8 +122,10 @@ def test_lists_that_cannot_be_meant_are_refused(changes: dict[str, Any], problem
 
 def test_a_required_parameter_may_come_from_a_column_unless_none_can_feed_it() -> None:
     rules = {"num_frames": ParamRule(required=True)}
-    task = TaskCard("text_to_image", ("text",), ("image",), rules)
-    card = ModelCard("me/mine", "me", "mit", False, {"text_to_image": task}, {"diffusers": {}}, origin="mine.yaml")
+    task = TaskCard(inputs=("text",), outputs=("image",), params=rules)
+    card = ModelCard(
+        id="me/mine", license="mit", tasks={"text_to_image": task}, backends={"diffusers": {}}, origin="mine.yaml"
+    )
 
     def problems(**prompts: object) -> list[str]:
         spec = JobSpec.model_validate({**GOOD, "model": "me/mine", "prompts": prompts})

@@ -79,7 +79,7 @@ def test_later_overrides_win_and_the_mapping_is_left_alone() -> None:
             "params.steps=[1",
             "--set params.steps=[1: not YAML: while parsing a flow sequence did not find expected ',' or ']'",
         ),
-        ("params.steps=1\n--- 2", "--set params.steps=1 --- 2: a second document starts (a spec is one document)"),
+        ("params.steps=1\n--- 2", "--set params.steps=1 --- 2: a second document starts (a value is one document)"),
         (
             "output.storage_options.password=hunter2",
             "--set output.storage_options.password=…: output.storage_options.password: "

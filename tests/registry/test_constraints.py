@@ -4,24 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abstractvision_batch.registry.cards import ModelCard, ParamRule, TaskCard
 from abstractvision_batch.registry.constraints import (
     check_param,
     check_params,
-    check_rule,
     default_params,
-    nearest_valid,
 )
+from abstractvision_batch.registry.model_card import ModelCard, TaskCard
+from abstractvision_batch.registry.param_rule import ParamRule, ParamType
 
 
 def make_card(**rules: ParamRule) -> ModelCard:
-    task = TaskCard(task="text_to_image", inputs=("text",), outputs=("image",), params=dict(rules))
+    task = TaskCard(inputs=("text",), outputs=("image",), params=dict(rules))
     return ModelCard(
         id="a/b",
         provider="p",
         license="mit",
         gated=False,
-        tasks={task.task: task},
+        tasks={"text_to_image": task},
         backends={},
         origin="registry/x.yaml",
     )
@@ -89,7 +88,7 @@ def test_a_message_has_the_value_what_is_allowed_what_is_near_and_the_card_file(
     ],
 )
 def test_types_are_told_apart_and_a_boolean_is_not_a_number(
-    kind: str, wrong: tuple[object, ...], right: tuple[object, ...]
+    kind: ParamType, wrong: tuple[object, ...], right: tuple[object, ...]
 ) -> None:
     card = make_card(knob=ParamRule(type=kind))
 
@@ -100,8 +99,8 @@ def test_types_are_told_apart_and_a_boolean_is_not_a_number(
 def test_a_constant_allows_the_equal_number_and_no_boolean() -> None:
     rule = ParamRule(const=1)
 
-    assert check_rule(rule, 1.0) is None
-    assert check_rule(rule, True) is not None
+    assert rule.problem(1.0) is None
+    assert rule.problem(True) is not None
 
 
 def test_a_misspelt_parameter_gets_the_name_that_was_meant() -> None:
@@ -199,9 +198,9 @@ def test_nearest_values_are_always_allowed_and_no_allowed_value_is_nearer(
 ) -> None:
     rule = ParamRule(type="int", min=low, max=low + span, multiple_of=step, remainder=remainder % step)
 
-    near = nearest_valid(rule, value)
+    near = rule.nearest_valid(value)
 
-    allowed = [v for v in range(low, low + span + 1) if check_rule(rule, v) is None]
+    allowed = [v for v in range(low, low + span + 1) if rule.problem(v) is None]
     assert set(near) <= set(allowed)
     assert bool(near) == bool(allowed)
     if allowed:

@@ -13,8 +13,8 @@ from abstractvision_batch.documents.strict_model import Number, StrTuple, Text
 from abstractvision_batch.job.backend_section import BackendSection, Problem
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Outside, Runtime, Secret
-from abstractvision_batch.job.prices import PriceSpec
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.prices import PriceSpec
 from abstractvision_batch.types import Task
 
 if TYPE_CHECKING:
@@ -131,6 +131,9 @@ class OpenAIBackendSpec(BackendSection):
         if self.dialect == "auto":
             return by_job
         return DIALECTS[self.dialect].endpoint(task, job=by_job) is not None
+
+    def find_price(self, card: ModelCard | None) -> PriceSpec | None:
+        return self.price or super().find_price(card)
 
     def find_problems(self, spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
         if not self.serves(spec.task):

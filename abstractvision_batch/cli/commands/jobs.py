@@ -213,7 +213,7 @@ def describe_job(status: JobStatus) -> Iterator[str]:
 
 
 def _row(status: JobStatus) -> tuple[str, ...]:
-    from abstractvision_batch.job.prices import format_usd
+    from abstractvision_batch.registry.prices import format_usd
 
     job, progress = status.job, status.progress
     submitted = job.ray.submitted_at

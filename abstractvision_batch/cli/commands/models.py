@@ -13,7 +13,9 @@ from abstractvision_batch.cli.output import format_size, plural, print_json, pri
 
 if TYPE_CHECKING:
     from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-    from abstractvision_batch.registry.cards import ModelCard, ParamRule, TaskCard
+    from abstractvision_batch.registry.backend_facts import BackendFacts
+    from abstractvision_batch.registry.model_card import ModelCard, TaskCard
+    from abstractvision_batch.registry.param_rule import ParamRule
 
 
 def list_models(
@@ -23,11 +25,13 @@ def list_models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that have a card."""
-    from abstractvision_batch.backends.table import list_backends
     from abstractvision_batch.types import TASKS
 
     check_choice("--task", task, TASKS)
-    check_choice("--backend", backend, sorted(list_backends()))
+    if backend is not None:
+        from abstractvision_batch.backends.table import list_backends
+
+        check_choice("--backend", backend, sorted(list_backends()))
     registry_api = _open_registry(registry)
     cards = [registry_api.card(model) for model in registry_api.list_models()]
     if task is not None:
@@ -78,16 +82,16 @@ def show_model(
         return
     print_lines(card.id, *([f"  {card.notes}"] if card.notes else []), "")
     print_lines(f"provider  {card.provider}", f"licence   {_describe_licence(card)}")
-    for kind, needs in card.backends.items():
-        print_lines(*_describe_backend(kind, needs))
+    for kind in card.backends:
+        print_lines(*_describe_backend(kind, card.facts(kind)))
     if not card.backends:
         print_lines("backend   none runs this model")
     if card.requires:
         print_lines("requires  " + ", ".join(f"{key} {value}" for key, value in card.requires.items()))
     print_lines(f"card      {card.origin}", *(f"source    {source}" for source in card.sources))
-    for task in card.tasks.values():
-        runners = ", ".join(card.backends_for(task.task)) or "no backend"
-        print_lines("", f"{task.task}  ({runners})")
+    for name, task in card.tasks.items():
+        runners = ", ".join(card.backends_for(name)) or "no backend"
+        print_lines("", f"{name}  ({runners})")
         print_table(("PARAMETER", "NEED", "DEFAULT", "ALLOWED", ""), _parameter_rows(task))
 
 
@@ -113,18 +117,16 @@ def _describe_licence(card: ModelCard) -> str:
     return f"{card.license} (gated)" if card.gated else card.license
 
 
-def _describe_backend(kind: str, needs: dict[str, Any]) -> Iterator[str]:
-    parts = [f"{key} {needs[key]}" for key in ("dtype", "batch_size") if key in needs]
-    if "memory_bytes" in needs:
-        parts.append(f"about {format_size(needs['memory_bytes'])} of memory")
+def _describe_backend(kind: str, facts: BackendFacts) -> Iterator[str]:
+    parts = [f"{key} {value}" for key in ("dtype", "batch_size") if (value := getattr(facts, key, None)) is not None]
+    if facts.memory_bytes is not None:
+        parts.append(f"about {format_size(facts.memory_bytes)} of memory")
     yield f"backend   {kind}" + (f": {', '.join(parts)}" if parts else "")
-    for task, pipeline in (needs.get("pipelines") or {}).items():
+    for task, pipeline in facts.pipelines.items():
         yield f"            {task}: {pipeline}"
 
 
 def _parameter_rows(task: TaskCard) -> list[tuple[str, str, Any, str, str]]:
-    from abstractvision_batch.registry.constraints import describe_allowed
-
     def order(item: tuple[str, ParamRule]) -> tuple[bool, bool]:
         return not item[1].supported, not item[1].required
 
@@ -133,7 +135,7 @@ def _parameter_rows(task: TaskCard) -> list[tuple[str, str, Any, str, str]]:
             name,
             "unsupported" if not rule.supported else "required" if rule.required else "optional",
             rule.default if rule.const is None else rule.const,
-            describe_allowed(rule),
+            rule.describe(),
             rule.description,
         )
         for name, rule in sorted(task.params.items(), key=order)

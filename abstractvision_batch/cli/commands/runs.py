@@ -40,7 +40,7 @@ def runs(
 
 
 def _print_runs(path: str, found: list[RunState]) -> None:
-    from abstractvision_batch.job.prices import format_usd
+    from abstractvision_batch.registry.prices import format_usd
 
     place = path if "://" in path else str(Path(path).expanduser().absolute())
     prefix = f"{place.rstrip('/')}/"

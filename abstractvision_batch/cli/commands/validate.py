@@ -87,7 +87,7 @@ def _missing_packages(job: Job) -> list[str]:
     """What the model needs besides its backend."""
     from importlib.util import find_spec
 
-    packages = job.card.backends.get(job.spec.backend.kind, {}).get("packages", ())
+    packages = job.card.facts(job.spec.backend.kind).packages
     return [f"{job.card.id} needs {name} (pip install {name})" for name in packages if find_spec(name) is None]
 
 

@@ -13,9 +13,8 @@ from abstractvision_batch.cli.repl.session import Session
 from abstractvision_batch.cli.request_words import parse_request, parse_value, split_words, take_flags
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import TASK_DESCRIPTIONS
-from abstractvision_batch.registry.constraints import closest
-from abstractvision_batch.registry.model_card import STANDARD_PARAMS
-from abstractvision_batch.text.suggestions import foreign_name_of
+from abstractvision_batch.registry.param_rule import STANDARD_PARAMS
+from abstractvision_batch.text.suggestions import did_you_mean, foreign_name_of
 from abstractvision_batch.types import TASKS, Task
 
 #: Takes the session and what stands after the command; returns the lines of the reply.
@@ -51,7 +50,7 @@ def run_line(session: Session, line: str) -> list[str]:
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(ALIASES.get(name, name))
     if command is None:
-        guess = closest(name, COMMANDS)
+        guess = did_you_mean(name, COMMANDS)
         raise SpecError(f"{name}: unknown command ({f'did you mean {guess}?' if guess else '/help lists them'})")
     return command.run(session, rest.strip())
 
@@ -102,8 +101,8 @@ def _show_model(session: Session, rest: str) -> list[str]:
     card = session.registry.card(_one_word(rest, "/show-model <id>"))
     lines = [card.id, f"provider: {card.provider}", f"license: {card.license}"]
     lines += [f"notes: {card.notes}"] if card.notes else []
-    for task in card.tasks.values():
-        lines.append(f"{task.task} ({', '.join(card.backends_for(task.task)) or 'no backend'})")
+    for name, task in card.tasks.items():
+        lines.append(f"{name} ({', '.join(card.backends_for(name)) or 'no backend'})")
         params = {name: rule for name, rule in task.params.items() if rule.supported}
         for word, required in (("required", True), ("optional", False)):
             names = [name for name, rule in params.items() if rule.required == required]
@@ -229,7 +228,7 @@ def _one_word(rest: str, usage: str) -> str:
 
 def _task(word: str) -> str:
     if word not in TASKS:
-        guess = closest(word, TASKS)
+        guess = did_you_mean(word, TASKS)
         raise SpecError(f"{word!r}: is no task ({f'did you mean {guess}?' if guess else ', '.join(TASKS)})")
     return word
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.cli.repl.commands import COMMANDS
 from abstractvision_batch.cli.repl.session import Session
-from abstractvision_batch.registry.model_card import STANDARD_PARAMS
+from abstractvision_batch.registry.param_rule import STANDARD_PARAMS
 from abstractvision_batch.types import TASK_OF_REQUEST, TASKS
 
 _TASK_OF_COMMAND = {

@@ -15,7 +15,7 @@ from abstractvision_batch.cli.output_files import keep_output, open_in_viewer, o
 from abstractvision_batch.cli.request_words import RequestWords
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-from abstractvision_batch.registry.model_card import STANDARD_PARAMS
+from abstractvision_batch.registry.param_rule import STANDARD_PARAMS
 from abstractvision_batch.storage.asset_store import LocalAssetStore
 from abstractvision_batch.types import TASK_OF_REQUEST, Task
 from abstractvision_batch.verbs.generate import generate, open_manager

@@ -63,13 +63,13 @@ def known_gpu_bytes(resources: Mapping[str, float]) -> int | None:
 def needed_bytes(context: RunContext) -> int | None:
     """What one worker needs of a GPU's memory; None where the card does not say, or weights wait elsewhere."""
     backend = context.backend
-    card = context.card.backends.get(backend.kind, {})
-    if "memory_bytes" not in card or getattr(backend, "offload", "none") != "none":
+    facts = context.card.facts(backend.kind)
+    if facts.memory_bytes is None or getattr(backend, "offload", "none") != "none":
         return None
     if getattr(backend, "offload_to_cpu", False):
         return None
-    weights = int(card["memory_bytes"])
-    if getattr(backend, "dtype", "auto") == "float32" and card.get("dtype") in ("float16", "bfloat16"):
+    weights = facts.memory_bytes
+    if getattr(backend, "dtype", "auto") == "float32" and getattr(facts, "dtype", None) in ("float16", "bfloat16"):
         weights *= 2
     return weights + CONTEXT_BYTES + max(MIN_ACTIVATIONS_BYTES, int(weights * ACTIVATIONS_SHARE))
 

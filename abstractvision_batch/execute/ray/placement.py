@@ -19,7 +19,7 @@ from abstractvision_batch.execute.ray.gpu_memory import (
     needed_bytes,
     share_of,
 )
-from abstractvision_batch.registry.constraints import closest
+from abstractvision_batch.text.suggestions import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,6 @@ _NOT_CUSTOM = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 def _known(word: str, known: Sequence[str]) -> str:
-    if (guess := closest(word, known)) is not None:
+    if (guess := did_you_mean(word, known)) is not None:
         return f", did you mean {guess}?"
     return f", there are {', '.join(known)}" if known else ""

@@ -64,7 +64,7 @@ def _options(context: RunContext, *nodes: Node, grows: bool = False, **sizes: in
 
 def _with_memory(context: RunContext, gb: float, dtype: str = "float16") -> RunContext:
     needs = {**context.card.backends["diffusers"], "memory_bytes": int(gb * 1e9), "dtype": dtype}
-    return replace(context, card=replace(context.card, backends={"diffusers": needs}))
+    return replace(context, card=context.card.model_copy(update={"backends": {"diffusers": needs}}))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a request costs: the job's price, else that of the model's card, and the bill that a server's reply allows.
+"""What a request costs: the price that a job or a model's card names, and the bill that a server's reply allows.
 
 Every try counts. One that failed, or whose reply was lost, is billed as the dearest there is, since a server may do the
 work and bill it all the same. Not covered: how much a run may cost (`execute.spending`).
@@ -7,15 +7,11 @@ work and bill it all the same. Not covered: how much a run may cost (`execute.sp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from abstractvision_batch.documents.strict_model import Number, StrictModel
-from abstractvision_batch.registry.model_card import ModelCard
-
-if TYPE_CHECKING:
-    from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.documents.strict_model import Number, StrictModel, Text
 
 _MILLION = 1_000_000
 _Usd = Annotated[Number, Field(ge=0, le=1_000_000)]
@@ -41,13 +37,11 @@ class PriceSpec(StrictModel):
         return self
 
 
-def find_price(spec: JobSpec, card: ModelCard | None) -> PriceSpec | None:
-    """The price of a request: `backend.price`, else what the card says of the backend; None where neither says."""
-    own: PriceSpec | None = getattr(spec.backend, "price", None)
-    facts = {} if card is None else card.backends.get(spec.backend.kind, {})
-    if own is not None or facts.get("price") is None:
-        return own
-    return PriceSpec.model_validate({name: value for name, value in facts["price"].items() if name != "source"})
+class CardPrice(PriceSpec):
+    """The price that a card names."""
+
+    source: Text
+    """Where it was read, and when."""
 
 
 def cost_usd(price: PriceSpec, tries: int, usage: Any = None) -> float:
