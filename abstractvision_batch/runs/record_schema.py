@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from abstractvision_batch.registry.model_card import IN_RECORD, ModelCard
 from abstractvision_batch.runs.columns import reserved_name
 from abstractvision_batch.version import __version__
 
@@ -28,7 +29,7 @@ PLAN_FILE_NAME = re.compile(r"plan\.parquet|plan/[0-9]{5,9}\.parquet")
 def find_violation(data: Mapping[str, Any]) -> str | None:
     """Say what of a parsed `run.json` or extension cannot be; None where all is well."""
     try:
-        _Generation.model_validate(data)
+        _Generation.model_validate(data, extra="ignore", context=IN_RECORD)
     except ValidationError as exc:
         return f"{describe_violation(exc)}{newer_version(data)}"
     return None
@@ -81,7 +82,7 @@ _Time = Annotated[_Text, AfterValidator(_time)]
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(strict=True)
 
 
 class _PlanFile(_Shape):
@@ -165,38 +166,6 @@ class _Environment(_Shape):
     git_dirty: bool | None
 
 
-class _Rule(_Shape):
-    required: bool = False
-    min: float | None = None
-    max: float | None = None
-    multiple_of: Annotated[int, Field(ge=1)] | None = None
-    remainder: int = 0
-    enum: list[Any] | None = None
-    supported: bool = True
-    description: _Text = ""
-    type: _Text | None = None
-
-
-class _Task(_Shape):
-    inputs: list[_Text]
-    outputs: list[_Text]
-    params: dict[str, _Rule]
-    requires: dict[str, Any]
-
-
-class _Card(_Shape):
-    id: _Text
-    provider: _Text
-    license: _Text
-    gated: bool
-    tasks: dict[str, _Task]
-    backends: dict[str, dict[str, Any]]
-    notes: _Text = ""
-    sources: list[_Text]
-    requires: dict[str, Any] = Field(default_factory=dict)
-    origin: _Text = ""
-
-
 class _Origin(_Shape):
     path: _Text
     run_id: _Text
@@ -215,7 +184,7 @@ class _Generation(_Shape):
     spec_path: _Text
     base_dir: Annotated[_Text, Field(pattern=r"^[^\x00]*$")]
     spec: _Spec
-    card: _Card
+    card: ModelCard
     params: dict[str, Any]
     plan: _Plan
     environment: _Environment

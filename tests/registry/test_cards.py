@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
+import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +287,31 @@ WIDE_CARD: dict[str, Any] = {
         }
     ],
 }
+
+
+def test_a_card_that_an_earlier_version_recorded_is_the_same_text_when_it_is_written_again() -> None:
+    cards = list(_cards_of_old_runs())
+
+    assert cards
+    assert [
+        card
+        for card in cards
+        if json.dumps(ModelCard.from_json(card).to_json(), sort_keys=True) != json.dumps(card, sort_keys=True)
+    ] == []
+
+
+def _cards_of_old_runs() -> Iterator[dict[str, Any]]:
+    for path in (Path(__file__).parents[1] / "old_runs").rglob("*.tar.xz"):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name.endswith("run.json") and (file := archive.extractfile(member)) is not None:
+                    yield json.load(file)["card"]
+
+
+@pytest.mark.parametrize("wrong", [{"tasks": 3}, {"backends": {"diffusers": {"batch_size": "many"}}}, {"id": None}])
+def test_a_recorded_card_that_was_tampered_with_is_a_value_error(wrong: dict[str, Any]) -> None:
+    recorded = load_cards()["avbatch/shapes64"].to_json() | {"of_a_later_version": 1}
+
+    assert ModelCard.from_json(recorded) == load_cards()["avbatch/shapes64"]
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ModelCard.from_json(recorded | wrong)
