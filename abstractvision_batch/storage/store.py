@@ -91,7 +91,7 @@ def open_store(url: str, options: Mapping[str, Any] | None = None, *, retries: R
         StorageError: the protocol is unknown or its options are wrong.
     """
     protocol = protocol_of(url)
-    if "::" in protocol:
+    if "::" in url.split("://", 1)[0]:
         raise StorageError(f"{url}: a chain of file systems cannot hold a run (name the store itself)")
     if "://" in url and not url.split("://", 1)[1].strip("/"):
         raise StorageError(f"{url}: names no folder (as {protocol}://name)")

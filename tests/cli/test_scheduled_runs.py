@@ -93,7 +93,7 @@ def test_a_run_of_a_scheduled_time_is_taken_up_again_by_its_folder(daily: Path, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "{{ date }} needs a scheduled time (avbatch run SPEC --at "),
+        ((), "{{ epoch_s }} needs a scheduled time (avbatch run SPEC --at "),
         (("--at", "2026-11-21", "--cron", "0 3 * * *"), "so does --cron"),
         (("--timezone", "Europe/Berlin"), "is of --cron or --at"),
         (("--cron", "0 * * * *"), "would both write to "),

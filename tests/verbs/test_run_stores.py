@@ -165,13 +165,13 @@ def test_a_bucket_that_does_not_exist_is_one_line_and_is_not_made(
     assert not fsspec.filesystem(kind, **server.options, use_listings_cache=False).exists(bucket)
 
 
-@pytest.mark.parametrize(("cause", "exit_code"), [(ConnectionError("refused"), 4), (PermissionError("no"), 2)])
+@pytest.mark.parametrize(("transient", "exit_code"), [(True, 4), (False, 2)])
 def test_a_store_that_cannot_be_reached_is_told_from_one_that_refuses(
-    cause: OSError, exit_code: int, make_job: MakeJob
+    transient: bool, exit_code: int, make_job: MakeJob
 ) -> None:
     """A scheduler tries the first again and gives up on the second."""
     with pytest.raises(AbstractVisionError) as caught, load_job(make_job()).blame("output.path"):
-        raise StorageError("s3://bucket: said no") from cause
+        raise StorageError("s3://bucket: said no", transient=transient)
 
     assert caught.value.exit_code == exit_code
     assert "output.path: s3://bucket: said no" in str(caught.value)
