@@ -75,23 +75,16 @@ def build_request(
     request_type = _REQUEST_TYPES[task]
     known = [field.name for field in fields(request_type) if field.name != "extra"]
     unknown = [name for name in values if name not in known and name != "extra"]
-    problems = [(name, _unknown(name, known)) for name in unknown]
-    extra, faults = _extra_of(values, known)
-    problems += faults
-    lifted = {name: extra.pop(name) for name in known if name in extra}
-    given = {name: _plain(value) for name, value in {**lifted, **_present(values, known)}.items() if value is not None}
-    if isinstance(given.get("angles"), list):
-        given["angles"] = tuple(given["angles"])
-
-    faults = [(name, "missing") for name in _required(request_type) if name not in given]
-    faults += [(name, fault) for name, value in given.items() if (fault := _check_value(name, value))]
-    sound = {name: value for name, value in given.items() if name not in dict(faults)}
-    faults += _beyond_backend(sound, capabilities)
+    given, extra, faults = _read_values(values, known)
+    problems = [(name, _unknown(name, known)) for name in unknown] + faults
+    problems += [(name, "missing") for name in _required(request_type) if name not in given]
+    wrong = {name: fault for name, value in given.items() if (fault := _check_value(name, value))}
+    sound = {name: value for name, value in given.items() if name not in wrong}
+    problems += [*wrong.items(), *_beyond_backend(sound, capabilities)]
     if card is not None:
         declared = {name: value for name, value in extra.items() if name in card.tasks[task].params}
         inputs = [name for name in INPUT_PARAMS if name in given]
-        faults += check_params(card, task, {**sound, **declared}, inputs=inputs)
-    problems += faults
+        problems += check_params(card, task, {**sound, **declared}, inputs=inputs)
     if problems:
         lines = tuple(f"{task}: {name}: {fault}" for name, fault in problems)
         error = UnknownParameterError if unknown else InvalidRequestError
@@ -106,18 +99,23 @@ def _required(request_type: type[VisionRequest]) -> list[str]:
     return [f.name for f in fields(request_type) if f.name == "image" or f.default is f.default_factory is MISSING]
 
 
-def _present(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    return {name: values[name] for name in known if values.get(name) is not None}
-
-
-def _extra_of(values: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+def _read_values(
+    values: Mapping[str, Any], known: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
+    """Return the request's fields that are given, what is in `extra` besides, and what is wrong with `extra`."""
     extra = values.get("extra")
-    if extra is None:
-        return {}, []
-    if not isinstance(extra, Mapping):
-        return {}, [("extra", f"{type(extra).__name__} is not a mapping (write extra={{name: value}})")]
-    twice = [name for name in known if values.get(name) is not None and extra.get(name) not in (None, values[name])]
-    return dict(extra), [(name, f"given as {values[name]!r} and in extra as {extra[name]!r}") for name in twice]
+    problems: list[Problem] = []
+    if not isinstance(extra, Mapping | None):
+        problems = [("extra", f"{type(extra).__name__} is not a mapping (write extra={{name: value}})")]
+        extra = None
+    rest, given = dict(extra or {}), dict[str, Any]()
+    for name in known:
+        own, other = values.get(name), rest.pop(name, None)
+        if own is not None and other is not None and other != own:
+            problems.append((name, f"given as {own!r} and in extra as {other!r}"))
+        if (value := other if own is None else own) is not None:
+            given[name] = tuple(value) if name == "angles" and isinstance(value, list) else _plain(value)
+    return given, rest, problems
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
