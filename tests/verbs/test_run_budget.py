@@ -263,9 +263,9 @@ def test_a_card_whose_price_says_nothing_is_refused(make_job: MakeJob, tmp_path:
     with pytest.raises(SpecError) as caught:
         load_job(spec)
 
-    assert "price.request_usd: is not an amount of USD" in str(caught.value)
+    assert "price.request_usd: -1 is not a number from 0 to 1000000" in str(caught.value)
     assert "price.per_image: unknown field" in str(caught.value)
-    assert "the price has no source" in str(caught.value)
+    assert "price.source: required field is missing (where it was read, and when)" in str(caught.value)
 
 
 def test_a_price_changes_no_fingerprint(make_job: MakeJob, tmp_path: Path) -> None:
