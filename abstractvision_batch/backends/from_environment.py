@@ -44,14 +44,14 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One environment variable."""
+    """An environment variable: its name, the field that it sets, and how a person reads about it."""
 
     name: str
     sets: str
     """A choice of the command line, or `<kind>.<field>` of a backend section."""
     description: str
     host: str = ""
-    """What the host of AbstractCore's plugin calls it, after `vision_`, where that does not follow from the name."""
+    """Its name in the settings of AbstractCore's host, after `vision_`, if it does not follow from this one."""
 
     @property
     def setting(self) -> str:
@@ -61,7 +61,7 @@ class Variable:
 
     @property
     def secret(self) -> bool:
-        """Whether its value is shown to nobody."""
+        """Return whether its value must never be printed."""
         return self.sets.endswith(".api_key")
 
 
@@ -125,7 +125,7 @@ _FLAGS = ("allow_download", "auto_retry_fp32")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What generates: a backend, its model, and the card that calls are checked against, if there is one."""
+    """A backend, its model, and the card that calls are checked against, if there is one."""
 
     backend: BackendSpec
     model: str | None
@@ -156,7 +156,7 @@ def choose_target(
         fields: of the backend's section, as in a job spec; those of value None count as not given.
 
     Raises:
-        SpecError: the choice is no valid one.
+        SpecError: the choice is not valid.
     """
     given = {name: value for name, value in (fields or {}).items() if value is not None}
     named = plain_kind(kind or ("openai" if "base_url" in given else None))
@@ -240,7 +240,7 @@ def find_key_variable(environ: Mapping[str, Any], base_url: str) -> str | None:
 
 
 def is_openais(url: str) -> bool:
-    """Whether the host is OpenAI's own; Azure's, which speak the same, have keys of their own."""
+    """Return whether the host is OpenAI's own. Azure's hosts speak the same API but have their own keys."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
