@@ -26,6 +26,8 @@ from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpe
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.cli.output import format_size
 from abstractvision_batch.errors import AbstractVisionError
+from abstractvision_batch.execute.executor_choice import choose_executor
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.media.images import decode_image
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import GeneratedAsset, ImageGenerationRequest
@@ -89,6 +91,7 @@ def examine_machine() -> list[Check]:
             *_check_devices(torch.result()),
             _check_torchvision(torchvision.result()),
             _check_ray(ray.result()),
+            _check_executor(),
         ]
 
 
@@ -198,6 +201,13 @@ def _check_ray(ray: dict[str, Any]) -> Check:
     if "error" in ray:
         return Check("ray", False, ray["error"], 'pip install "abstractvision_batch[ray]"')
     return Check("ray", True, f"{ray['version']} can be imported", details={"version": ray["version"]})
+
+
+def _check_executor() -> Check:
+    job = {"name": "any", "model": "any", "prompts": {"source": ["any"]}, "output": {"path": "any"}}
+    choice = choose_executor(JobSpec.model_validate(job))
+    found = f"{choice}, for a model that runs here"
+    return Check("executor auto", True, found, details={"executor": choice.executor, "why": choice.why})
 
 
 def _import_apart(module: str, code: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class ProgressLines:
             return  # nothing to do, as the summary says
         self._meter.update(progress.generated)
         new_phase = self._last is None or progress.phase != self._last.phase
+        if progress.executor and (self._last is None or progress.executor != self._last.executor):
+            print_notes(f"executor: {progress.executor}")
         self._last = progress
         if new_phase or self._clock() >= self._next_line_at:
             self._print(progress)
@@ -106,12 +108,16 @@ class ProgressBar:
             console=Console(stderr=True),
             transient=True,
         )
+        self._executor = ""
         self._task: Any = self._bar.add_task("prepare", total=None, text="")
         self._bar.start()
 
     def update(self, progress: Progress) -> None:
         """Draw `progress`."""
         self._meter.update(progress.generated)
+        if progress.executor != self._executor:
+            self._executor = progress.executor
+            self._bar.console.print(f"executor: {progress.executor}", markup=False, highlight=False)
         self._bar.update(
             self._task,
             description=progress.phase,

@@ -20,10 +20,11 @@ from abstractvision_batch.emit.emission import (
     object_name,
     shell_words,
 )
-from abstractvision_batch.emit.needs import collect_files, needed_extras, require_output_elsewhere, uses_gpu
+from abstractvision_batch.emit.needs import collect_files, needed_extras, require_output_elsewhere
 from abstractvision_batch.emit.ticks import minutes_apart
 from abstractvision_batch.emit.yaml_text import Note, write_yaml
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.executor_choice import uses_gpu
 
 #: Minutes of a job that are not the run's: checkout, Python, packages.
 SET_UP_MINUTES = 10
@@ -138,7 +139,7 @@ def _head(emission: Emission, options: GithubOptions, name: str, root: Path) -> 
         yield ""
         yield "Its secrets, once for the repository:"
         yield from (f"  gh secret set {secret}" for secret in emission.secrets)
-    if uses_gpu(emission.job) and options.runs_on == "ubuntu-latest":
+    if uses_gpu(emission.job.spec) and options.runs_on == "ubuntu-latest":
         yield ""
         yield "GitHub's own runners have no GPU: it generates on the CPU. --runs-on names a runner that has one."
     yield ""

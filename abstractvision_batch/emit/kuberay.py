@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.emit.emission import Emission
-from abstractvision_batch.emit.needs import JobFiles, actor_range, actors_of_node, cpus_of_actor, uses_gpu
+from abstractvision_batch.emit.needs import JobFiles, actor_range, actors_of_node, cpus_of_actor
 from abstractvision_batch.emit.pods import (
     RUN_SCRIPT,
     PodOptions,
@@ -28,6 +28,7 @@ from abstractvision_batch.emit.pods import (
 )
 from abstractvision_batch.emit.yaml_text import Note
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.executor_choice import uses_gpu
 from abstractvision_batch.execute.ray.gpu_memory import ACCELERATOR
 
 #: The first with token authentication.
@@ -173,7 +174,7 @@ def _template(name: str, spec: dict[str | Note, Any]) -> dict[str, Any]:
 
 def _gpus_and_actors(emission: Emission, options: PodOptions) -> tuple[int, int]:
     """GPUs of a worker, and actors that fit on it."""
-    if not uses_gpu(emission.job) or options.gpus == 0:
+    if not uses_gpu(emission.job.spec) or options.gpus == 0:
         return 0, actors_of_node(emission.job, 0, options.cpus)
     share = emission.job.spec.execution.gpus_per_actor
     least = math.ceil(1 if share == "auto" else share)

@@ -16,11 +16,11 @@ from abstractvision_batch.emit.needs import (
     JobFiles,
     collect_files,
     cpus_of_actor,
+    is_for_ray,
     needed_extras,
     require_fixed_files,
     require_output_elsewhere,
     require_runtime_env_elsewhere,
-    uses_gpu,
 )
 from abstractvision_batch.emit.pods import (
     JOB_FOLDER,
@@ -35,6 +35,7 @@ from abstractvision_batch.emit.pods import (
     secret_name,
 )
 from abstractvision_batch.emit.yaml_text import Note, write_yaml
+from abstractvision_batch.execute.executor_choice import uses_gpu
 
 #: A start that comes this much too late is left out; the next one is for the same or a later run.
 DEADLINE_S = 3600
@@ -62,7 +63,7 @@ def emit_kubernetes(
     told = actor_overrides(emission, options, ray_options) if kind.startswith("Ray") else []
     arguments = emission.arguments(f"{JOB_FOLDER}/{files.spec}", _there(files.registry), [*files.overrides, *told])
     documents = [config_map(name, options.namespace, files, ["avbatch", *arguments])]
-    if emission.job.spec.execution.executor == "ray":
+    if is_for_ray(emission.job):
         documents.append(ray_object(emission, options, ray_options, name, files, kind=kind))
     else:
         documents.append(_job_object(emission, options, name, files, kind=kind))
@@ -72,7 +73,7 @@ def emit_kubernetes(
 
 
 def _kind(emission: Emission) -> str:
-    prefix = "Ray" if emission.job.spec.execution.executor == "ray" else ""
+    prefix = "Ray" if is_for_ray(emission.job) else ""
     return f"{prefix}{'Job' if emission.ticks is None else 'CronJob'}"
 
 
@@ -107,7 +108,7 @@ def _job_object(
 
 
 def _job_spec(emission: Emission, options: PodOptions, name: str, files: JobFiles) -> dict[str | Note, Any]:
-    gpus = int(uses_gpu(emission.job)) if options.gpus is None else options.gpus
+    gpus = int(uses_gpu(emission.job.spec)) if options.gpus is None else options.gpus
     cpus = options.cpus or math.ceil(cpus_of_actor(emission.job)) + 1
     resources = resources_of(cpus, options.memory or ("16Gi" if gpus else "4Gi"), gpus)
     pod_container = container(emission, options, name, own_name="avbatch", resources=resources)
@@ -159,7 +160,7 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
         yield "          (starts no more; a run that is under way is a job of its own, as kubectl get shows)"
         yield f"  remove  kubectl delete -f {file}"
     yield ""
-    extras = needed_extras(emission.job)
+    extras = needed_extras(emission.job, gpus=options.gpus or 0)
     what = f"abstractvision_batch[{','.join(extras)}]" if extras else "abstractvision_batch"
     if kind.startswith("Ray"):
         yield f"{options.image} has {what}, Ray {ray_options.ray_version_of_image} with its"

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.executor_choice import uses_gpu
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.load import Job, read_values
 from abstractvision_batch.job.marks import Uploaded
@@ -49,15 +50,10 @@ def find_secrets(spec: JobSpec) -> list[str]:
     return sorted({value.env for value in values if isinstance(value, FromEnv)})
 
 
-def uses_gpu(job: Job) -> bool:
-    """Whether the job's workers want a GPU, as far as the spec says."""
-    wanted = job.spec.execution.gpus_per_actor
-    if wanted != "auto":
-        return wanted > 0
-    if job.spec.execution.accelerator_type is not None:
-        return True
-    device = str(getattr(job.spec.backend, "device", "cpu"))
-    return device == "auto" or device.startswith("cuda")
+def is_for_ray(job: Job) -> bool:
+    """Return whether the spec wants a Ray cluster wherever it runs; this machine's GPUs say nothing."""
+    execution = job.spec.execution
+    return execution.executor == "ray" or (execution.executor == "auto" and execution.address is not None)
 
 
 def actor_range(job: Job) -> tuple[int, int] | None:
@@ -82,11 +78,11 @@ def actors_of_node(job: Job, gpus: int, cpus: int | None) -> int:
     return 1 if cpus is None else max(1, int(cpus / cpus_of_actor(job)))
 
 
-def needed_extras(job: Job) -> list[str]:
-    """Extras of the package that the job's machines need, sorted."""
+def needed_extras(job: Job, *, gpus: int = 0) -> list[str]:
+    """Extras of the package that the job's machines need, each of which has so many GPUs; sorted."""
     spec = job.spec
     extras: set[str] = {spec.backend.kind} if BACKENDS[spec.backend.kind].install else set()
-    if spec.execution.executor == "ray":
+    if is_for_ray(job) or (gpus > 1 and spec.execution.executor == "auto" and uses_gpu(spec)):
         extras.add("ray")
     for url in (spec.output.path, *source_names(job)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abstractvision_batch.emit.emission import Emission, EmittedFile, comment_lines, object_name, shell_words
-from abstractvision_batch.emit.needs import actors_of_node, cpus_of_actor, uses_gpu
+from abstractvision_batch.emit.needs import actors_of_node, cpus_of_actor
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.executor_choice import uses_gpu
 
 #: Times that the script puts its job back into the queue before it gives up: a run that never gets on must end.
 MAX_REQUEUES = 100
@@ -78,7 +79,7 @@ def _is_odd(emission: Emission) -> bool:
 
 def _check(emission: Emission, options: SlurmOptions) -> None:
     execution = emission.job.spec.execution
-    if options.nodes > 1 and execution.executor != "ray":
+    if options.nodes > 1 and execution.executor == "inline":
         where = emission.job.at("execution.executor")
         raise SpecError(f"{where}: inline runs on one node (ray for --nodes {options.nodes})")
     if options.time_limit is not None and not _TIME.fullmatch(options.time_limit):
@@ -141,7 +142,7 @@ def _gpus(emission: Emission, options: SlurmOptions) -> int:
     if options.gpus_per_node is not None:
         return options.gpus_per_node
     wanted = emission.job.spec.execution.gpus_per_actor
-    return max(1, math.ceil(wanted)) if wanted != "auto" and wanted > 0 else int(uses_gpu(emission.job))
+    return max(1, math.ceil(wanted)) if wanted != "auto" and wanted > 0 else int(uses_gpu(emission.job.spec))
 
 
 def _cpus(emission: Emission, options: SlurmOptions) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.execute.executor_choice import INLINE, ExecutorChoice
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.columns import FAILED
@@ -38,6 +39,8 @@ class RunContext:
     """Whole URLs of input images by those of the plan, which lack what gives access."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment variables of workers that are secrets. Ray logs those it is told of, so it is not told of these."""
+    choice: ExecutorChoice = INLINE
+    """What runs the shards, and why."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
 

@@ -7,22 +7,23 @@ from importlib.util import find_spec
 
 from abstractvision_batch.errors import OptionalDependencyMissingError
 from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.executor_choice import INSTALL_RAY, choose_executor
 from abstractvision_batch.execute.inline_executor import run_shards_inline
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.spending import SpendingGuard
+from abstractvision_batch.job.model import JobSpec
 
 
-def require_executor(executor: str) -> None:
-    """Check that what the executor imports is installed, without importing it.
+def require_executor(spec: JobSpec) -> None:
+    """Check that what a job's executor imports is installed, without importing it.
 
     Raises:
         OptionalDependencyMissingError: it is not; the message has the pip command.
     """
-    if executor == "ray" and find_spec("ray") is None:
-        raise OptionalDependencyMissingError(
-            'ray is not installed (pip install "abstractvision_batch[ray]", or use inline)'
-        )
+    choice = choose_executor(spec)
+    if choice.executor == "ray" and find_spec("ray") is None:
+        raise OptionalDependencyMissingError(f"ray is not installed, and {choice.why} ({INSTALL_RAY}, or use inline)")
 
 
 def run_shards(
@@ -34,8 +35,8 @@ def run_shards(
     on_rows: Callable[[int, int], None],
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
-    """Run shards on the spec's executor until they are done, an interrupt drains the run, or the budget is used up."""
-    if context.spec.execution.executor == "ray":
+    """Run shards on the chosen executor until they are done, an interrupt drains the run, or the budget is used up."""
+    if context.choice.executor == "ray":
         from abstractvision_batch.execute.ray.executor import run_shards_ray
 
         run_shards_ray(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)

@@ -28,6 +28,8 @@ class TimeLimits:
     execution: ExecutionSpec
     cancelled: Callable[[], bool]
     """Whether the caller asked for the end."""
+    guarded: bool = False
+    """Whether the process may be ended where a backend does not answer: that of a worker."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -41,7 +43,7 @@ class TimeLimits:
         each = self.execution.request_timeout_s
         seconds = min(float("inf") if each is None else each * requests, self._shard_left_s())
         ends = time.monotonic() + seconds
-        guarded = seconds < float("inf") and self.execution.executor == "ray"
+        guarded = self.guarded and seconds < float("inf")
         if guarded:
             grace = min(MAX_GRACE_S, max(MIN_GRACE_S, seconds))
             # A thread in C, which needs no GIL: code that hangs while it holds it is ended too.

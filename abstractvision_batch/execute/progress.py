@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
+from abstractvision_batch.execute.executor_choice import ExecutorChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Progress:
     shards: int = 0
     shards_done: int = 0
     phase: str = "generate"
+    executor: str = ""
+    """What runs the shards, and why; empty until some run."""
 
     @property
     def done(self) -> int:
@@ -123,6 +126,10 @@ class ProgressTracker:
     def take_up(self, rows: int, *, shards: int) -> None:
         """Take that rows which seemed to be done before are to be run, and so their shards are not done."""
         self._tell(replace(self._now, skipped=self._now.skipped - rows, shards_done=self._now.shards_done - shards))
+
+    def on_executor(self, choice: ExecutorChoice) -> None:
+        """Say what runs the shards from now on."""
+        self._tell(replace(self._now, executor=str(choice)))
 
     def on_phase(self, phase: str) -> None:
         """Say what happens after generation."""

@@ -215,7 +215,7 @@ class ShardRunner:
 
         The files go into `pieces`, by default into the store, where another worker finds them.
         """
-        limits = TimeLimits(self._context.spec.execution, cancelled)
+        limits = TimeLimits(self._context.spec.execution, cancelled, guarded=self._context.choice.executor == "ray")
         budget = RetryBudget(None if tries is None else tries - len(rows))
         results: dict[int, RowResult] = {}
         generated = failed = 0

@@ -184,7 +184,12 @@ class BudgetSpec(StrictModel):
 class ExecutionSpec(StrictModel):
     """How the plan is cut and worked off."""
 
-    executor: Runtime[Literal["inline", "ray"]] = "inline"
+    executor: Runtime[Literal["auto", "inline", "ray"]] = "auto"
+    """`inline`: shards run in this process; `ray`: on Ray actors, of this machine or of a cluster.
+
+    `auto`: `ray` where `address` or `RAY_ADDRESS` is set, or this machine has more GPUs than one that the job can use;
+    else `inline`. Pixels are the same.
+    """
     batch_size: Identity[Annotated[int, Field(ge=1, le=4096)] | Auto] = "auto"
     """Requests of one forward pass; `auto` takes the card's."""
     shard_size: Runtime[Annotated[int, Field(ge=1, le=65536)] | Auto] = "auto"
@@ -205,7 +210,7 @@ class ExecutionSpec(StrictModel):
     runtime_env: Runtime[Annotated[RuntimeEnvSpec, Secret("key"), Outside("set up workers with its {name}")]] = (
         RuntimeEnvSpec()
     )
-    """Ray's runtime environment of the workers; of `executor: ray` only."""
+    """Ray's runtime environment of the workers; not of `executor: inline`."""
     address: Runtime[Annotated[Text, Outside("join the Ray cluster at {value}")] | None] = None
     """Ray cluster that `run` joins, as `head:6379`; `local` starts one here. For `submit`, the URL of its dashboard.
 

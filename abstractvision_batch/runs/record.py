@@ -43,6 +43,8 @@ from abstractvision_batch.text.redaction import with_kept_urls
 
 RECORD = "run.json"
 EXTENSIONS = "extensions"
+#: What ran shards of a run later on, where that was another executor than the run was begun on.
+EXECUTOR = "executor.json"
 EXTENSION_NAME = re.compile(r"^([0-9]{5,9})\.json$")
 FORMAT = 2
 
@@ -132,14 +134,16 @@ def build_record(
     conditional_put: bool | None,
     scheduled_at: datetime | None = None,
     version: int = FINGERPRINT_VERSION,
+    executor: Mapping[str, str] | None = None,
 ) -> RunRecord:
-    """The record of a new run."""
+    """The record of a new run; `executor` says what is to run its shards, and why."""
     described = _describe_generation(
         spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at, version=version
     )
     first = {
         "run_id": uuid.uuid4().hex,
         "conditional_put": conditional_put,
+        **({} if executor is None else {"executor": dict(executor)}),
     }
     return RunRecord(({**first, **described},))
 
@@ -292,6 +296,14 @@ def write_record(store: Store, record: RunRecord) -> RunRecord:
     if found is None:
         raise StorageError(f"{store.url_of(RECORD)}: appeared and vanished while the run started")
     return found
+
+
+def note_executor(store: Store, executor: Mapping[str, str]) -> None:
+    """Write next to `run.json` what runs the shards this time, unless the run was begun on that."""
+    begun = read_json(store, RECORD, hint="restore it")
+    there = begun.get("executor") or begun["spec"]["execution"]
+    if there["executor"] != executor["executor"]:
+        store.put(EXECUTOR, json.dumps(executor, indent=2).encode() + b"\n")
 
 
 def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:

@@ -171,6 +171,11 @@ class _Origin(_Shape):
     run_id: _Text
 
 
+class _Executor(_Shape):
+    executor: _Text
+    why: _Text
+
+
 class _Generation(_Shape):
     run_id: _Text
     conditional_put: bool | None = None
@@ -189,3 +194,4 @@ class _Generation(_Shape):
     plan: _Plan
     environment: _Environment
     rerun_of: _Origin | None = None
+    executor: _Executor | None = None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.errors import RunStoppedError
 from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.limits import FailureLimit
@@ -35,6 +36,7 @@ from abstractvision_batch.runs.manifest import (
 )
 from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
+from abstractvision_batch.runs.record import note_executor
 from abstractvision_batch.runs.shard_rows import Retry
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.model_check import check_model
@@ -108,7 +110,7 @@ def _run_rows(
     if limit.reached(failed) or not guard.admits(next(iter(rows))):
         return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
     check_model(job)
-    return run_on_executor(build_context(job, store, plan, retry), list(rows), tracker, limit, guard)
+    return run_on_executor(build_context(job, store, plan, retry), store, list(rows), tracker, limit, guard)
 
 
 def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: float | None = None) -> SpendingGuard:
@@ -132,7 +134,8 @@ def build_context(
     if isinstance(backend, OpenAIBackendSpec) and job.spec.execution.budget.counts:
         backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
     execution = job.spec.execution
-    secrets = execution.runtime_env.secrets() if execution.executor == "ray" else {}
+    choice = choose_executor(job.spec)
+    secrets = execution.runtime_env.secrets() if choice.executor == "ray" else {}
     return RunContext(
         url=store.url,
         spec=job.spec,
@@ -143,18 +146,22 @@ def build_context(
         prompt_options=job.prompt_options(),
         signed_images=find_signed_images(job) if plan.signed_images else {},
         environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
+        choice=choice,
         retry=retry,
     )
 
 
 def run_on_executor(
     context: RunContext,
+    store: Store,
     shards: Sequence[int],
     tracker: ProgressTracker,
     limit: FailureLimit,
     guard: SpendingGuard,
 ) -> Ending:
     """Run shards until they are done, an interrupt ends it, too many rows failed, or the budget is used up."""
+    tracker.on_executor(context.choice)
+    note_executor(store, asdict(context.choice))
     with Interrupts(context.spec.execution.drain_timeout_s) as interrupts:
 
         def stop_if_too_many_fail(now: Progress) -> None:

@@ -8,6 +8,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend, load_backend_class
 from abstractvision_batch.errors import DependencyError, SpecError
+from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import require_read
 from abstractvision_batch.job.load import Job
@@ -96,8 +97,7 @@ def check_weights(job: Job, store: Store) -> None:
 
 def workers_are_here(job: Job) -> bool:
     """Whether what is on this machine is what workers will load."""
-    execution = job.spec.execution
-    return execution.executor == "inline" or find_address(execution) is None
+    return choose_executor(job.spec).executor == "inline" or find_address(job.spec.execution) is None
 
 
 def _create_backend(job: Job) -> VisionBackend:

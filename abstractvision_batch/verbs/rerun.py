@@ -14,11 +14,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
 from abstractvision_batch.execute.run_server import SERVER, read_server
 from abstractvision_batch.job.load import Job
@@ -167,6 +168,7 @@ def _new_record(source: Run, job: Job, plan: PlanSummary, conditional_put: bool 
         conditional_put=conditional_put,
         scheduled_at=job.scheduled_at,
         version=source.record.fingerprint_version,
+        executor=asdict(choose_executor(job.spec)),
     )
     origin = {"path": source.path, "run_id": source.record.data["run_id"]}
     return replace(record, revisions=({**record.revisions[0], "rerun_of": origin},))

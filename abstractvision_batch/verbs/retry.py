@@ -77,7 +77,7 @@ def retry(
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
         context = build_context(job, opened.store, opened.plan, again, storage_options)
         limit = FailureLimit(job.spec.execution.max_failed, sum(chosen.values()))
-        ending = run_on_executor(context, list(chosen), tracker, limit, guard)
+        ending = run_on_executor(context, opened.store, list(chosen), tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()
     record, counts = finish_run(opened.store, opened.record, tracker)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackend
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.canary import CANARY
+from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.executors import require_executor
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import SERVER
@@ -36,6 +37,7 @@ from abstractvision_batch.runs.manifest import list_parts
 from abstractvision_batch.runs.plan_rows import hash_file
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import (
+    EXECUTOR,
     RECORD,
     RunRecord,
     build_record,
@@ -67,8 +69,8 @@ def require_installed(job: Job) -> None:
     with job.blame("backend.kind"):
         require_extra(job.spec.backend.kind)
     with job.blame("execution.executor"):
-        require_executor(job.spec.execution.executor)
-    if job.spec.execution.executor == "ray":
+        require_executor(job.spec)
+    if choose_executor(job.spec).executor == "ray":
         find_address(job.spec.execution, place=job.at("execution.address"))
 
 
@@ -120,7 +122,7 @@ def check_time_limits(job: Job) -> None:
 def _idle_time_limits(job: Job) -> list[str]:
     execution = job.spec.execution
     given = [name for name in ("request_timeout_s", "shard_timeout_s") if getattr(execution, name) is not None]
-    if execution.executor != "inline":
+    if choose_executor(job.spec).executor == "ray":
         return []
     return [
         f"{job.at(f'execution.{name}')}: nothing can end what hangs in this process "
@@ -173,6 +175,7 @@ def _start_new_run(job: Job, store: Store) -> RunRecord:
                 scheduled_at=job.scheduled_at,
                 version=job.version,
                 conditional_put=store.probe_conditional_put(),
+                executor=asdict(choose_executor(job.spec)),
             )
             record = write_record(store, record)
         if record.fingerprint != job.fingerprint(plan.prompts_digest):  # another driver was faster
@@ -260,7 +263,7 @@ def take_back_run(store: Store, record: RunRecord) -> None:
     if len(found.revisions) > 1 or list_parts(store) or store.scan(ARTIFACTS) or store.list_folders(ARTIFACTS):
         return
     environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
-    for name in (*environments, CANARY, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
+    for name in (*environments, CANARY, EXECUTOR, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
         store.delete(name)
     logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)
 

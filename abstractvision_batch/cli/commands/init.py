@@ -57,7 +57,7 @@ output:
   image_format: png                # png, webp (both lossless) or jpeg
 
 execution:
-  executor: inline                 # ray: on every GPU of this machine or of a cluster
+  executor: auto                   # inline, or ray where there are more GPUs than one, or an address of a cluster
   # batch_size: auto               # requests of one forward pass
 """
 

@@ -70,6 +70,8 @@ def _describe_run(run: Run) -> Iterator[str]:
     yield f"fingerprint  {data['fingerprint']}"
     yield f"plan         {plural(run.plan.requests, 'request')}, batches of up to {run.plan.batch_size}"
     yield f"prompts      {run.plan.prompts_digest[:_SHOWN_DIGITS]}, {plural(run.plan.prompts, 'prompt')}"
+    if (chosen := data.get("executor")) is not None:
+        yield f"executor     {chosen['executor']} ({chosen['why']})"
     if run.plan.inputs_digest is not None:
         yield f"inputs       {run.plan.inputs_digest[:_SHOWN_DIGITS]}, over the images and masks of all prompts"
     yield f"parameters   {', '.join(f'{name} {value}' for name, value in params.items())}"

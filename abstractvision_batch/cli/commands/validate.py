@@ -68,16 +68,15 @@ def validate(
 
 def _missing_dependencies(job: Job) -> list[str]:
     """What a run on this machine would lack; a spec may well be checked on another."""
+    from functools import partial
+
     from abstractvision_batch.backends.table import require_extra
     from abstractvision_batch.execute.executors import require_executor
 
     missing = []
-    for require, name in (
-        (require_extra, job.spec.backend.kind),
-        (require_executor, job.spec.execution.executor),
-    ):
+    for require in (partial(require_extra, job.spec.backend.kind), partial(require_executor, job.spec)):
         try:
-            require(name)
+            require()
         except OptionalDependencyMissingError as error:
             missing.append(str(error))
     return missing
