@@ -245,7 +245,7 @@ def test_on_several_nodes_a_signal_reaches_the_job_and_ray_ends_with_the_script(
     [
         (
             ("--nodes", "2", "--set", "execution.executor=inline"),
-            "execution.executor: inline runs on one node (ray for --nodes 2)",
+            "execution.executor: inline runs on one node (ray for",
         ),
         (("--time", "soon"), "--time: 'soon' is no time limit"),
         (("--partition", "a b"), "--partition: 'a b' is nothing that Slurm takes"),
