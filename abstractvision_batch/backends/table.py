@@ -1,7 +1,9 @@
-"""Which backends there are: name → class, what it imports and the command that installs it.
+"""The table of backends, and how one is made from a job's section.
 
-Other packages add theirs by an entry point of the group `abstractvision_batch.backends`, named like the backend and
-pointing to a `VisionBackend` class. Nothing is imported before a backend is created.
+    kind → class of the backend, class of its section, what it needs, the command that installs it
+
+Backends of other installed packages come from entry points, and nothing of theirs is imported before a job or a command
+names them: one that is slow or broken costs the others nothing. Not covered: what a backend does (`base_backend`).
 """
 
 from __future__ import annotations
@@ -9,25 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
+from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.types import TASKS, Task
 
-if TYPE_CHECKING:
-    from abstractvision_batch.job.model import BackendSpec
-    from abstractvision_batch.registry.model_card import ModelCard
-
-ENTRY_POINT_GROUP = "abstractvision_batch.backends"
+#: Entry points of other packages, each named as the kind: their backends, and the sections of those that have fields.
+BACKEND_GROUP = "abstractvision_batch.backends"
+SECTION_GROUP = "abstractvision_batch.sections"
 
 
 @dataclass(frozen=True, slots=True)
 class BackendEntry:
-    """One backend: `module:Class`, the top-level modules it needs and the command that installs them.
+    """One backend: `module:Class` of it and of its section, the top-level modules it needs, what installs them.
 
     The package's own also say what the README's table says of them; a test compares `tasks` with the class.
     """
@@ -39,6 +40,12 @@ class BackendEntry:
     """What it can do with a model and a configuration that can."""
     gpu: str = ""
     notes: str = ""
+    section: str = ""
+    """By default `BackendSection`, which has no field but the kind."""
+    package: str = ""
+    """Name and version of the other package that brings it."""
+    fault: str = ""
+    """Why it cannot be used, whatever its classes are."""
 
 
 _HERE = "abstractvision_batch.backends"
@@ -46,6 +53,7 @@ _HERE = "abstractvision_batch.backends"
 BACKENDS: dict[str, BackendEntry] = {
     "diffusers": BackendEntry(
         target=f"{_HERE}.huggingface_diffusers.backend:HuggingFaceDiffusersVisionBackend",
+        section=f"{_HERE}.huggingface_diffusers.fields:DiffusersBackendSpec",
         modules=("torch", "diffusers", "transformers", "accelerate", "safetensors"),
         install='pip install "abstractvision_batch[diffusers]"',
         tasks=TASKS,
@@ -54,6 +62,7 @@ BACKENDS: dict[str, BackendEntry] = {
     ),
     "openai": BackendEntry(
         target=f"{_HERE}.openai_compatible.backend:OpenAICompatibleVisionBackend",
+        section=f"{_HERE}.openai_compatible.fields:OpenAIBackendSpec",
         modules=("httpx",),
         install='pip install "abstractvision_batch[openai]"',
         tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
@@ -62,12 +71,14 @@ BACKENDS: dict[str, BackendEntry] = {
     ),
     "procedural": BackendEntry(
         target=f"{_HERE}.procedural.backend:ProceduralVisionBackend",
+        section=f"{_HERE}.procedural.fields:ProceduralBackendSpec",
         tasks=TASKS,
         gpu="none",
         notes="draws from prompt and seed without a model; fails and crashes on demand",
     ),
     "sdcpp": BackendEntry(
         target=f"{_HERE}.stable_diffusion_cpp.backend:StableDiffusionCppVisionBackend",
+        section=f"{_HERE}.stable_diffusion_cpp.fields:SdcppBackendSpec",
         install='pip install "abstractvision_batch[sdcpp]"',  # or the programs alone: the backend says which it found
         tasks=("text_to_image", "image_to_image", "text_to_video", "image_to_video"),
         gpu="what its build is for; a CPU does",
@@ -78,7 +89,25 @@ BACKENDS: dict[str, BackendEntry] = {
 
 def list_backends() -> dict[str, BackendEntry]:
     """Return every backend by name: the package's own, and those of other installed packages."""
-    return {**_entry_point_backends(), **BACKENDS}
+    return {**outside_backends(), **BACKENDS}
+
+
+@cache
+def outside_backends() -> dict[str, BackendEntry]:
+    """Return the backends of other installed packages by name, also those that cannot be used."""
+    sections = {(_package(point), point.name): point.value for point in entry_points(group=SECTION_GROUP)}
+    found: dict[str, BackendEntry] = {}
+    for point in entry_points(group=BACKEND_GROUP):
+        kind, package = point.name, _package(point)
+        fault = ""
+        if kind in BACKENDS:
+            fault = "this name is that of a backend of avbatch"
+        elif kind in found:
+            fault = f"{found[kind].package} has a backend of this name too (uninstall one of them)"
+        found[kind] = BackendEntry(
+            target=point.value, section=sections.get((package, kind), ""), package=package, fault=fault
+        )
+    return found
 
 
 def require_extra(kind: str) -> None:
@@ -102,24 +131,36 @@ def load_backend_class(kind: str) -> type[VisionBackend]:
         DependencyError: another package's entry point does not lead to a backend.
     """
     require_extra(kind)
-    module, _, name = _entry(kind).target.partition(":")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as exc:
-        raise DependencyError(f"backend {kind}: {module}:{name} cannot be imported ({exc})") from exc
-    if not (isinstance(found, type) and issubclass(found, VisionBackend)):
-        raise DependencyError(f"backend {kind}: {module}:{name} is not a VisionBackend")
+    found: type[VisionBackend] = _load(kind, _entry(kind).target, VisionBackend)
     return found
 
 
-def create_backend(spec: BackendSpec, *, card: ModelCard | None, model: str) -> VisionBackend:
+@cache
+def load_section_class(kind: str) -> type[BackendSection]:
+    """Import the class of a backend's section.
+
+    Raises:
+        CapabilityNotSupportedError: no backend has this name.
+        DependencyError: another package's entry point does not lead to a section of this kind.
+    """
+    entry = _entry(kind)
+    if not entry.section:
+        return BackendSection
+    found: type[BackendSection] = _load(kind, entry.section, BackendSection)
+    field = found.model_fields["kind"]
+    if not (field.annotation is str or get_args(field.annotation) == (kind,)):
+        raise DependencyError(f"{_place(kind)}: {entry.section} is the section of another kind")
+    return found
+
+
+def create_backend(section: BackendSection, *, card: ModelCard | None, model: str) -> VisionBackend:
     """Make the backend that a job's `backend` section describes; nothing is loaded yet.
 
     A model without a card is what the section alone says.
     """
-    fields: dict[str, Any] = spec.model_dump(exclude={"kind"})
-    card_facts = {} if card is None else card.backends.get(spec.kind, {})
-    return load_backend_class(spec.kind).from_fields(fields, card_facts=card_facts, model=model)
+    fields: dict[str, Any] = section.model_dump(exclude={"kind"})
+    card_facts = {} if card is None else card.backends.get(section.kind, {})
+    return load_backend_class(section.kind).from_fields(fields, card_facts=card_facts, model=model)
 
 
 def _entry(kind: str) -> BackendEntry:
@@ -131,9 +172,22 @@ def _entry(kind: str) -> BackendEntry:
     return backends[kind]
 
 
-@cache
-def _entry_point_backends() -> dict[str, BackendEntry]:
-    return {
-        point.name: BackendEntry(target=point.value, install=f"pip install {point.dist.name}" if point.dist else "")
-        for point in entry_points(group=ENTRY_POINT_GROUP)
-    }
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "another package"
+
+
+def _load(kind: str, target: str, base: type) -> Any:
+    if fault := _entry(kind).fault:
+        raise DependencyError(f"{_place(kind)}: {fault}")
+    try:
+        found = EntryPoint(kind, target, BACKEND_GROUP).load()
+    except (Exception, SystemExit) as exc:  # another package's module does what it likes when it is imported
+        raise DependencyError(f"{_place(kind)}: {target} cannot be imported ({type(exc).__name__}: {exc})") from exc
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise DependencyError(f"{_place(kind)}: {target} is not a {base.__name__}")
+    return found
+
+
+def _place(kind: str) -> str:
+    package = _entry(kind).package
+    return f"backend {kind} of {package}" if package else f"backend {kind}"

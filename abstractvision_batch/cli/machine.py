@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
-from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.backends.table import BackendEntry, create_backend, outside_backends
 from abstractvision_batch.cli.output import format_size
 from abstractvision_batch.errors import AbstractVisionError
 from abstractvision_batch.execute.executor_choice import choose_executor
@@ -61,6 +61,15 @@ print(json.dumps({
 }))
 """
 _DESCRIBE_TORCHVISION = "import json, torchvision; print(json.dumps({'version': torchvision.__version__}))"
+_LOAD_BACKEND = """
+import json
+from abstractvision_batch.backends.table import load_backend_class, load_section_class
+from abstractvision_batch.errors import DependencyError
+try:
+    print(json.dumps({{"classes": [str(load_section_class({kind!r})), str(load_backend_class({kind!r}))]}}))
+except DependencyError as error:
+    print(json.dumps({{"error": str(error)}}))
+"""
 _DESCRIBE_RAY = "import json, ray; print(json.dumps({'version': ray.__version__}))"
 
 
@@ -92,6 +101,7 @@ def examine_machine() -> list[Check]:
             _check_torchvision(torchvision.result()),
             _check_ray(ray.result()),
             _check_executor(),
+            *pool.map(_check_backend, outside_backends().items()),
         ]
 
 
@@ -208,6 +218,18 @@ def _check_executor() -> Check:
     choice = choose_executor(JobSpec.model_validate(job))
     found = f"{choice}, for a model that runs here"
     return Check("executor auto", True, found, details={"executor": choice.executor, "why": choice.why})
+
+
+def _check_backend(named: tuple[str, BackendEntry]) -> Check:
+    """Check a backend of another package."""
+    kind, entry = named
+    module = entry.target.partition(":")[0].partition(".")[0]
+    found = {"error": entry.fault} if entry.fault else _import_apart(module, _LOAD_BACKEND.format(kind=kind))
+    if "error" in found:
+        return Check(
+            f"backend {kind}", False, f"{entry.package}: {found['error']}", f"pip uninstall {entry.package.split()[0]}"
+        )
+    return Check(f"backend {kind}", True, f"{entry.package}: {entry.target}")
 
 
 def _import_apart(module: str, code: str) -> dict[str, Any]:

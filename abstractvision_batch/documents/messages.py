@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from abstractvision_batch.documents.by_kind import NO_SUCH_KIND, TAG, ByKind, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.documents.type_words import describe, is_model, literals, members, unwrap
 from abstractvision_batch.text.suggestions import hint_for_field, hint_for_value
@@ -42,7 +43,7 @@ class _Spot:
     annotation: Any
     constraints: tuple[Any, ...]
     value: Any
-    discriminator: str | None = None
+    by_kind: ByKind | None = None
     doc: str | None = None
 
 
@@ -66,9 +67,10 @@ def field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields, parents before children, first ones first."""
     yield from (f"{prefix}{name}" for name in model.model_fields)
     for name, info in model.model_fields.items():
-        for member in members(info.annotation):
-            if is_model(unwrap(member)[0]):
-                yield from field_names(unwrap(member)[0], f"{prefix}{name}.")
+        by_kind = find_by_kind(info)
+        models = by_kind.usual_models() if by_kind else [unwrap(member)[0] for member in members(info.annotation)]
+        for one in filter(is_model, models):
+            yield from field_names(one, f"{prefix}{name}.")
 
 
 def _explain_one(
@@ -79,10 +81,9 @@ def _explain_one(
         bares = [unwrap(member)[0] for member in members(spot.annotation)]
         bare, origin = bares[0], get_origin(bares[0])
         part = rest.pop(0)
-        if spot.discriminator is not None:
-            bare = next(model for model in bares if model.model_fields[spot.discriminator].default == part)
-            spot = _Spot(spot.path, bare, (), spot.value)
-        elif len(bares) > 1:
+        if spot.by_kind is not None:
+            bare = spot.by_kind.model_for(spot.value)
+        if len(bares) > 1:
             chosen = _member_for(spot.value, bares)
             if chosen is None:
                 break
@@ -105,26 +106,24 @@ def _explain_one(
             spot = _Spot((*spot.path, part), element, (), _child(spot.value, part))
         else:
             break
-    kind = spot.discriminator
-    path = (*spot.path, kind) if kind and isinstance(spot.value, dict) and kind in spot.value else spot.path
-    return path, _wrong_value(spot, item)
+    names_kind = item["type"] == NO_SUCH_KIND and isinstance(spot.value, dict) and TAG in spot.value
+    return (*spot.path, TAG) if names_kind else spot.path, _wrong_value(spot, item)
 
 
 def _field_of(spot: _Spot, name: str, info: FieldInfo) -> _Spot:
-    discriminator = info.discriminator if isinstance(info.discriminator, str) else None
     value = _child(spot.value, name)
-    return _Spot((*spot.path, name), info.annotation, tuple(info.metadata), value, discriminator, info.description)
+    return _Spot((*spot.path, name), info.annotation, tuple(info.metadata), value, find_by_kind(info), info.description)
 
 
 def _wrong_value(spot: _Spot, item: Any) -> str:
     value = spot.value
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
-    if spot.discriminator is not None and isinstance(value, dict):
-        kinds = [unwrap(member)[0].model_fields[spot.discriminator].default for member in members(spot.annotation)]
-        if spot.discriminator not in value:
-            return f"required field {spot.discriminator} is missing (one of {', '.join(kinds)})"
-        kind = value[spot.discriminator]
+    if spot.by_kind is not None and isinstance(value, dict):
+        kinds = sorted(spot.by_kind.kinds())
+        if TAG not in value:
+            return f"required field {TAG} is missing (one of {', '.join(kinds)})"
+        kind = value[TAG]
         hint = hint_for_value(kind, kinds) if isinstance(kind, str) else None
         return f"{show(kind)} is not one of {', '.join(kinds)}{_in_parentheses(hint)}"
     wanted = describe(spot.annotation, spot.constraints)

@@ -20,7 +20,7 @@ from abstractvision_batch.emit.emission import (
     object_name,
     shell_words,
 )
-from abstractvision_batch.emit.needs import collect_files, needed_extras, require_output_elsewhere
+from abstractvision_batch.emit.needs import collect_files, needed_packages, require_output_elsewhere
 from abstractvision_batch.emit.ticks import minutes_apart
 from abstractvision_batch.emit.yaml_text import Note, write_yaml
 from abstractvision_batch.errors import SpecError
@@ -106,9 +106,9 @@ def _steps(emission: Emission, options: GithubOptions, name: str, root: Path) ->
         {"uses": "actions/checkout@v5"},
         {"uses": "actions/setup-python@v6", "with": python},
     ]
-    if getattr(emission.job.spec.backend, "allow_download", False):
+    if emission.job.spec.backend.downloads:
         steps.append({"uses": "actions/cache@v4", "with": {"path": "~/.cache/huggingface", "key": f"{name}-weights"}})
-    steps.append({"name": "Install", "run": _literal(shell_words(["pip", "install", install]))})
+    steps.append({"name": "Install", "run": _literal(shell_words(["pip", "install", *install.split()]))})
     return [*steps, run]
 
 
@@ -146,8 +146,7 @@ def _head(emission: Emission, options: GithubOptions, name: str, root: Path) -> 
 
 
 def _default_install(emission: Emission) -> str:
-    extras = needed_extras(emission.job)
-    return f"abstractvision_batch[{','.join(extras)}]" if extras else "abstractvision_batch"
+    return " ".join(needed_packages(emission.job))
 
 
 def _repository(spec: Path) -> Path:

@@ -17,7 +17,7 @@ from abstractvision_batch.emit.needs import (
     collect_files,
     cpus_of_actor,
     is_for_ray,
-    needed_extras,
+    needed_packages,
     require_fixed_files,
     require_output_elsewhere,
     require_runtime_env_elsewhere,
@@ -160,8 +160,7 @@ def _head(emission: Emission, options: PodOptions, ray_options: RayOptions, name
         yield "          (starts no more; a run that is under way is a job of its own, as kubectl get shows)"
         yield f"  remove  kubectl delete -f {file}"
     yield ""
-    extras = needed_extras(emission.job, gpus=options.gpus or 0)
-    what = f"abstractvision_batch[{','.join(extras)}]" if extras else "abstractvision_batch"
+    what = ", ".join(needed_packages(emission.job, gpus=options.gpus or 0))
     if kind.startswith("Ray"):
         yield f"{options.image} has {what}, Ray {ray_options.ray_version_of_image} with its"
         yield "dashboard (ray[default]), and bash. The cluster has KubeRay 1.5.1 or newer"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from abstractvision_batch.backends.table import BACKENDS
+from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.executor_choice import uses_gpu
 from abstractvision_batch.job.fields import FromEnv
@@ -67,7 +67,7 @@ def actor_range(job: Job) -> tuple[int, int] | None:
 def cpus_of_actor(job: Job) -> float:
     """CPUs that one actor takes."""
     wanted = job.spec.execution.cpus_per_actor
-    return float(getattr(job.spec.backend, "threads", 1)) if wanted == "auto" else wanted
+    return float(job.spec.backend.cpus) if wanted == "auto" else wanted
 
 
 def actors_of_node(job: Job, gpus: int, cpus: int | None) -> int:
@@ -78,15 +78,20 @@ def actors_of_node(job: Job, gpus: int, cpus: int | None) -> int:
     return 1 if cpus is None else max(1, int(cpus / cpus_of_actor(job)))
 
 
-def needed_extras(job: Job, *, gpus: int = 0) -> list[str]:
-    """Extras of the package that the job's machines need, each of which has so many GPUs; sorted."""
+def needed_packages(job: Job, *, gpus: int = 0) -> list[str]:
+    """Return this package with the extras that the job's machines need, and the package that brings the backend.
+
+    Each of the machines has so many GPUs.
+    """
     spec = job.spec
-    extras: set[str] = {spec.backend.kind} if BACKENDS[spec.backend.kind].install else set()
+    entry = list_backends()[spec.backend.kind]
+    extras: set[str] = {spec.backend.kind} if entry.install else set()
     if is_for_ray(job) or (gpus > 1 and spec.execution.executor == "auto" and uses_gpu(spec)):
         extras.add("ray")
     for url in (spec.output.path, *source_names(job)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
-    return sorted(extras)
+    ours = f"abstractvision_batch[{','.join(sorted(extras))}]" if extras else "abstractvision_batch"
+    return [ours, entry.package.replace(" ", "==")] if entry.package else [ours]
 
 
 def require_output_elsewhere(job: Job, why: str, mounts: Sequence[str] = ()) -> None:

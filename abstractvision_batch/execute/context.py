@@ -12,7 +12,8 @@ from typing import Any
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.execute.executor_choice import INLINE, ExecutorChoice
-from abstractvision_batch.job.model import BackendSpec, JobSpec
+from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.columns import FAILED
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -29,7 +30,7 @@ class RunContext:
 
     url: str
     spec: JobSpec
-    backend: BackendSpec
+    backend: BackendSection
     """As `spec.backend`, with local paths made absolute."""
     card: ModelCard
     plan: PlanSummary
@@ -51,20 +52,16 @@ class RunContext:
         return self.spec.execution.stop_when_all_fail and not again
 
     @property
-    def max_in_flight(self) -> int | None:
-        """Requests that all workers together may have in flight at a server; None where they generate themselves."""
-        return getattr(self.backend, "max_concurrency", None)
-
-    @property
     def shards_at_once(self) -> int:
         """Shards that one process has to run at once to keep a server busy.
 
         A batch ends with its slowest request, when nothing of it waits any more; others have to, then. Simulated with
         16 at once, batches of 16 and requests of 0.5 to 2 s: one shard uses 63 % of the server, two 92 %, three 96 %.
         """
-        if self.max_in_flight is None:
+        in_flight = self.backend.max_in_flight
+        if in_flight is None:
             return 1
-        return min(MAX_SHARDS_AT_ONCE, math.ceil(self.max_in_flight / self.plan.batch_size) + 2)
+        return min(MAX_SHARDS_AT_ONCE, math.ceil(in_flight / self.plan.batch_size) + 2)
 
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""

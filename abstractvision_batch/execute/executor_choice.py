@@ -52,8 +52,7 @@ def choose_executor(spec: JobSpec) -> ExecutorChoice:
         return ExecutorChoice("ray", f"{given} is set")
     if not uses_gpu(spec):
         return ExecutorChoice("inline", "the job asks for no GPU")
-    device = str(getattr(spec.backend, "device", "auto"))
-    if ":" in device:
+    if device := spec.backend.pinned_device:
         return ExecutorChoice("inline", f"backend.device is {device}")
     gpus = count_gpus()
     if gpus < 2:
@@ -76,8 +75,7 @@ def uses_gpu(spec: JobSpec) -> bool:
         return wanted > 0
     if spec.execution.accelerator_type is not None:
         return True
-    device = str(getattr(spec.backend, "device", "cpu"))
-    return device == "auto" or device.startswith("cuda")
+    return spec.backend.wants_gpu(found=True)
 
 
 def count_gpus() -> int:

@@ -200,9 +200,8 @@ def _check_count(spec: JobSpec) -> Iterator[Problem]:
 
 def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
     if spec.execution.budget.usd is not None and spec.backend.find_price(card) is None:
-        of_card = f"price: {{request_usd: …}} under backends.{spec.backend.kind} of the card of {spec.model}"
-        mend = f"backend.price: {{request_usd: …}}, or {of_card}" if spec.backend.kind == "openai" else of_card
-        yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {mend})"
+        where = spec.backend.how_to_price(spec.model)
+        yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {where})"
 
 
 def _repeats(values: list[Any]) -> list[int]:

@@ -12,18 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
-from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
-from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
+from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
+from abstractvision_batch.documents.by_kind import ByKind
 from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
+from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
-BackendSpec = Annotated[
-    DiffusersBackendSpec | OpenAIBackendSpec | ProceduralBackendSpec | SdcppBackendSpec, Field(discriminator="kind")
-]
+BackendSpec = Annotated[BackendSection, ByKind(list_backends, load_section_class, tuple(BACKENDS))]
+DEFAULT_BACKEND = DiffusersBackendSpec()
 StorageOptions = Annotated[
     dict[str, str | int | bool | float | FromEnv],
     Secret("option"),
@@ -260,7 +259,7 @@ class JobSpec(StrictModel):
     task: Identity[Task] = "text_to_image"
     model: Identity[Text]
     """Id of a model card."""
-    backend: Identity[BackendSpec] = DiffusersBackendSpec()
+    backend: Identity[BackendSpec] = DEFAULT_BACKEND
     registry: Runtime[RegistrySpec] = RegistrySpec()
     prompts: PromptsSpec
     params: Identity[Params] = Params()

@@ -7,20 +7,29 @@ the schema accepts may still ask for what its model does not do.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union
 
+from pydantic import Field, create_model
+
+from abstractvision_batch.backends.table import BACKENDS, load_section_class
+from abstractvision_batch.documents.by_kind import TAG
 from abstractvision_batch.documents.positions import FieldPath
+from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.marks import Timed
-from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.model import DEFAULT_BACKEND, JobSpec
 from abstractvision_batch.job.walk import leaves
 
 SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
 
 
-def json_schema() -> dict[str, Any]:
-    """The schema (JSON Schema 2020-12) generated from the models."""
-    schema = JobSpec.model_json_schema()
+def json_schema(kinds: Iterable[str] = BACKENDS) -> dict[str, Any]:
+    """The schema (JSON Schema 2020-12) generated from the models, with the sections of these backends."""
+    sections = tuple(_of_one_kind(load_section_class(kind), kind) for kind in sorted(kinds))
+    backend: Any = Annotated[Union[sections], Field(discriminator=TAG)]  # noqa: UP007 - of a tuple
+    spec = create_model("JobSpec", __base__=JobSpec, __doc__=JobSpec.__doc__, backend=(backend, DEFAULT_BACKEND))
+    schema = spec.model_json_schema()
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             discriminator = field.get("discriminator")
@@ -36,9 +45,17 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def schema_text() -> str:
-    """The shipped file's content."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+def _of_one_kind(section: type[BackendSection], kind: str) -> type[BackendSection]:
+    """Return a section's class whose `kind` can only be this."""
+    if section.model_fields[TAG].annotation is not str:
+        return section
+    only: Any = Literal[kind]
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, kind=(only, kind))
+
+
+def schema_text(kinds: Iterable[str] = BACKENDS) -> str:
+    """The schema as text; by default the shipped file's content."""
+    return json.dumps(json_schema(kinds), indent=2, ensure_ascii=False) + "\n"
 
 
 def _accept_time_fields(schema: dict[str, Any], path: FieldPath) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from abstractvision_batch.documents.by_kind import TAG, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.documents.type_words import is_model, members, unwrap
 from abstractvision_batch.job.fields import FromEnv
@@ -110,14 +111,13 @@ def leaves(
             continue
         at, dotted, around = (*path, name), f"{prefix}{name}", (*_marks(info.metadata), *marks)
         models = [bare for member in members(info.annotation) if is_model(bare := unwrap(member)[0])]
-        if isinstance(tag := info.discriminator, str):
-            said = _child(child, tag)
-            yield FieldValue(f"{dotted}.{tag}", (*at, tag), info, info.annotation, around, said)
-            for section in models:
-                kind = section.model_fields[tag].default
-                if child is ABSENT or kind == said:
-                    below = leaves(section, child, path=at, prefix=f"{dotted}.{kind}.")
-                    yield from (leaf for leaf in below if leaf.path[-1] != tag)
+        if (by_kind := find_by_kind(info)) is not None:
+            said = _child(child, TAG)
+            yield FieldValue(f"{dotted}.{TAG}", (*at, TAG), info, info.annotation, around, said)
+            for kind in by_kind.usual if child is ABSENT else (said,):
+                section = by_kind.model_for({TAG: kind})
+                below = () if section is None else leaves(section, child, path=at, prefix=f"{dotted}.{kind}.")
+                yield from (leaf for leaf in below if leaf.path[-1] != TAG)
         elif _is_section(info) and (child is ABSENT or isinstance(child, BaseModel | Mapping)):
             yield from leaves(models[0], child, path=at, prefix=f"{dotted}.", marks=around)
         else:

@@ -155,8 +155,7 @@ def _batch_size(job: Job) -> int:
     if spec.execution.batch_size != "auto":
         return spec.execution.batch_size
     # A server takes a batch as that many requests in flight; a model on a GPU takes what its card says fits.
-    in_flight = getattr(spec.backend, "max_concurrency", 1)
-    return job.card.facts(spec.backend.kind).batch_size or int(in_flight)
+    return job.card.facts(spec.backend.kind).batch_size or spec.backend.max_in_flight or 1
 
 
 def _write_spool(path: Path, prompts: Iterator[Prompt]) -> int:

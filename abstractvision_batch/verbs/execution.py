@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.errors import RunStoppedError
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.executor_choice import choose_executor
@@ -130,10 +129,8 @@ def build_context(
     storage_options: Mapping[str, Any] | None = None,
 ) -> RunContext:
     """Build the workers' context. `storage_options` override the spec's."""
-    backend = job.backend
-    if isinstance(backend, OpenAIBackendSpec) and job.spec.execution.budget.counts:
-        backend = backend.model_copy(update={"repeat_unanswered": False})  # else a try might be billed twice
     execution = job.spec.execution
+    backend = job.backend.without_repeats() if execution.budget.counts else job.backend
     choice = choose_executor(job.spec)
     secrets = execution.runtime_env.secrets() if choice.executor == "ray" else {}
     return RunContext(

@@ -13,7 +13,6 @@ from typing import Any
 from abstractvision_batch.artifacts import MediaStore
 from abstractvision_batch.backends.base_backend import ProgressCallback
 from abstractvision_batch.backends.from_environment import Target
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
@@ -32,12 +31,11 @@ def open_manager(
         SpecError: OpenAI's own server is named without a key.
         OptionalDependencyMissingError: the backend's extra is not installed.
     """
-    spec = target.backend
-    if isinstance(spec, OpenAIBackendSpec) and spec.api_key is None and "//api.openai.com" in spec.base_url:
-        raise SpecError(f"{spec.base_url}: this server needs a key (export OPENAI_API_KEY=…)")
+    if target.backend.lacks_key:
+        raise SpecError(f"{target.backend.server_url}: this server needs a key (export OPENAI_API_KEY=…)")
     # Which card calls are checked against is one thing, what the backend needs to run its model another.
     own = registry.card(target.model) if target.model is not None and target.model in registry.list_models() else None
-    backend = create_backend(spec, card=own, model=target.model or "")
+    backend = create_backend(target.backend, card=own, model=target.model or "")
     return VisionManager(backend, store, target.card.id if target.card else None, registry)
 
 
@@ -99,10 +97,7 @@ def generate(
 
 
 def _check_backend(target: Target, task: Task) -> None:
-    """A card names the backends that run its tasks; a server may serve any model."""
-    card, kind = target.card, target.backend.kind
-    if card is None or card.id != target.model or isinstance(target.backend, OpenAIBackendSpec):
-        return
-    if task in card.tasks and kind not in card.backends_for(task):
-        known = ", ".join(card.backends_for(task)) or "none"
-        raise SpecError(f"{kind} does not run {task} of {card.id} (backends that do: {known}; {card.origin})")
+    """Refuse a task that the backend does not run of its model."""
+    card = target.card
+    if card is not None and card.id == target.model and (said := target.backend.refuse_task(card, task)):
+        raise SpecError(said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from abstractvision_batch.backends.base_backend import VisionBackend
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import create_backend, load_backend_class
 from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.execute.executor_choice import choose_executor
@@ -37,7 +36,7 @@ def check_server(job: Job) -> None:
         DependencyError: it is missing, or refuses the key.
         SpecError: it ignores something that the job asks for; a line for each field.
     """
-    if not isinstance(job.spec.backend, OpenAIBackendSpec) or not workers_are_here(job):
+    if job.spec.backend.server_url is None or not workers_are_here(job):
         return
     with job.blame("backend.base_url"), _create_backend(job) as backend:
         settled = backend.settle()

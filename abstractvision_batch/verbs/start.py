@@ -17,7 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
-from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.execute.canary import CANARY
@@ -101,12 +100,8 @@ def _is_run_of(job: Job, record: RunRecord) -> bool:
 
 def as_begun(job: Job, record: RunRecord) -> Job:
     """The spec as its run was begun: one of before there were dialects keeps to its request shape."""
-    backend = job.spec.backend
-    begun = record.revisions[0]["spec"]["backend"]
-    if not isinstance(backend, OpenAIBackendSpec) or "dialect" in begun or backend.request_shape is not None:
-        return job
-    spec = job.spec.model_copy(update={"backend": backend.model_copy(update={"request_shape": "auto"})})
-    return replace(job, spec=spec)
+    backend = job.spec.backend.as_begun(record.revisions[0]["spec"]["backend"])
+    return replace(job, spec=job.spec.model_copy(update={"backend": backend}))
 
 
 def check_time_limits(job: Job) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.backends.table import BACKENDS
 from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import SpecError
@@ -69,10 +68,9 @@ def find_demands(job: Job) -> Iterator[tuple[str, str]]:
         yield "backend.kind", f"use the backend {spec.backend.kind}, with whatever the run gives it"
     if spec.task in _TASKS_WITH_IMAGES:
         yield "prompts.source", "read the input pictures that its plan names: files of this machine, URLs"
-    if isinstance(spec.backend, DiffusersBackendSpec):
-        # A card says which classes and files are loaded; this installation's own may.
-        installed = load_cards([]).get(spec.model)
-        if installed is None or installed.backends.get("diffusers") != job.card.backends.get("diffusers"):
+    if spec.backend.loads_by_card:  # this installation's own card may say what is loaded
+        installed, kind = load_cards([]).get(spec.model), spec.backend.kind
+        if installed is None or installed.backends.get(kind) != job.card.backends.get(kind):
             yield "model", f"load {spec.model} as the card that it recorded says"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -18,8 +18,8 @@ from abstractvision_batch.backends.from_environment import (
 )
 from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
 from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
+from abstractvision_batch.backends.table import BACKENDS, load_section_class
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 
 OFFICIAL = "https://api.openai.com/v1"
@@ -27,7 +27,7 @@ LOCAL = "http://127.0.0.1:1234/v1"
 
 
 def test_every_variable_of_a_backend_sets_a_field_of_its_section() -> None:
-    sections = {model.model_fields["kind"].default: model.model_fields for model in get_args(get_args(BackendSpec)[0])}
+    sections = {kind: load_section_class(kind).model_fields for kind in BACKENDS}
 
     for variable in VARIABLES:
         kind, _, field = variable.sets.partition(".")

@@ -32,8 +32,8 @@ LAYERS = (
     ("integrations", "emit", "schedule", "submit", "verbs"),
     ("__main__", "cli"),
 )
-#: What `job` may import of higher rows: the section of each backend, which imports of `backends` its own package alone.
-FIELDS = re.compile(rf"{NAME}\.backends\.\w+\.fields\b")
+#: What `job` may import of a higher row: the table of backends, which names classes, and the section of each.
+SECTIONS = re.compile(rf"{NAME}\.backends\.(table|\w+\.fields)\b")
 #: The files of the root: those whose paths are promised, and the version.
 ROOT = {"__init__", "__main__", "artifacts", "errors", "model_capabilities", "types", "version", "vision_manager"}
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
@@ -103,7 +103,7 @@ def test_a_room_imports_from_lower_rows_and_from_its_right() -> None:
             continue  # the package's own names are lazy, so it may name every room
         for imported in _imports(path):
             other = imported.removeprefix(f"{NAME}.").split(".")[0]
-            if room == "job" and FIELDS.match(imported):
+            if room == "job" and SECTIONS.match(imported):
                 continue
             if imported.startswith(f"{NAME}.") and other != room and _place(other) >= _place(room):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {imported}")
@@ -120,6 +120,22 @@ def test_the_section_of_a_backend_imports_of_backends_its_own_package_only() -> 
     ]
     assert len(sections) == 4
     assert wrong == []
+
+
+def test_outside_backends_nobody_asks_a_section_for_its_kind_or_for_fields_that_it_may_not_have() -> None:
+    """Such a question has no answer for a backend of another package; `BackendSection` has methods with defaults."""
+    asking = re.compile(
+        r"getattr\((\w+\.)*(backend|section)\b|backend\.kind (==|!=|in|not in) [\"(\[{]|"
+        r"isinstance\([^)]*BackendSpec\b|case \w+BackendSpec\("
+    )
+    found = [
+        f"{path.relative_to(PACKAGE).as_posix()}: {match[0]}"
+        for path in _modules()
+        if not path.is_relative_to(PACKAGE / "backends")
+        for match in asking.finditer(path.read_text("utf-8"))
+    ]
+
+    assert found == []
 
 
 def test_a_heavy_package_is_imported_in_its_own_place_only() -> None:

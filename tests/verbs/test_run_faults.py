@@ -15,15 +15,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 import abstractvision_batch
 from abstractvision_batch.backends.base_backend import VisionBackend
-from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.backends.table import create_backend, load_section_class
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import AbstractVisionError, DependencyError
-from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.types import ImageGenerationRequest
 from tests.support.jobs import MakeJob
@@ -73,7 +71,7 @@ def run_job(job: dict[str, Any], tmp_path: Path) -> Ended:
 
 
 def backend_of(section: dict[str, Any], model: str) -> VisionBackend:
-    spec: BackendSpec = TypeAdapter(BackendSpec).validate_python(section)
+    spec = load_section_class(section["kind"]).model_validate(section)
     return create_backend(spec, card=load_cards()[model], model=model)
 
 

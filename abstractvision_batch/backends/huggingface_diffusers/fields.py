@@ -10,6 +10,7 @@ from abstractvision_batch.documents.strict_model import Number, StrictModel, Tex
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import WeightsPath
 from abstractvision_batch.job.marks import CountsAs, Identity, LocalPath, Outside, Runtime
+from abstractvision_batch.registry.model_card import ModelCard
 
 
 class LoraSpec(StrictModel):
@@ -26,6 +27,7 @@ class DiffusersBackendSpec(BackendSection):
     """Local generation with Diffusers."""
 
     needs_card: ClassVar[bool] = True
+    loads_by_card: ClassVar[bool] = True
     #: What a VAE scales by at least.
     side_multiple: ClassVar[int] = 8
 
@@ -72,3 +74,25 @@ class DiffusersBackendSpec(BackendSection):
     """Diffusers' name of the denoiser's attention kernels, for example `flash`; by default PyTorch chooses."""
     auto_retry_fp32: Identity[bool] = True
     """Whether black or NaN output is generated again in float32."""
+
+    @property
+    def cpus(self) -> int:
+        return self.threads
+
+    @property
+    def downloads(self) -> bool:
+        return self.allow_download
+
+    def wants_gpu(self, *, found: bool) -> bool:
+        return self.device.startswith("cuda") or (self.device == "auto" and found)
+
+    @property
+    def pinned_device(self) -> str | None:
+        return self.device if ":" in self.device else None
+
+    def gpu_bytes(self, card: ModelCard) -> int | None:
+        native = super().gpu_bytes(card)
+        if native is None or self.offload != "none":
+            return None
+        widened = self.dtype == "float32" and card.backends[self.kind].get("dtype") in ("float16", "bfloat16")
+        return 2 * native if widened else native

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -132,8 +132,33 @@ class OpenAIBackendSpec(BackendSection):
             return by_job
         return DIALECTS[self.dialect].endpoint(task, job=by_job) is not None
 
+    @property
+    def server_url(self) -> str | None:
+        return self.base_url
+
+    @property
+    def lacks_key(self) -> bool:
+        return self.api_key is None and "//api.openai.com" in self.base_url
+
+    @property
+    def max_in_flight(self) -> int | None:
+        return self.max_concurrency
+
+    def refuse_task(self, card: ModelCard, task: Task) -> str | None:
+        return None  # a server may serve any model
+
     def find_price(self, card: ModelCard | None) -> PriceSpec | None:
         return self.price or super().find_price(card)
+
+    def how_to_price(self, model: str) -> str:
+        return f"backend.price: {{request_usd: …}}, or {super().how_to_price(model)}"
+
+    def as_begun(self, recorded: Mapping[str, Any]) -> Self:
+        knew_dialects = "dialect" in recorded or self.request_shape is not None
+        return self if knew_dialects else self.model_copy(update={"request_shape": "auto"})
+
+    def without_repeats(self) -> Self:
+        return self.model_copy(update={"repeat_unanswered": False})
 
     def find_problems(self, spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
         if not self.serves(spec.task):
@@ -141,7 +166,7 @@ class OpenAIBackendSpec(BackendSection):
             if spec.task.endswith("video"):
                 hint = "set backend.video_mode: videos_api, or the task's path; or a backend.dialect that has videos"
             yield ("backend", "kind"), f"openai as configured does not run {spec.task} ({hint})"
-        if self.api_key is None and "//api.openai.com" in self.base_url and not self.headers:
+        if self.lacks_key and not self.headers:
             yield ("backend", "base_url"), "this server needs a key (write api_key: {env: OPENAI_API_KEY})"
         if (dialect := dialect_of(self, spec)) is not None:
             yield from unread_parameters(self, spec, dialect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -10,6 +11,7 @@ from abstractvision_batch.documents.strict_model import Number, StrictModel, Str
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import WeightsPath
 from abstractvision_batch.job.marks import Identity, Outside, Runtime, Secret
+from abstractvision_batch.registry.model_card import ModelCard
 
 
 class LoraFileSpec(StrictModel):
@@ -82,3 +84,14 @@ class SdcppBackendSpec(BackendSection):
     """A name to look up on PATH, or a path."""
     sd_server_path: Runtime[Annotated[Text, Outside("start the program {value}")] | None] = None
     """By default beside sd-cli, or on PATH."""
+
+    @property
+    def cpus(self) -> int:
+        return self.threads
+
+    @property
+    def asked_programs(self) -> Mapping[str, str]:
+        return {"backend.sd_cli_path": self.sd_cli_path}
+
+    def gpu_bytes(self, card: ModelCard) -> int | None:
+        return None if self.offload_to_cpu else super().gpu_bytes(card)

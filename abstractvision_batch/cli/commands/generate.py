@@ -124,7 +124,7 @@ def generate(
     params |= {name: read_input(path, name) for name, path in (("image", image), ("mask", mask)) if path is not None}
     place = store if output is not None or store is not None else read_choice(os.environ, "store")
     into = None if place is None else open_store(place)
-    if target.card is None and not as_json and target.backend.kind == "diffusers":
+    if target.card is None and not as_json and target.backend.needs_card:
         print_notes(f"note: {target.model} has no model card, so nothing but the backend checks the parameters")
     if target.card is not None and (unknown := target.card.unknown_words(prompt or "")):
         print_notes(
@@ -179,7 +179,7 @@ def choose_seed(target: Target, seed: int | None, number: int) -> dict[str, int]
     """Return the seed of the `number`th request; a server without one chooses for itself."""
     if seed is not None:
         return {"seed": seed + number}
-    return {} if target.backend.kind == "openai" else {"seed": secrets.randbelow(MAX_DRAWN_SEED)}
+    return {} if target.backend.server_url is not None else {"seed": secrets.randbelow(MAX_DRAWN_SEED)}
 
 
 def step_printer() -> Any:

@@ -21,12 +21,11 @@ def lock(
     as_json: JsonOption = False,
 ) -> None:
     """Pin the prompts, weights, model card and packages of a job in a file that `run --locked` enforces."""
-    from abstractvision_batch.backends.stable_diffusion_cpp.fields import SdcppBackendSpec
     from abstractvision_batch.verbs.lock import lock as write_lock
 
     job = given.load(spec)
-    if isinstance(job.spec.backend, SdcppBackendSpec):
-        print_notes(f"asks the program {job.spec.backend.sd_cli_path} for its version (backend.sd_cli_path)")
+    for name, program in job.spec.backend.asked_programs.items():
+        print_notes(f"asks the program {program} for its version ({name})")
     target = write_lock(job, output)
     if as_json:
         print_json({"ok": True, "path": str(target)})

@@ -110,7 +110,7 @@ def run(
 
 def _count_cut_rows(job: Job, result: RunResult) -> int:
     """Count the rows whose prompt was cut, in runs that are quickly read."""
-    if job.spec.backend.kind != "diffusers" or result.manifest_path is None or result.requests > MAX_READ_ROWS:
+    if result.manifest_path is None or result.requests > MAX_READ_ROWS:
         return 0
     import pyarrow.compute as pc
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from abstractvision_batch.cli.command import JsonOption
-from abstractvision_batch.cli.output import print_json, print_lines
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.cli.output import print_json, print_lines, print_notes
+from abstractvision_batch.errors import DependencyError, SpecError
 
 
 def schema(
@@ -20,9 +20,12 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a job spec.
 
-    With it an editor completes and checks specs; each of them names it in its first line.
+    With it an editor completes and checks specs; each of them names it in its first line. Backends of other installed
+    packages are in what is printed, not in the file that a new spec names.
     """
-    text = Path(schema_path()).read_text(encoding="utf-8")
+    from abstractvision_batch.backends.table import outside_backends
+
+    text = _schema_of_all() if outside_backends() else Path(schema_path()).read_text(encoding="utf-8")
     if output is None:
         if as_json:
             print_json(json.loads(text))
@@ -37,6 +40,22 @@ def schema(
         print_json({"ok": True, "path": str(output)})
     else:
         print_lines(f"wrote {output}")
+
+
+def _schema_of_all() -> str:
+    """Return the schema with the sections of other packages' backends; those that are broken are left out."""
+    from abstractvision_batch.backends.table import BACKENDS, load_section_class, outside_backends
+    from abstractvision_batch.job.schema import schema_text
+
+    kinds = list(BACKENDS)
+    for kind in outside_backends().keys() - BACKENDS.keys():
+        try:
+            load_section_class(kind)
+        except DependencyError as error:
+            print_notes(f"left out: {error}")
+        else:
+            kinds.append(kind)
+    return schema_text(kinds)
 
 
 def schema_path() -> str:

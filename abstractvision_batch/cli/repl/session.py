@@ -91,7 +91,7 @@ class Session:
         params |= {name: read_input(path, f"--{name}") for name, path in words.files.items()}
         if words.prompt is not None:
             params["prompt"] = words.prompt
-        if params.get("seed") is None and self.target.backend.kind != "openai":
+        if params.get("seed") is None and self.target.backend.server_url is None:
             params["seed"] = secrets.randbelow(MAX_DRAWN_SEED)
         manager = self.manager()
         found = []

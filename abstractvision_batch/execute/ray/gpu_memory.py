@@ -62,15 +62,9 @@ def known_gpu_bytes(resources: Mapping[str, float]) -> int | None:
 
 def needed_bytes(context: RunContext) -> int | None:
     """What one worker needs of a GPU's memory; None where the card does not say, or weights wait elsewhere."""
-    backend = context.backend
-    facts = context.card.facts(backend.kind)
-    if facts.memory_bytes is None or getattr(backend, "offload", "none") != "none":
+    weights = context.backend.gpu_bytes(context.card)
+    if weights is None:
         return None
-    if getattr(backend, "offload_to_cpu", False):
-        return None
-    weights = facts.memory_bytes
-    if getattr(backend, "dtype", "auto") == "float32" and getattr(facts, "dtype", None) in ("float16", "bfloat16"):
-        weights *= 2
     return weights + CONTEXT_BYTES + max(MIN_ACTIVATIONS_BYTES, int(weights * ACTIVATIONS_SHARE))
 
 

@@ -44,7 +44,7 @@ def actor_options(context: RunContext, nodes: Sequence[Node], *, grows: bool, me
     execution = context.spec.execution
     options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
     cpus = execution.cpus_per_actor
-    options["num_cpus"] = getattr(context.backend, "threads", 1) if cpus == "auto" else cpus
+    options["num_cpus"] = context.backend.cpus if cpus == "auto" else cpus
     if execution.accelerator_type is not None:
         options["accelerator_type"] = execution.accelerator_type
     if execution.resources:
@@ -87,10 +87,9 @@ def _fitting(name: str, share: float, there: float) -> int:
 
 def _gpu_share(context: RunContext, options: Mapping[str, Any], nodes: Sequence[Node], measure: GpuMeter) -> float:
     """What `gpus_per_actor: auto` comes to: the smallest GPU on which an actor may be placed decides."""
-    device = str(getattr(context.backend, "device", "cpu"))
     named = context.spec.execution.accelerator_type is not None
     with_gpus = [node for node in nodes if node.resources.get("GPU", 0) >= 1 and not node.leaving]
-    if not (device.startswith("cuda") or named or (device == "auto" and with_gpus)):
+    if not (named or context.backend.wants_gpu(found=bool(with_gpus))):
         return 0.0
     qualified = [node for node in with_gpus if room_for(needs_of(options), node.resources)]
     needed = needed_bytes(context)

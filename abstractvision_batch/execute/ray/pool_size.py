@@ -35,9 +35,9 @@ class PoolSize:
         self._least = actors.min if isinstance(actors, ActorRange) else 1
         self._most = actors.max if isinstance(actors, ActorRange) else actors if isinstance(actors, int) else 1
         self._useful: float = math.inf
-        if self._follows and context.max_in_flight is not None:
+        if self._follows and context.backend.max_in_flight is not None:
             # Of actors that only send requests no more than keep the server busy, but two: one sends while one stores.
-            self._useful = max(2, math.ceil(context.max_in_flight / REQUESTS_PER_ACTOR))
+            self._useful = max(2, math.ceil(context.backend.max_in_flight / REQUESTS_PER_ACTOR))
 
     def look(self, nodes: Iterable[Node], *, actors: int, pending: int) -> None:
         """Take what nodes have, where there are so many actors of this run, of which so many have no place yet."""

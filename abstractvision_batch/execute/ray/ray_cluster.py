@@ -57,8 +57,8 @@ class RayCluster:
         self._board = _start_helper(Board)
         # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
         self._limit = None
-        if context.max_in_flight is not None:
-            self._limit = _start_helper(SharedLimit, context.max_in_flight, max_restarts=-1)
+        if context.backend.max_in_flight is not None:
+            self._limit = _start_helper(SharedLimit, context.backend.max_in_flight, max_restarts=-1)
         self._headless = False
         self._out: dict[Call, Any] = {}
         self._ended: SimpleQueue[Call] = SimpleQueue()

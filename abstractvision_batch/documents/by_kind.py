@@ -1,0 +1,53 @@
+"""A section whose model follows from its `kind`: `backend: {kind: diffusers, …}`.
+
+The model is looked up when a kind is named, so that one which is slow to import or broken costs the others nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+TAG = "kind"
+#: Pydantic's type of the error about a section that names no known kind.
+NO_SUCH_KIND = "no_such_kind"
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Marks a field that holds one of several models: `Annotated[Section, ByKind(…)]`."""
+
+    kinds: Callable[[], Iterable[str]]
+    model_of: Callable[[str], type[BaseModel]]
+    usual: tuple[str, ...]
+    """Those to look at where none is named."""
+
+    def model_for(self, value: Any) -> type[BaseModel] | None:
+        """Return the model of a section, which may be wrong; None where it names no known kind."""
+        kind = value.get(TAG) if isinstance(value, dict) else getattr(value, TAG, None)
+        return self.model_of(kind) if isinstance(kind, str) and kind in self.kinds() else None
+
+    def usual_models(self) -> list[type[BaseModel]]:
+        """Return the models of the usual kinds."""
+        return [self.model_of(kind) for kind in self.usual]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> Any:
+            if isinstance(value, source):
+                return value
+            model = self.model_for(value) if isinstance(value, dict) else None
+            if model is None:
+                raise PydanticCustomError(NO_SUCH_KIND, "no known kind")
+            return model.model_validate(value)
+
+        return core_schema.no_info_plain_validator_function(read)
+
+
+def find_by_kind(info: FieldInfo) -> ByKind | None:
+    """Return the mark of a field that holds one of several models."""
+    return next((item for item in info.metadata if isinstance(item, ByKind)), None)
