@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +46,20 @@ SPEC = Kind(
     "spec", if_missing="write a starter spec with `avbatch init`", if_large="put prompts into a file of their own"
 )
 
+_SOURCE = ("prompts", "source")
+
 if TYPE_CHECKING:
     from abstractvision_batch.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTable:
+    """A table of prompts that was given in Python, as a file that the run is to have."""
+
+    name: str
+    """In the run's folder."""
+    data: bytes = field(repr=False)
+    """Of a Parquet file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,8 @@ class GivenSpec:
     """More card files or folders, relative to the current folder; they win over the spec's own."""
     scheduled_at: datetime | None = None
     """The scheduled time that its time fields stand for; its timezone is that of the schedule."""
+    prompts: GivenTable | str | list[Any] | None = None
+    """What stands in place of its `prompts.source`."""
 
     @classmethod
     def of(cls, spec: str | Path | Mapping[str, Any] | GivenSpec) -> GivenSpec:
@@ -209,11 +223,11 @@ def load_job(
             mapping the place is `<spec>`.
     """
     given = GivenSpec.of(spec)
-    given = GivenSpec(
-        given.source,
-        (*given.overrides, *overrides),
-        (*given.registry_paths, *map(str, registry_paths)),
-        scheduled_at or given.scheduled_at,
+    given = replace(
+        given,
+        overrides=(*given.overrides, *overrides),
+        registry_paths=(*given.registry_paths, *map(str, registry_paths)),
+        scheduled_at=scheduled_at or given.scheduled_at,
     )
     if base_dir is None:
         base_dir = "." if isinstance(given.source, Mapping) else given.file.parent
@@ -249,10 +263,18 @@ def read_values(given: GivenSpec) -> ReadValues:
         if not isinstance(root.value, dict):
             raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
         plain, broken = plain_value(root), frozenset(broken_paths(root))
+    plain = _with_given_prompts(plain, given.prompts)
     data, places, problems = apply_overrides(plain, given.overrides)
     positions = Positions(shown, root, places)
     said = found if root is not None else [positions.problem(path, text) for path, text in wrong]
     return ReadValues(data, positions, [*problems, *said], broken)
+
+
+def _with_given_prompts(data: dict[str, Any], prompts: GivenTable | str | list[Any] | None) -> dict[str, Any]:
+    if prompts is None or not isinstance(section := data.get("prompts", {}), dict):
+        return data
+    source = {"frame": prompts.name} if isinstance(prompts, GivenTable) else _as_yaml_would(prompts, _SOURCE, [])
+    return {**data, "prompts": {**section, "source": source}}
 
 
 def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCard | None) -> Job:

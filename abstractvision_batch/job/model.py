@@ -7,17 +7,19 @@ against a model card (`check`).
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
 from abstractvision_batch.documents.by_kind import ByKind
-from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text
+from abstractvision_batch.documents.messages import FieldProblems
+from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
+from abstractvision_batch.job.prompt_files import FRAME_NAME
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
@@ -90,14 +92,71 @@ class Fields(StrictModel):
     fps: str | None = "fps"
 
 
+SourcePath = Annotated[Text, Interpolated(), Timed()]
+
+
+class SourceSpec(StrictModel):
+    """Where prompts come from, where that takes more words than a path: one of `files`, `run`, `images`, `dataset`."""
+
+    written: ClassVar[str] = "a mapping with one of files, run, images and dataset"
+
+    files: Annotated[tuple[SourcePath, ...], BeforeValidator(tuple_from_list), Field(min_length=1)] | None = None
+    """Paths, URLs and globs of prompt files, in any mixture; their rows follow each other in this order."""
+    run: SourcePath | None = None
+    """Folder or URL of another run: its rows are the prompts, its pictures the input images."""
+    where: Text | None = None
+    """Of `run`: a condition of SQL over its manifest; rows that did not succeed only where it names `status`."""
+    images: SourcePath | None = None
+    """Folder or glob of pictures: each is the input image of a row, whose prompt is `prompts.template`."""
+    masks: SourcePath | None = None
+    """Of `images`: folder or glob of their masks, of the same names; else `x_mask.png` is that of `x.png`."""
+    dataset: SourcePath | None = None
+    """Hugging Face data set: `hf://datasets/owner/name`, or a folder of one on the disk."""
+    config: Text | None = None
+    """Of `dataset`: its configuration, where it has several."""
+    split: Text | None = None
+    """Of `dataset`: `train`, `test[:100]` and so on; may be left out where it has only one."""
+    revision: Text | None = None
+    """Of `dataset`: branch, tag or commit."""
+    streaming: bool = False
+    """Of `dataset`: read rows as they are needed, without downloading the whole of it."""
+    frame: Annotated[str, StringConstraints(pattern=FRAME_NAME)] | None = None
+    """File in the run's own folder to which `avb.run(…, prompts=frame)` wrote a table; nobody writes this by hand."""
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> SourceSpec:
+        kinds = [name for name in SOURCE_OPTIONS if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            known = ", ".join(name for name in SOURCE_OPTIONS if name != "frame")
+            said = f"has {' and '.join(kinds)} (give one of them)" if kinds else f"names no source (one of {known})"
+            raise ValueError(said)
+        of_others = [name for kind, names in SOURCE_OPTIONS.items() for name in names if kind != kinds[0]]
+        stray = [name for name in of_others if getattr(self, name) not in (None, False)]
+        if stray:
+            owners = {name: kind for kind, names in SOURCE_OPTIONS.items() for name in names}
+            raise FieldProblems([((name,), f"is of a source with {owners[name]} (leave it out)") for name in stray])
+        return self
+
+
+#: Kinds of sources, with the fields that go with each.
+SOURCE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "files": (),
+    "run": ("where",),
+    "images": ("masks",),
+    "dataset": ("config", "split", "revision", "streaming"),
+    "frame": (),
+}
+
+
 class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
-    source: Runtime[Annotated[Text, Interpolated(), Timed()] | list[str | dict[str, Any]]]
+    source: Runtime[SourcePath | list[str | dict[str, Any]] | SourceSpec]
     """Inline list of prompts or rows; or path, URL or glob of txt, csv, tsv, jsonl, json or parquet files, or a list.
 
-    A path is relative to the spec; files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`).
-    `${NAME}` and `{{ scheduled_at }}` are replaced in a path or URL, not in inline prompts.
+    Or a mapping with one of `files`, `run`, `images` and `dataset`. A path is relative to the spec; files may be
+    compressed (`.gz`, `.bz2`, `.xz`, `.zst`). `${NAME}` and `{{ scheduled_at }}` are replaced in a path or URL, not in
+    inline prompts.
     """
     format: Identity[Literal["auto", "txt", "csv", "tsv", "jsonl", "json", "parquet", "one_per_file", "a1111"]] = "auto"
     """`auto` goes by the file's extension.

@@ -40,7 +40,9 @@ def validate_with_stand_ins(
         except ValidationError as error:
             found = explain(error, data, JobSpec)
         for path, said in found.items():
-            problems.setdefault(path, said)
+            # A mapping may be refused for what was removed from it.
+            if not any(len(other) > len(path) and other[: len(path)] == path for other in wrong):
+                problems.setdefault(path, said)
         if len(found) >= MAX_EXPLAINED:
             break
         # A backend of an unknown kind means nothing without it.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 FORMATS = {
     ".txt": "txt",
@@ -20,6 +18,9 @@ FORMATS = {
 #: Endings of packed files, and what they are packed with.
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard"}
 _MAX_NAME_CHARACTERS = 2000
+#: A table that was given in Python, in the folder of the run that it was given to, named by a hash of its content.
+FRAMES = "prompts"
+FRAME_NAME = rf"^{FRAMES}/[0-9a-f]{{16}}\.parquet$"
 
 
 def ending_of(name: str) -> str:
@@ -38,6 +39,6 @@ def is_file_name(text: object) -> bool:
     )
 
 
-def names_files(source: str | Sequence[Any]) -> bool:
-    """Return whether a `prompts.source` is a file name, or a list of nothing else, not prompts."""
-    return isinstance(source, str) or (len(source) > 0 and all(is_file_name(item) for item in source))
+def names_files(source: object) -> bool:
+    """Return whether a `prompts.source` says where prompts are, and is no list of them."""
+    return not isinstance(source, list) or (len(source) > 0 and all(is_file_name(item) for item in source))

@@ -31,7 +31,7 @@ from abstractvision_batch.prompts.mapping import IMAGE_TASKS
 from abstractvision_batch.prompts.notes import Notes
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.rows import PromptReader
-from abstractvision_batch.prompts.sources import digest_files, digest_inline, find_files
+from abstractvision_batch.prompts.sources import digest_prompts, find_files
 from abstractvision_batch.runs.columns import PLAN_FORMAT, fit_columns, plan_schema
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
@@ -74,7 +74,7 @@ def build_plan(
     spec = job.spec
     with scratch_folder() as scratch:
         files = find_files(job, scratch)
-        digest = digest_files(files) if files else digest_inline(spec.prompts.source)
+        digest = digest_prompts(job, files)
         reader = PromptReader(job, files, format)
         spool = scratch / "prompts"
         inputs, notes = InputsDigest(), Notes(job)
@@ -126,8 +126,7 @@ def prompts_digest(job: Job) -> str:
         StorageError: a remote source failed.
     """
     with scratch_folder() as scratch:
-        files = find_files(job, scratch)
-        return digest_files(files) if files else digest_inline(job.spec.prompts.source)
+        return digest_prompts(job, find_files(job, scratch))
 
 
 def digest_inputs(job: Job) -> tuple[str | None, dict[str, str]]:

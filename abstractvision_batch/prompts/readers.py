@@ -22,7 +22,7 @@ from abstractvision_batch.prompts.compression import bound_unpacking, hold, unpa
 from abstractvision_batch.prompts.lines import read_lines
 from abstractvision_batch.prompts.option_lines import is_option_line, parse_option_line
 from abstractvision_batch.prompts.problems import Problems
-from abstractvision_batch.prompts.sources import SourceFile
+from abstractvision_batch.prompts.source_files import SourceFile
 from abstractvision_batch.prompts.tables import Record, TableError, read_records
 from abstractvision_batch.storage.parquet import ParquetReader, open_parquet, parquet_errors
 from abstractvision_batch.storage.regular import open_regular

@@ -24,7 +24,7 @@ from abstractvision_batch.prompts.problems import Problems
 from abstractvision_batch.prompts.prompts import Prompt, PromptParser, SourceRow
 from abstractvision_batch.prompts.readers import ROWS_WITH_NAMES, TABLES, PromptFile
 from abstractvision_batch.prompts.shuffle import shuffle_rows
-from abstractvision_batch.prompts.sources import SourceFile
+from abstractvision_batch.prompts.source_files import SourceFile
 from abstractvision_batch.prompts.template import RowError, compile_template, compile_where
 from abstractvision_batch.runs.columns import PLAN_FORMAT
 

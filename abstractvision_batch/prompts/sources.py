@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +19,11 @@ from fsspec.archive import AbstractArchiveFileSystem
 
 from abstractvision_batch.errors import OptionalDependencyMissingError, SpecError, StorageError
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.model import SourceSpec
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_name
 from abstractvision_batch.prompts.compression import require_modest
+from abstractvision_batch.prompts.frames import find_frame
+from abstractvision_batch.prompts.source_files import SourceFile
 from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.urls import DRIVERS, WEB, open_filesystem, require_file
@@ -37,17 +39,6 @@ _HINT_OF_ENDING = {
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), "save it as Parquet"),
     **dict.fromkeys((".md", ".text", ".prompt", ".caption", ".list"), "set prompts.format: txt for one prompt a line"),
 }
-_BLOCK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of the dataset. `name` is what messages show, `folder` is where its relative image paths start."""
-
-    name: str
-    path: Path
-    folder: str
-    format: str
 
 
 def find_files(job: Job, scratch: Path) -> list[SourceFile]:
@@ -58,6 +49,9 @@ def find_files(job: Job, scratch: Path) -> list[SourceFile]:
         OptionalDependencyMissingError: the URL needs a driver that is not installed.
         StorageError: a remote store failed.
     """
+    source = job.spec.prompts.source
+    if isinstance(source, SourceSpec) and source.frame is not None:
+        return [find_frame(job, source.frame, scratch)]
     return [file for number, source in enumerate(source_names(job)) for file in _find(job, source, scratch, number)]
 
 
@@ -72,6 +66,8 @@ def source_names(job: Job) -> tuple[str, ...]:
     source = job.spec.prompts.source
     if isinstance(source, str):
         return (source,)
+    if isinstance(source, SourceSpec):
+        return source.files or ()
     if job.version == 1:
         return ()
     named = [item for item in source if is_file_name(item) or _is_there(job, item)]
@@ -126,23 +122,22 @@ def is_remote(source: str) -> bool:
     return "://" in source or "::" in source
 
 
-def digest_files(files: Sequence[SourceFile]) -> str:
-    """SHA-256 over each file's format and the SHA-256 of its bytes, in order."""
+def digest_prompts(job: Job, files: Sequence[SourceFile]) -> str:
+    """SHA-256 over the format and the SHA-256 of each of its files, in order; of inline prompts, over their JSON."""
+    if not files:
+        text = json.dumps(job.spec.prompts.source, sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
     whole = hashlib.sha256()
     for file in files:
-        with file.path.open("rb") as stream:
-            part = hashlib.sha256()
-            while block := stream.read(_BLOCK_BYTES):
-                part.update(block)
         # Where a file's name is its prompt's id, the name counts too.
         name = Path(file.name).name.encode() if file.format == "one_per_file" else b""
-        whole.update(file.format.encode() + part.digest() + name)
+        whole.update(file.format.encode() + bytes.fromhex(file.digest or _hash_file(file.path)) + name)
     return whole.hexdigest()
 
 
-def digest_inline(rows: Sequence[Any]) -> str:
-    """SHA-256 of the canonical JSON of an inline list of prompts."""
-    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _list_local(job: Job, source: str) -> list[Path]:

@@ -28,6 +28,7 @@ from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.plan.build import build_plan, prompts_digest
+from abstractvision_batch.prompts.frames import keep_table, list_tables
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.artifact_names import ARTIFACTS
 from abstractvision_batch.runs.counts import count_rows
@@ -172,6 +173,7 @@ def _start_new_run(job: Job, store: Store) -> RunRecord:
                 conditional_put=store.probe_conditional_put(),
                 executor=asdict(choose_executor(job.spec)),
             )
+            keep_table(job, store)
             record = write_record(store, record)
         if record.fingerprint != job.fingerprint(plan.prompts_digest):  # another driver was faster
             _refuse(job, store, record, plan.prompts_digest)
@@ -234,6 +236,7 @@ def _extend_run(job: Job, store: Store, record: RunRecord) -> RunRecord:
             scheduled_at=job.scheduled_at,
             version=job.version,
         )
+        keep_table(job, store)
         found = write_record(store, extended)
         if found.fingerprint != extended.fingerprint:
             raise SpecError(
@@ -258,7 +261,8 @@ def take_back_run(store: Store, record: RunRecord) -> None:
     if len(found.revisions) > 1 or list_parts(store) or store.scan(ARTIFACTS) or store.list_folders(ARTIFACTS):
         return
     environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
-    for name in (*environments, CANARY, EXECUTOR, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
+    kept = (*environments, *list_tables(store))
+    for name in (*kept, CANARY, EXECUTOR, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
         store.delete(name)
     logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)
 

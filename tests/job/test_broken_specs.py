@@ -131,8 +131,8 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "prompts of the wrong kind": (
         "source: [a fox, a hen]",
-        "source: {a: fox}",
-        "{file}:7:3: prompts.source: a mapping is not non-empty text or a list, each text or a mapping",
+        "source: {masks: fox}",
+        "{file}:7:3: prompts.source: names no source (one of files, run, images, dataset)",
     ),
     "missing field": (
         "output: {path: runs/demo}\n",
