@@ -102,7 +102,7 @@ def kill_half_way(
         except SpecError:
             continue  # it is not planned yet
         done = run.plan.shards - len(run.missing_shards())
-        if done * 3 >= run.plan.shards and len(set(run.manifest()["worker"].to_pylist())) > 1:
+        if done * 3 >= run.plan.shards and len(set(run.table()["worker"].to_pylist())) > 1:
             cluster.kill_node(node)
             say(f"a node was killed: {done} of {run.plan.shards} shards were done")
             say(f"$ avbatch jobs status {JOB}")
@@ -124,7 +124,7 @@ def check(user: Mapping[str, str], url: str, exit_code: int, killed_at: tuple[in
         if shown.returncode:
             faults.append(f"avbatch {command[0]} ended with {shown.returncode}")
     run = open_run(url)
-    workers = run.manifest()["worker"].to_pylist()
+    workers = run.table()["worker"].to_pylist()
     say(f"rows by worker: {dict(sorted(Counter(workers).items()))}")
     if len(set(workers)) < 2:
         faults.append("one worker made everything")

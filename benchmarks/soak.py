@@ -196,7 +196,7 @@ def _rows_done(output: Path) -> int:
 
 def _compare(soaked: Soaked, run: Run, undisturbed: Run) -> None:
     def rows(of: Run) -> pa.Table:
-        manifest = of.manifest()
+        manifest = of.table()
         return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
     if soaked.exits[-1] != 0:
@@ -217,10 +217,10 @@ def _audit(soaked: Soaked, output: Path) -> None:
 
 def _count_repeats(soaked: Soaked, run: Run, journal: Sequence[Begun]) -> None:
     """Count what was in flight at each kill, and attribute what was begun again to the kill that ended it."""
-    manifest = run.manifest()
+    manifest = run.table()
     shard_of = dict(zip(manifest["seed"].to_pylist(), manifest["shard"].to_pylist(), strict=True))
     done_at = {
-        shard: (Path(run.path) / part_name(shard, 0)).stat().st_ctime  # when its name appeared
+        shard: (Path(run.url) / part_name(shard, 0)).stat().st_ctime  # when its name appeared
         for shard in list_parts(run.store)
     }
     begun: defaultdict[int, list[Begun]] = defaultdict(list)

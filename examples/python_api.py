@@ -27,7 +27,7 @@ def main(folder: str) -> None:
     print(f"again: {again.generated} generated, {again.skipped} were done")
 
     finished = open_run(folder)
-    for row in finished.manifest().select(["prompt", "seed", "file_name"]).to_pylist():
+    for row in finished.table().select(["prompt", "seed", "file_name"]).to_pylist():
         print(row["prompt"], row["seed"], len(finished.read_artifact(row)), "bytes")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
 from abstractvision_batch.execute.executor_choice import ExecutorChoice
+from abstractvision_batch.execute.notebook_progress import find_notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,13 @@ class RunningRows:
 
 
 class ProgressTracker:
-    """Adds up what an executor reports and tells the listener."""
+    """Adds up what an executor reports and tells the listener, by default the notebook that this runs in, if any."""
 
     def __init__(self, start: Progress, listener: ProgressListener | None) -> None:
         self._now = start
         self._committed = (0, 0)
         self._notes: Counter[str] = Counter()
+        listener = listener or find_notebook()
         self._listeners = [] if listener is None else [listener]
         self._tell(start)
 

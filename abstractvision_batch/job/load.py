@@ -246,6 +246,15 @@ class ReadValues:
     """The fields that they are about."""
 
 
+#: What a verb takes as a job: loaded, or as `load_job` takes it.
+JobLike = str | Path | Mapping[str, Any] | GivenSpec | Job
+
+
+def as_job(job: JobLike) -> Job:
+    """Return the job, loaded."""
+    return job if isinstance(job, Job) else load_job(job)
+
+
 def read_values(given: GivenSpec) -> ReadValues:
     """Read a spec as far as its values; single ones may be wrong.
 

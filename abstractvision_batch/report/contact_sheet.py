@@ -16,8 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
-from abstractvision_batch.media.images import decode_image
-from abstractvision_batch.media.video import decode_video
+from abstractvision_batch.runs.row_files import open_picture
 
 # Pixels.
 PICTURE = 192
@@ -99,7 +98,7 @@ def _draw_tile(
 ) -> None:
     draw.rectangle((left, top, left + PICTURE - 1, top + PICTURE - 1), TILE)
     try:
-        picture = _fit_picture(open_picture(row, read))
+        picture = _fit_picture(open_opaque(row, read))
         sheet.paste(picture, (left + (PICTURE - picture.width) // 2, top + (PICTURE - picture.height) // 2))
     except (GenerationError, StorageError, DependencyError) as error:
         for number, line in enumerate(_wrap(str(error), _font(13), PICTURE - 2 * GAP, 8)):
@@ -115,23 +114,9 @@ def _draw_tile(
     )
 
 
-def open_picture(row: Row, read: Callable[[Row], bytes]) -> Image.Image:
-    """The row's image, or the first frame of its video.
-
-    Raises:
-        GenerationError: the row has none, or its bytes are not readable.
-        StorageError: its file is not there.
-        DependencyError: a video, and nothing that decodes it is installed.
-    """
-    if row["status"] != "ok":
-        raise GenerationError(f"{row['error_kind']}: {row['error_message']}")
-    data = read(row)
-    if str(row["content_type"]).startswith("video/"):
-        frame = next(decode_video(data), None)
-        if frame is None:
-            raise GenerationError(f"{row['file_name']}: the video has no frame")
-        return Image.fromarray(frame)
-    image = decode_image(data, name=row["file_name"])
+def open_opaque(row: Row, read: Callable[[Row], bytes]) -> Image.Image:
+    """Return the row's picture as `open_picture` does, on paper where it is transparent."""
+    image = open_picture(row, read)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image)
     return image.convert("RGB")

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageChops
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
-from abstractvision_batch.report.contact_sheet import open_picture
+from abstractvision_batch.report.contact_sheet import open_opaque
 from abstractvision_batch.text.redaction import printable
 
 #: Longest side of a picture on the page, in pixels.
@@ -153,7 +153,7 @@ def _pair_fields(
 
 def _picture(row: Mapping[str, Any], read: Callable[[Mapping[str, Any]], bytes]) -> Image.Image | str:
     try:
-        return open_picture(row, read)
+        return open_opaque(row, read)
     except (GenerationError, StorageError, DependencyError) as error:
         return str(error)
 

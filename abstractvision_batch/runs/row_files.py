@@ -6,11 +6,15 @@ one ranged read, whatever the container's format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from abstractvision_batch.errors import StorageError
+from PIL import Image
+
+from abstractvision_batch.errors import GenerationError, StorageError
+from abstractvision_batch.media.images import decode_image
+from abstractvision_batch.media.video import decode_video
 from abstractvision_batch.storage.json_file import parse_json
 from abstractvision_batch.storage.names import check_name
 from abstractvision_batch.storage.store import Store
@@ -93,6 +97,25 @@ def read_artifact(store: Store, row: Mapping[str, Any]) -> bytes:
     if len(data) != row["size_bytes"]:
         raise StorageError(f"{store.url_of(name)}: ends before byte {offset + row['size_bytes']:,} (avbatch audit)")
     return data
+
+
+def open_picture(row: Mapping[str, Any], read: Callable[[Mapping[str, Any]], bytes]) -> Image.Image:
+    """Return the row's image, or the first frame of its video.
+
+    Raises:
+        GenerationError: the row has none, or its bytes are not readable.
+        StorageError: its file is not there.
+        DependencyError: a video, and nothing that decodes it is installed.
+    """
+    if row["status"] != "ok":
+        raise GenerationError(f"{row['error_kind']}: {row['error_message']}")
+    data = read(row)
+    if not str(row["content_type"]).startswith("video/"):
+        return decode_image(data, name=row["file_name"])
+    frame = next(decode_video(data), None)
+    if frame is None:
+        raise GenerationError(f"{row['file_name']}: the video has no frame")
+    return Image.fromarray(frame)
 
 
 def _row_file(row: Mapping[str, Any], entry: Mapping[str, Any]) -> RowFile:

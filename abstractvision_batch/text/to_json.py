@@ -14,14 +14,15 @@ def to_json(value: Any) -> Any:
     """Return the value with nothing in it but JSON types; what is not known here stays as it is.
 
     A class whose JSON is not its fields has a method `to_json`; one whose JSON has some of its properties, too, names
-    these in `also_json`.
+    these in `also_json`. A field whose metadata say `json: False` is left out.
     """
     if isinstance(value, type):
         return value
     if (own := getattr(value, "to_json", None)) is not None:
         return own()
     if is_dataclass(value):
-        names = [*(field.name for field in fields(value)), *getattr(value, "also_json", ())]
+        own_fields = [field.name for field in fields(value) if field.metadata.get("json", True)]
+        names = [*own_fields, *getattr(value, "also_json", ())]
         return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}

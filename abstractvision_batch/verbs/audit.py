@@ -123,7 +123,7 @@ class AuditReport(Counts):
 
 
 def audit(
-    path: str | Path,
+    run: str | Path | Run,
     storage_options: Mapping[str, Any] | None = None,
     *,
     fast: bool = False,
@@ -133,7 +133,7 @@ def audit(
     """Check that a run is whole.
 
     Args:
-        path: Folder or URL of the run.
+        run: Folder or URL of the run, or the run, opened.
         storage_options: fsspec options of its store.
         fast: Do not read artifacts: a file of the right size is right.
         repair: Mend what can be mended.
@@ -143,9 +143,9 @@ def audit(
         SpecError: there is no run.
         StorageError: the store cannot be listed or read, or the repair cannot write.
     """
-    run = open_run(path, storage_options)
-    report = check_run(run, fast=fast)
-    return repair_run(run, report, grace_s=grace_s) if repair and report.findings else report
+    opened = open_run(run, storage_options)
+    report = check_run(opened, fast=fast)
+    return repair_run(opened, report, grace_s=grace_s) if repair and report.findings else report
 
 
 def check_run(run: Run, *, fast: bool) -> AuditReport:
@@ -189,7 +189,7 @@ def check_run(run: Run, *, fast: bool) -> AuditReport:
         findings += unmerged or _check_metadata(store)
     return AuditReport(
         **counter.counts(plan, missing).values(),
-        path=run.path,
+        path=run.url,
         left_shards=tuple(sorted(missing | counter.unfinished.keys())),
         files=files,
         size_bytes=size_bytes,

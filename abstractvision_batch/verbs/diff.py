@@ -135,8 +135,8 @@ class DiffReport:
 
 
 def diff(
-    left: str | Path,
-    right: str | Path,
+    left: str | Path | Run,
+    right: str | Path | Run,
     *,
     left_options: Mapping[str, Any] | None = None,
     right_options: Mapping[str, Any] | None = None,
@@ -145,8 +145,8 @@ def diff(
     """Compare two runs.
 
     Args:
-        left: Folder or URL of one run.
-        right: Folder or URL of the other.
+        left: Folder or URL of one run, or the run, opened.
+        right: The other.
         left_options: fsspec options of the store of `left`.
         right_options: fsspec options of the store of `right`.
         measured: Pairs of unequal pixels to decode and measure, at most; None: all.
@@ -169,8 +169,8 @@ def compare_runs(left: Run, right: Run, *, measured: int | None = DEFAULT_MEASUR
         found = compare_rows(left, one, right, other) if both and (measured is None or number < measured) else None
         pairs.append(Pair(one, other, found))
     return DiffReport(
-        left=left.path,
-        right=right.path,
+        left=left.url,
+        right=right.url,
         changes=tuple(find_changes(left, right)),
         pairs=tuple(sorted(pairs, key=_worst_first)),
         paired=len(matches),
@@ -292,7 +292,7 @@ def _views(run: Run, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     try:
         return row_views(row)
     except ValueError as exc:
-        raise StorageError(f"{run.path}: {row['request_id']}: its metadata_json is damaged: {exc}") from exc
+        raise StorageError(f"{run.url}: {row['request_id']}: its metadata_json is damaged: {exc}") from exc
 
 
 def write_page(report: DiffReport, left: Run, right: Run, path: Path, *, pairs: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from abstractvision_batch.runs.manifest import (
     merge_manifest,
     missing_shards,
 )
+from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.execution import Ending
@@ -28,6 +29,8 @@ class RunResult(Counts):
     """How a run stands after an invocation, and what that did."""
 
     path: str
+    run: Run = field(repr=False, compare=False, metadata={"json": False})
+    """The run, opened: its rows and pictures."""
     generated: int
     """Rows that this invocation generated."""
     skipped: int
@@ -44,6 +47,9 @@ class RunResult(Counts):
     """What a person should know of its plan, one line each."""
 
     also_json: ClassVar[tuple[str, ...]] = (*Counts.also_json, "exit_code")
+
+    def _repr_html_(self) -> str:
+        return self.run._repr_html_()
 
     @property
     def complete(self) -> bool:
@@ -130,6 +136,7 @@ def describe_result(
     return RunResult(
         **counts.values(),
         path=store.url,
+        run=Run(store, record),
         generated=tracker.committed_rows,
         # Not below nothing: what this invocation committed may have been removed since.
         skipped=max(0, counts.succeeded + counts.failed + counts.superseded - tracker.committed_rows),

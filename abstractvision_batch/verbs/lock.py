@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.load import Job, JobLike, as_job
 from abstractvision_batch.plan.build import digest_inputs, prompts_digest
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.environment import describe_software, differing_values
@@ -39,7 +39,7 @@ def lock_path(spec_path: str | Path) -> Path:
     return Path(spec_path).with_suffix(".lock.json")
 
 
-def lock(job: Job, path: str | Path | None = None) -> Path:
+def lock(job: JobLike, path: str | Path | None = None) -> Path:
     """Write the lock file of a spec, replacing one that is there.
 
     Args:
@@ -51,6 +51,7 @@ def lock(job: Job, path: str | Path | None = None) -> Path:
         DependencyError: the model is not there.
         StorageError: the lock file cannot be written.
     """
+    job = as_job(job)
     target = _target(job, path)
     text = json.dumps(describe_lock(job), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     try:

@@ -33,7 +33,7 @@ def write_program(run: Run, request_id: str, *, trust: bool = False) -> str:
     if wanted["status"] != "ok":
         raise SpecError(f"{request_id}: it failed ({wanted['error_kind']}): there is nothing to generate again")
     batch = rows.filter(pc.field("batch_id") == wanted["batch_id"]).sort_by("batch_slot").to_pylist()
-    loaded = load_recorded(run.path, run, verb="a program", trust=trust)
+    loaded = load_recorded(run.url, run, verb="a program", trust=trust)
     with create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model) as backend:
         return backend.write_program([_program_row(row, wanted) for row in batch], wanted["batch_slot"])
 
@@ -43,7 +43,7 @@ def _find_shard(run: Run, request_id: str) -> int:
         found = table.filter(pc.field("request_id") == request_id)
         if found.num_rows:
             return int(found["shard"][0].as_py())
-    raise SpecError(f"{run.path}: no row has the id {request_id} (the manifest's column request_id has them)")
+    raise SpecError(f"{run.url}: no row has the id {request_id} (the manifest's column request_id has them)")
 
 
 def _metadata(row: Row) -> dict[str, Any]:

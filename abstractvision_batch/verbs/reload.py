@@ -18,7 +18,7 @@ from abstractvision_batch.verbs.trust import require_trust
 
 
 def load_recorded(
-    run: str | Path | Job,
+    run: str | Path | Job | Run,
     source: Run,
     *,
     verb: str,

@@ -43,7 +43,7 @@ _BLOCK_BYTES = 8 << 20
 
 
 def rerun(
-    run: str | Path,
+    run: str | Path | Run,
     output: str | Path,
     *,
     overrides: Sequence[str] = (),
@@ -58,7 +58,7 @@ def rerun(
     What has changed since (packages, machine, switches) is logged as a warning each; other weights are refused.
 
     Args:
-        run: Folder or URL of the run.
+        run: Folder or URL of the run, or the run, opened.
         output: Folder or URL of the new one.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
         strict: Refuse every change, in place of a warning.
@@ -152,10 +152,10 @@ def _check_changes(source: Run, job: Job, *, strict: bool, accept_weights: bool)
     refused = [change for change in changes if strict or (change.kind == "weights" and not accept_weights)]
     if refused:
         how = "put them back" if strict else "put them back, or accept the others: --accept-weights"
-        problems = [f"{source.path}: {change} ({how})" for change in refused]
+        problems = [f"{source.url}: {change} ({how})" for change in refused]
         raise SpecError("\n".join(problems), problems=tuple(problems))
     for change in changes:
-        logger.warning("%s: %s: pixels may differ", source.path, change)
+        logger.warning("%s: %s: pixels may differ", source.url, change)
 
 
 def _new_record(source: Run, job: Job, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:
@@ -170,5 +170,5 @@ def _new_record(source: Run, job: Job, plan: PlanSummary, conditional_put: bool 
         version=source.record.fingerprint_version,
         executor=asdict(choose_executor(job.spec)),
     )
-    origin = {"path": source.path, "run_id": source.record.data["run_id"]}
+    origin = {"path": source.url, "run_id": source.record.data["run_id"]}
     return replace(record, revisions=({**record.revisions[0], "rerun_of": origin},))

@@ -9,13 +9,10 @@ A spec that grew extends the run when it is asked to: its plan gets further shar
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, SpecError
 from abstractvision_batch.execute.progress import ProgressListener
-from abstractvision_batch.job.load import GivenSpec, Job, load_job
+from abstractvision_batch.job.load import JobLike, as_job
 from abstractvision_batch.runs.record import RECORD
 from abstractvision_batch.verbs.execution import execute
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
@@ -23,7 +20,7 @@ from abstractvision_batch.verbs.start import as_begun, require_installed, start_
 
 
 def run(
-    job: str | Path | Mapping[str, Any] | GivenSpec | Job,
+    job: JobLike,
     *,
     extend: bool = False,
     on_progress: ProgressListener | None = None,
@@ -42,7 +39,7 @@ def run(
         ClusterError: Ray failed; running again resumes.
     """
     clock = time.monotonic()
-    job = job if isinstance(job, Job) else load_job(job)
+    job = as_job(job)
     require_installed(job)
     store = job.open_output(writable=True)
     new = not store.exists(RECORD)

@@ -51,10 +51,10 @@ def require_trust(source: Run, job: Job, *, verb: str, overrides: Sequence[str],
     listed = "; ".join(demands)
     if not trust:
         raise SpecError(
-            f"{source.path}: {verb} would, because its run.json says so: {listed}. {state_folder()} does not say that "
+            f"{source.url}: {verb} would, because its run.json says so: {listed}. {state_folder()} does not say that "
             "you started this run as it is now (look at what it names, then --trust; or run its own spec again)"
         )
-    logger.warning("%s: trusted, so %s will: %s", source.path, verb, listed)
+    logger.warning("%s: trusted, so %s will: %s", source.url, verb, listed)
 
 
 def find_demands(job: Job) -> Iterator[tuple[str, str]]:

@@ -93,7 +93,7 @@ class VerifyReport:
 
 
 def verify(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     sample: int | None = DEFAULT_SAMPLE,
     ids: Collection[str] = (),
@@ -106,7 +106,7 @@ def verify(
     """Generate rows of a run again and compare.
 
     Args:
-        run: Folder or URL of the run.
+        run: Folder or URL of the run, or the run, opened.
         sample: How many rows, spread over everything that the run's requests differ in; None: all of them.
         ids: Request ids, in place of a sample.
         output: Where to keep what is generated, for a look or `diff`; a temporary folder by default.
@@ -130,7 +130,7 @@ def verify(
         plan_folder = scratch / "plan"
         plan_folder.mkdir()
         if not chosen.num_rows:
-            return VerifyReport(source.path, (), verifiable)
+            return VerifyReport(source.url, (), verifiable)
         batches = batches_by_shard(chosen)
         plan = select_batches(source.store.open, source.plan, batches, plan_folder)
         store, record, tracker, ending = execute_plan(source, job, plan, plan_folder, on_progress)
@@ -144,7 +144,7 @@ def verify(
             *environment_changes(source, again),
             *input_changes(_rows_without_input(again), options),
         )
-    return VerifyReport(source.path, rows, verifiable, changes, interrupted=ending.interrupted)
+    return VerifyReport(source.url, rows, verifiable, changes, interrupted=ending.interrupted)
 
 
 def batches_by_shard(rows: pa.Table) -> dict[int, set[int]]:
@@ -240,7 +240,7 @@ def choose_rows(source: Run, *, sample: int | None, ids: Collection[str]) -> tup
             strata[stratum] = [lowest]
     if unknown:
         raise SpecError(
-            f"{source.path}: no row to verify has the id {', '.join(sorted(unknown)[:3])} "
+            f"{source.url}: no row to verify has the id {', '.join(sorted(unknown)[:3])} "
             "(the manifest's column request_id has them; the row must have succeeded with a seed)"
         )
     if sample is not None and not ids:

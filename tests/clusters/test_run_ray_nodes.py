@@ -74,7 +74,7 @@ class Job:
 
 
 def _rows(path: str | Path) -> pa.Table:
-    manifest = open_run(path).manifest()
+    manifest = open_run(path).table()
     return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
 
@@ -229,7 +229,7 @@ def test_a_driver_that_is_told_to_end_lets_running_shards_commit_and_begins_no_o
     wait_for(lambda: bool(job.begun()), "generation")
     driver.send_signal(signal.SIGTERM)
     said = _ends_with(driver, 130)
-    begun, done = job.begun(), open_run(job.path).counts().succeeded
+    begun, done = job.begun(), open_run(job.path).counts.succeeded
 
     _ends_with(job.start("--set", "backend.delay_s=0"), 0)
 

@@ -186,4 +186,4 @@ def test_a_head_that_dies_ends_a_run_with_4_and_running_again_elsewhere_finishes
 
     assert "did not answer for 60 s" in said
     assert again.returncode == 0, again.stderr
-    assert open_run(tmp_path / "run").counts().succeeded == 20
+    assert open_run(tmp_path / "run").counts.succeeded == 20

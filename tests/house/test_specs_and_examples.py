@@ -30,7 +30,7 @@ def run_script(name: str, *args: str | Path, cwd: Path) -> str:
 
 def run_spec(name: str, output: Path, *overrides: str) -> None:
     result = run(load_job(ROOT / "specs" / name, overrides=[f"output.path={output}", *overrides]))
-    assert result.exit_code == 0, open_run(output).manifest()["error_message"].to_pylist()
+    assert result.exit_code == 0, open_run(output).table()["error_message"].to_pylist()
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)

@@ -51,7 +51,7 @@ def test_a_video_has_the_rate_that_was_asked_for(fps: float | str, tmp_path: Pat
     run_job(spec)
 
     opened = open_run(tmp_path / "run")
-    (row,) = opened.manifest().to_pylist()
+    (row,) = opened.table().to_pylist()
     expected = 8 if fps == 8 else Fraction(24000, 1001)
     assert row["status"] == "ok"
     assert abs(row["fps"] - float(expected)) < 1e-3

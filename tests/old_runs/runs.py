@@ -156,7 +156,7 @@ def finished_rows(run: str | Path) -> list[dict[str, Any]]:
 
 def manifest(run: str | Path) -> pa.Table:
     """The newest row of every request."""
-    return open_run(run).manifest()
+    return open_run(run).table()
 
 
 def pixels(run: str | Path) -> dict[str, str | None]:

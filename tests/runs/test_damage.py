@@ -123,7 +123,7 @@ def test_a_part_of_an_earlier_version_with_any_damage_is_read_or_one_error(damag
     for data in damages(good, 100, 5):
         (damaged / PART).write_bytes(data)
         for use in (
-            opened.counts,
+            lambda: opened.counts,
             lambda: count_failed(store),
             lambda: [table.to_pylist() for table in iter_rows(store)],
         ):
@@ -132,7 +132,7 @@ def test_a_part_of_an_earlier_version_with_any_damage_is_read_or_one_error(damag
             except DamagedFileError as error:
                 require_line(error, str(damaged / PART))
         try:
-            opened.manifest().to_pylist()
+            opened.table().to_pylist()
         except DamagedFileError:
             continue
 
@@ -141,12 +141,12 @@ def test_a_part_of_an_earlier_version_with_any_damage_is_read_or_one_error(damag
 def test_a_merged_manifest_with_any_damage_is_right_or_one_error(seed: int, damaged: Path) -> None:
     store = LocalStore(damaged)
     good = store.read(MANIFEST)
-    rows = open_run(damaged).manifest().to_pylist()
-    counts = open_run(damaged).counts()
+    rows = open_run(damaged).table().to_pylist()
+    counts = open_run(damaged).counts
     positions = sample_positions(store, 20, 5, pictures=10)
     uses: list[Callable[[Run], bool]] = [
-        lambda run: run.manifest().to_pylist() == rows,
-        lambda run: run.counts() == counts,
+        lambda run: run.table().to_pylist() == rows,
+        lambda run: run.counts == counts,
         lambda run: sum(count_failed(run.store).values()) == 4,
         lambda run: sample_positions(run.store, 20, 5, pictures=10) == positions,
     ]
@@ -368,7 +368,7 @@ def test_every_command_says_one_line_of_a_damaged_file_and_repair_and_run_fix_it
     assert (again.exit_code, again.stderr) == (1, "")  # a cat failed, as it did before
     assert then.exit_code == 0, then.stdout
     moment = {"started_at", "finished_at", "latency_s", "worker"}
-    then_rows, rows = (open_run(path).manifest().drop_columns(list(moment)) for path in (damaged, whole))
+    then_rows, rows = (open_run(path).table().drop_columns(list(moment)) for path in (damaged, whole))
     assert then_rows.to_pylist() == rows.to_pylist()
 
 

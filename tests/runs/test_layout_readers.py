@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pixels(folder: Path) -> dict[str, str]:
-    rows = open_run(folder).manifest().to_pylist()
+    rows = open_run(folder).table().to_pylist()
     return {row["request_id"]: row["pixel_sha256"] for row in rows if row["status"] == "ok"}
 
 
@@ -145,7 +145,7 @@ def test_videos_are_a_video_column(tmp_path: Path) -> None:
     video = rows.cast_column("video", undecoded)[0]["video"]["bytes"]
     assert video == samples.cast_column("mp4", undecoded)[0]["mp4"]["bytes"]
     opened = open_run(tmp_path / "parquet")
-    assert video == opened.read_artifact(opened.manifest().to_pylist()[0])
+    assert video == opened.read_artifact(opened.table().to_pylist()[0])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -75,7 +75,7 @@ def test_an_audit_reads_each_part_twice_and_each_plan_file_a_few_times(started: 
     merge_manifest(started.store, started.plan)
     sent()
 
-    assert audit(started.path, fast=True).findings == ()
+    assert audit(started.url, fast=True).findings == ()
 
     requests = sent()
     assert requests["GET"] <= 2 * SHARDS + 10 * len(started.plan.files)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from abstractvision_batch.errors import ClusterError, SpecError
+from abstractvision_batch.submit import ray_jobs
 from abstractvision_batch.submit.jobs import find_job, wait_for_job
 from abstractvision_batch.submit.ray_jobs import RayJobs
 
@@ -133,7 +134,7 @@ def test_the_address_that_is_given_wins_over_the_variable_of_ray(
 def test_a_server_that_does_not_answer_in_time_ends_the_request(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("abstractvision_batch.submit.ray_jobs.READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ray_jobs, "READ_TIMEOUT_S", 0.2)
     dashboard.delay_s = 1.0
 
     with pytest.raises(ClusterError, match="no answer in time"):

@@ -88,7 +88,7 @@ def spec(tmp_path: Path) -> Path:
 
 
 def _rows(path: str | Path) -> pa.Table:
-    manifest = open_run(path).manifest()
+    manifest = open_run(path).table()
     return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
 
@@ -121,7 +121,7 @@ def test_a_submitted_job_runs_whole_with_what_went_along(
     run({**job, **here})
     assert _rows(url) == _rows(tmp_path / "here")
     assert audit(url).remaining == ()
-    assert set(open_run(url).manifest()["input_image"].to_pylist()) == {"data/red.png", "data/blue.png"}
+    assert set(open_run(url).table()["input_image"].to_pylist()) == {"data/red.png", "data/blue.png"}
     listing = cluster.start("jobs", "list", "--json")
     near = cluster.start("jobs", "status", job_id[:-1])
     again = cluster.start("submit", str(spec), "--submission-id", job_id, PLACE=url)
@@ -276,7 +276,7 @@ def test_stop_lets_a_long_shard_finish_and_commit_and_submitting_again_resumes(
 
     assert "stopped, exit code 130" in said
     begun = len(read_journal(journal))
-    done = open_run(url).counts()
+    done = open_run(url).counts
     assert (done.succeeded, done.failed) == (begun, 0)
     assert 0 < begun < 12
     cluster.avbatch("submit", str(spec), "--wait")
@@ -321,7 +321,7 @@ def test_a_job_outlives_a_node_and_uses_one_that_joins(
     assert follower.returncode == 0, said
     assert {entry.pid for entry in read_journal(journal)} - before  # on the node that joined
     assert audit(url, repair=True, grace_s=0).remaining == ()
-    assert open_run(url).counts().succeeded == 160
+    assert open_run(url).counts.succeeded == 160
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def files_of(folder: Path) -> dict[str, str]:
 
 def made(url: str | Path, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """What was made, in the order of the request ids."""
-    rows: list[dict[str, Any]] = open_run(url, options).manifest().select(MADE).sort_by("request_id").to_pylist()
+    rows: list[dict[str, Any]] = open_run(url, options).table().select(MADE).sort_by("request_id").to_pylist()
     return rows
 
 
@@ -76,7 +76,7 @@ def test_a_spec_that_grew_adds_what_is_missing_and_touches_nothing(
     what: str, make_job: MakeJob, tmp_path: Path
 ) -> None:
     run(make_job(params={"width": 32, "height": 24, "seed": 7, "guidance_scale": 5, "steps": 30}))
-    before, rows = files_of(tmp_path / "run"), open_run(tmp_path / "run").manifest()
+    before, rows = files_of(tmp_path / "run"), open_run(tmp_path / "run").table()
     params = {"width": 32, "height": 24, "seed": 7}
     params |= {"guidance_scale": 5} if "matrix" not in GROWN[what] else {}
     params |= {"steps": 30} if what != "all" else {}
@@ -85,7 +85,7 @@ def test_a_spec_that_grew_adds_what_is_missing_and_touches_nothing(
     result = run(grown, extend=True)
 
     fresh = run({**grown, "output": {"path": str(tmp_path / "fresh")}})
-    whole = open_run(tmp_path / "run").manifest()
+    whole = open_run(tmp_path / "run").table()
     after = files_of(tmp_path / "run")
     assert (result.requests, result.generated, result.skipped) == (fresh.requests, fresh.requests - 20, 20)
     assert {name: after[name] for name in before} == before
@@ -107,7 +107,7 @@ def test_added_requests_share_batches_among_themselves_alone(make_job: MakeJob, 
 
     run(make_job(prompts={"source": ANIMALS}, samples_per_prompt=2), extend=True)
 
-    rows = open_run(tmp_path / "run").manifest().to_pylist()
+    rows = open_run(tmp_path / "run").table().to_pylist()
     assert [row["batch_id"] for row in rows] == [0, 0, 1, 2, 2, 3, 3, 4, 4, 5]
     assert [row["batch_size"] for row in rows] == [2, 2, 1, 2, 2, 2, 2, 2, 2, 1]
     assert [row["shard"] for row in rows] == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
@@ -175,7 +175,7 @@ def test_prompts_with_an_id_may_be_put_anywhere(make_job: MakeJob, tmp_path: Pat
     result = run(make_job(prompts={"source": [{"id": "cow", "prompt": "a cow"}, *rows]}), extend=True)
 
     assert result.generated == 4
-    assert open_run(tmp_path / "run").manifest()["prompt_id"].to_pylist()[20:] == ["cow"] * 4
+    assert open_run(tmp_path / "run").table()["prompt_id"].to_pylist()[20:] == ["cow"] * 4
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_columns_that_come_or_change_later_are_one_column_of_the_manifest(make_j
 
     fresh = make_job(prompts={"source": [*second, {"prompt": "an owl"}]}, samples_per_prompt=1)
     run({**fresh, "output": {"path": str(tmp_path / "fresh")}})
-    manifest, expected = open_run(tmp_path / "run").manifest(), open_run(tmp_path / "fresh").manifest()
+    manifest, expected = open_run(tmp_path / "run").table(), open_run(tmp_path / "fresh").table()
     names = ["year", "score", "gone", "style"]
     values = [[None if row["style"] is None else row[name] for name in names] for row in expected.to_pylist()]
     assert [expected.schema.field(name).type for name in names] == [manifest.schema.field(name).type for name in names]
@@ -302,7 +302,7 @@ def test_an_extended_run_is_rerun_as_one_plan(make_job: MakeJob, tmp_path: Path)
     again = rerun(tmp_path / "run", tmp_path / "again")
 
     columns = ["index", "shard", "batch_id", "batch_slot", *MADE]
-    first, second = (open_run(tmp_path / name).manifest().select(columns) for name in ("run", "again"))
+    first, second = (open_run(tmp_path / name).table().select(columns) for name in ("run", "again"))
     assert again.generated == 10
     assert first == second
     assert audit(tmp_path / "run").root == audit(tmp_path / "again").root
@@ -321,7 +321,7 @@ def test_rows_so_far_are_one_table_while_an_extension_is_not_done(make_job: Make
     assert stopped.stopped is not None
     assert (stopped.requests, stopped.succeeded, stopped.failed) == (28, 20, 4)
     assert pq.read_table(tmp_path / "run/manifest.parquet").num_rows == 20
-    assert opened.manifest()["style"].to_pylist() == [None] * 20 + ["ink"] * 4
+    assert opened.table()["style"].to_pylist() == [None] * 20 + ["ink"] * 4
     assert run(make_job(prompts={"source": source})).generated == 4
     assert pq.read_table(tmp_path / "run/manifest.parquet").num_rows == 28
 
@@ -412,7 +412,7 @@ def test_two_drivers_that_extend_at_once_agree_or_one_is_refused(same: bool, mak
         assert codes in ([0, 0], [0, 2]), said
         assert [driver.returncode for driver in drivers][1] == 0 or "another driver" in said[1], said
     whole = 5 if same or "extended by another driver" in said[1] else 6
-    assert open_run(tmp_path / "run").counts().succeeded == whole * 5
+    assert open_run(tmp_path / "run").counts.succeeded == whole * 5
     assert audit(tmp_path / "run").findings == ()
 
 
@@ -440,7 +440,7 @@ def test_a_run_is_extended_on_ray_as_in_this_process(make_job: MakeJob, tmp_path
             run(make_job(samples_per_prompt=samples, output=output, execution=execution), extend=True)
 
     columns = ["index", "shard", "batch_id", "batch_slot", "file_name", "sha256", *MADE]
-    inline, ray = (open_run(tmp_path / path).manifest().select(columns) for path in ("inline", "ray"))
+    inline, ray = (open_run(tmp_path / path).table().select(columns) for path in ("inline", "ray"))
     assert ray == inline
 
 
@@ -514,12 +514,12 @@ def test_extending_a_run_makes_what_a_fresh_run_of_the_grown_spec_makes(
     run(_job_of(first, url))
     store = open_run(url).store
     before = {name: store.read(f"manifest/{name}") for name in store.list("manifest")}
-    rows = open_run(url).manifest()
+    rows = open_run(url).table()
 
     result = run(_job_of(grown, url), extend=True)
 
     run(_job_of(grown, fresh))
-    whole = open_run(url).manifest()
+    whole = open_run(url).table()
     assert {name: store.read(f"manifest/{name}") for name in before} == before
     assert whole.slice(0, rows.num_rows) == rows
     assert result.generated == whole.num_rows - rows.num_rows

@@ -48,7 +48,7 @@ def _changed(job: dict[str, Any], section: str, **fields: Any) -> dict[str, Any]
 
 
 def _pixels(opened: Run) -> dict[str, str]:
-    manifest: pa.Table = opened.manifest()
+    manifest: pa.Table = opened.table()
     assert set(manifest["status"].to_pylist()) == {"ok"}
     return dict(zip(manifest["request_id"].to_pylist(), manifest["pixel_sha256"].to_pylist(), strict=True))
 

@@ -167,7 +167,7 @@ def test_a_retry_whose_merge_was_cut_off_is_merged_by_the_next_command(job: dict
     merged = _rows(folder)
     (folder / "manifest.parquet").write_bytes(stale)
 
-    assert open_run(folder).counts().failed == 0
+    assert open_run(folder).counts.failed == 0
     again = run(job)
 
     assert again.generated == 0

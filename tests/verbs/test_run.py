@@ -250,10 +250,10 @@ def test_a_run_is_opened_for_reading_by_its_path(make_job: MakeJob) -> None:
     opened = open_run(result.path)
 
     assert opened.missing_shards() == []
-    assert opened.counts().succeeded == 20
-    assert opened.manifest().num_rows == 20
+    assert opened.counts.succeeded == 20
+    assert opened.table().num_rows == 20
     assert opened.record.spec.name == "small"
-    assert opened.read_artifact(opened.manifest().slice(0, 1).to_pylist()[0]).startswith(b"\x89PNG")
+    assert opened.read_artifact(opened.table().slice(0, 1).to_pylist()[0]).startswith(b"\x89PNG")
 
 
 def test_opening_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_run_in_memory_is_the_run_on_disk(make_job: MakeJob, tmp_path: Path) -
     run(make_job())
     in_memory = run(make_job(output={"path": f"memory://{tmp_path.name}/run"}))
 
-    assert open_run(in_memory.path).manifest().select(IDENTITY) == _manifest(tmp_path / "run").select(IDENTITY)
+    assert open_run(in_memory.path).table().select(IDENTITY) == _manifest(tmp_path / "run").select(IDENTITY)
 
 
 def test_secrets_reach_no_file_of_the_run(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ class EmptyAfter:
 
 
 def statuses(path: Path) -> Counter[str]:
-    return Counter(open_run(path).manifest()["status"].to_pylist())
+    return Counter(open_run(path).table()["status"].to_pylist())
 
 
 @pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
@@ -127,7 +127,7 @@ def test_every_command_knows_a_run_that_is_whole_and_not_complete(
     ended = CliRunner().invoke(app, ["run", str(spec), "--json"])
 
     folder = tmp_path / "run"
-    rows = open_run(folder).manifest().to_pylist()
+    rows = open_run(folder).table().to_pylist()
     left = [row for row in rows if row["status"] == "not_run"]
     state, report = read_run_state(open_run(folder).store), audit(folder)
     status = json.loads(CliRunner().invoke(app, ["status", str(folder), "--json"]).stdout)
@@ -191,7 +191,7 @@ def test_shards_without_a_part_and_rows_that_were_not_run_are_done_by_one_comman
     with pytest.raises(DependencyError):
         run(job)
     account.left = 100
-    assert open_run(tmp_path / "run").counts().not_run
+    assert open_run(tmp_path / "run").counts.not_run
 
     seen: list[tuple[int, int, int]] = []
     finished = run(job, on_progress=lambda now: seen.append((now.done, now.shards_done, now.skipped)))
@@ -271,7 +271,7 @@ def test_a_retry_that_ends_early_leaves_other_rows_failed(
     with pytest.raises(DependencyError):
         retry(tmp_path / "run", overrides=["backend.fail_when=null"])
 
-    counts = open_run(tmp_path / "run").counts()
+    counts = open_run(tmp_path / "run").counts
     assert (counts.succeeded, counts.failed, counts.not_run) == (4, 16, 0)
     assert audit(tmp_path / "run").remaining[0].kind == "manifest"
     assert retry(tmp_path / "run", overrides=["backend.fail_when=null"]).exit_code == 0

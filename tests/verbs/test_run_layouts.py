@@ -58,7 +58,7 @@ def job_in(make_job: MakeJob, tmp_path: Path) -> MakeLayoutJob:
 
 
 def rows_of(path: Path | str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = open_run(path).manifest().to_pylist()
+    rows: list[dict[str, Any]] = open_run(path).table().to_pylist()
     return rows
 
 
@@ -72,9 +72,9 @@ def test_every_layout_has_the_same_rows_pictures_and_root(layout: str, job_in: M
     result = run(job_in(layout))
 
     there, here = open_run(plain.path), open_run(result.path)
-    assert here.manifest().select(MADE) == there.manifest().select(MADE)
+    assert here.table().select(MADE) == there.table().select(MADE)
     assert (audit(result.path).findings, audit(result.path).root) == ((), audit(plain.path).root)
-    for row in here.manifest().to_pylist():
+    for row in here.table().to_pylist():
         data = here.read_artifact(row)
         assert hashlib.sha256(data).hexdigest() == row["sha256"]
         assert pixel_sha256(decode_image(data)) == row["pixel_sha256"]
@@ -332,8 +332,8 @@ def test_a_container_in_a_bucket_is_read_by_ranges(
     remote = run(job_in(layout, output={"path": s3_server.new_url(), "layout": layout}))
 
     there, here = open_run(local.path), open_run(remote.path)
-    assert here.manifest().select([*MADE, *PLACES]) == there.manifest().select([*MADE, *PLACES])
-    for row in here.manifest().to_pylist():
+    assert here.table().select([*MADE, *PLACES]) == there.table().select([*MADE, *PLACES])
+    for row in here.table().to_pylist():
         assert hashlib.sha256(here.read_artifact(row)).hexdigest() == row["sha256"]
     assert audit(remote.path).findings == ()
 
@@ -348,7 +348,7 @@ def test_ray_writes_the_files_that_inline_writes(layout: str, job_in: MakeLayout
     on_ray = run(job_in(layout, execution=execution))
 
     columns = [*MADE, *PLACES]
-    assert open_run(on_ray.path).manifest().select(columns) == open_run(inline.path).manifest().select(columns)
+    assert open_run(on_ray.path).table().select(columns) == open_run(inline.path).table().select(columns)
     assert artifacts(tmp_path / layout) == artifacts(tmp_path / "inline")
 
 

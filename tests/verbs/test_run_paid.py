@@ -27,7 +27,7 @@ def job(server: OpenAIServer, path: Path, prompts: int = 33) -> dict[str, Any]:
 
 
 def kinds(path: Path) -> Counter[str]:
-    return Counter(row["error_kind"] or row["status"] for row in open_run(path).manifest().to_pylist())
+    return Counter(row["error_kind"] or row["status"] for row in open_run(path).table().to_pylist())
 
 
 def test_one_refused_prompt_of_33_costs_one_row_and_33_requests(tmp_path: Path) -> None:

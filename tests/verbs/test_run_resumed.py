@@ -87,7 +87,7 @@ def _copy(files: dict[str, bytes]) -> str:
 
 
 def _made(url: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = open_run(url).manifest().select(MADE).to_pylist()
+    rows: list[dict[str, Any]] = open_run(url).table().select(MADE).to_pylist()
     return rows
 
 
@@ -152,7 +152,7 @@ def test_any_mixture_of_runs_and_retries_generates_each_success_once_and_ends_wh
         failed -= chosen if healthy else set()
     assert run(_job(url)).generated == 0
 
-    rows = open_run(url).manifest().to_pylist()
+    rows = open_run(url).table().to_pylist()
     assert {row["index"]: row["attempts"] for row in rows} == tries
     assert {row["index"] for row in rows if row["status"] == "failed"} == failed
     assert audit(url).findings == ()

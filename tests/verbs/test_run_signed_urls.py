@@ -139,7 +139,7 @@ def test_signed_urls_of_input_images_are_used_and_neither_planned_nor_recorded(
 
     assert run(job).succeeded == 3
     assert_clean(tmp_path / "run")
-    rows = open_run(tmp_path / "run").manifest().to_pylist()
+    rows = open_run(tmp_path / "run").table().to_pylist()
     assert rows[0]["input_image"] == files.url("red.png", query="")
     assert rows[0]["page"] == files.url("a.html", query="")
     assert rows[0]["site"] == "https://h/?page=2"
@@ -149,12 +149,12 @@ def test_signed_urls_of_input_images_are_used_and_neither_planned_nor_recorded(
 def test_a_run_with_signed_images_resumes_from_its_spec(make_job: MakeJob, files: Files, tmp_path: Path) -> None:
     job = make_job(**EDIT, prompts={"source": rows_of(files)}, execution={"batch_size": 1, "shard_size": 1})
     before = run(job)
-    pixels = open_run(tmp_path / "run").manifest()["pixel_sha256"].to_pylist()
+    pixels = open_run(tmp_path / "run").table()["pixel_sha256"].to_pylist()
     for name in ("manifest/00001-a0.parquet", "manifest.parquet"):
         (tmp_path / "run" / name).unlink()
 
     assert run(job).succeeded == before.succeeded == 3
-    assert open_run(tmp_path / "run").manifest()["pixel_sha256"].to_pylist() == pixels
+    assert open_run(tmp_path / "run").table()["pixel_sha256"].to_pylist() == pixels
 
 
 def test_images_that_were_signed_again_are_the_same_requests(make_job: MakeJob, files: Files, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_retry_of_the_run_alone_says_what_it_lacks_and_one_of_the_spec_works(
     assert run(path).failed == 2
 
     retry(tmp_path / "run", overrides=["backend.fail_when=null"])
-    messages = [row["error_message"] for row in open_run(tmp_path / "run").manifest().to_pylist()[:2]]
+    messages = [row["error_message"] for row in open_run(tmp_path / "run").table().to_pylist()[:2]]
     assert all("name the spec in place of the run" in message for message in messages)
     assert_clean(tmp_path / "run")
 

@@ -66,7 +66,7 @@ def faulty(s3_server: StoreServer, make_job: MakeJob) -> Iterator[tuple[FaultyS3
 
 
 def _rows(path: str | Path, options: dict[str, Any] | None = None) -> pa.Table:
-    manifest = open_run(path, options).manifest()
+    manifest = open_run(path, options).table()
     return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
 

@@ -50,7 +50,7 @@ def _output(server: StoreServer) -> dict[str, Any]:
 
 
 def _rows(run: Run) -> pa.Table:
-    manifest = run.manifest()
+    manifest = run.table()
     return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
 
@@ -65,7 +65,7 @@ def test_the_same_spec_gives_the_same_manifest_and_files_on_every_store(
     local, remote = open_run(tmp_path / "run"), open_run(result.path, server.options)
     assert (result.generated, result.exit_code) == (20, 0)
     assert _rows(remote) == _rows(local)
-    for row in remote.manifest().to_pylist():
+    for row in remote.table().to_pylist():
         assert hashlib.sha256(remote.read_artifact(row)).hexdigest() == row["sha256"]
     assert remote.store.list("") == local.store.list("")
     assert (local.record.data["conditional_put"], remote.record.data["conditional_put"]) == (
@@ -126,7 +126,7 @@ def test_prompts_and_input_images_are_read_from_the_store(s3_server: StoreServer
 
     result = run(job)
 
-    rows = open_run(result.path).manifest().to_pylist()
+    rows = open_run(result.path).table().to_pylist()
     assert (result.succeeded, result.failed) == (8, 0)
     assert {row["prompt"] for row in rows} == {"a fox", "a cat"}
     assert absolute in {row["input_image"] for row in rows}

@@ -152,4 +152,4 @@ def test_an_extension_with_a_column_of_that_name_says_so(make_job: MakeJob, tmp_
     with pytest.raises(SpecError, match="column 'supersedes' has the name"):
         run(job(make_job, [{**row, "supersedes": "x"} for row in REWORDED]), extend=True)
 
-    assert open_run(tmp_path / "run").counts().failed == 2
+    assert open_run(tmp_path / "run").counts.failed == 2

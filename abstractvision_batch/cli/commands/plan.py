@@ -33,15 +33,11 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show the requests that a run would make: a dry run."""
-    from abstractvision_batch.plan.build import build_plan
+    from abstractvision_batch.verbs.plan import write_plan
 
     job = given.load(spec)
-    existing: PlanSummary | None = None
     with scratch_folder() as folder:
-        if extend:
-            existing, summary = _plan_extension(job, folder)
-        else:
-            summary = build_plan(job, folder)
+        existing, summary = write_plan(job, folder, extend=extend)
         first = _read_first_rows(folder, summary, rows)
         if output is not None:
             _write_plan(folder, summary, output)
@@ -78,19 +74,6 @@ def _count_added(existing: PlanSummary, added: PlanSummary) -> str:
     return (
         f"adds {plural(added.requests, 'request')} in {plural(added.shards, 'shard')} to {kept}, which stay as they are"
     )
-
-
-def _plan_extension(job: Job, folder: Path) -> tuple[PlanSummary | None, PlanSummary]:
-    """The plan of the run in the output, None where there is no run, and what is added to it."""
-    from abstractvision_batch.plan.build import build_plan
-    from abstractvision_batch.runs.record import read_record
-    from abstractvision_batch.verbs.extend import plan_extension
-
-    store = job.open_output()
-    record = read_record(store)
-    if record is None:
-        return None, build_plan(job, folder)
-    return record.plan, plan_extension(job, store, record, folder)
 
 
 def describe_plan(job: Job, summary: PlanSummary) -> dict[str, Any]:

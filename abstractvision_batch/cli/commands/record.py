@@ -37,7 +37,7 @@ def record(
     if as_json:
         print_json(
             {
-                "path": run.path,
+                "path": run.url,
                 **with_kept_urls(run.record.data),
                 "weights": None if weights is None else weights.to_json(),
                 "environments": {name: {"rows": rows[name], **found} for name, found in environments.items()},
@@ -63,7 +63,7 @@ def _describe_run(run: Run) -> Iterator[str]:
     params = {name: value for name, value in data["params"].items() if value not in (None, {})}
     yield f"{data['name']}  {data['spec']['task']} · {data['spec']['model']} · {data['spec']['backend']['kind']}"
     yield ""
-    yield f"run          {run.path}, started {data['created_at']}"
+    yield f"run          {run.url}, started {data['created_at']}"
     if data.get("scheduled_at") is not None:
         zone = f", {data['timezone']}" if data["timezone"] else ""
         yield f"scheduled    {data['scheduled_at']}{zone}"

@@ -15,6 +15,7 @@ from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
     from abstractvision_batch.runs.opened import Run
+    from abstractvision_batch.verbs.status import RunStatus
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A run's folder or URL, or the spec that wrote it.", show_default=False)
@@ -28,50 +29,36 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a run is: shards and rows done, failures, size."""
-    from abstractvision_batch.report.run_report import read_outcomes
-    from abstractvision_batch.runs.manifest import is_merged
+    from abstractvision_batch.verbs.status import status as read_status
 
     run = open_located_run(path, storage_options, given)
-    outcomes = read_outcomes(run.store, run.plan)
-    complete = outcomes.shards_done == outcomes.shards
-    state = {
-        "path": run.path,
-        "name": run.record.data["name"],
-        "task": run.record.spec.task,
-        "model": run.record.spec.model,
-        "created_at": run.record.data["created_at"],
-        "scheduled_at": run.record.data.get("scheduled_at"),
-        "extensions": run.record.data["extensions"],
-        "complete": complete,
-        "merged": complete and is_merged(run.store),
-        **to_json(outcomes),
-    }
+    state = read_status(run)
     if as_json:
-        print_json(state)
+        print_json(to_json(state))
         return
     _print_state(run, state)
-    print_lines(*describe_failures(outcomes.failures))
-    if not state["complete"]:
+    print_lines(*describe_failures(state.failures))
+    if not state.complete:
         print_lines("", "not complete: run the same spec again to resume")
 
 
-def _print_state(run: Run, state: dict[str, Any]) -> None:
-    rows = f"{state['succeeded']:,} succeeded, {state['failed']:,} failed, {state['not_done']:,} left"
-    if state["superseded"]:
-        rows += f", {state['superseded']:,} replaced by others"
-    if state["not_run"]:
-        rows += f" ({state['not_run']:,} of them in shards that ended early)"
+def _print_state(run: Run, state: RunStatus) -> None:
+    rows = f"{state.succeeded:,} succeeded, {state.failed:,} failed, {state.not_done:,} left"
+    if state.superseded:
+        rows += f", {state.superseded:,} replaced by others"
+    if state.not_run:
+        rows += f" ({state.not_run:,} of them in shards that ended early)"
     print_lines(
-        f"{state['name']}  {state['task']} · {state['model']} · {run.record.spec.backend.kind}",
+        f"{state.name}  {state.task} · {state.model} · {state.backend}",
         "",
-        f"run        {state['path']}, started {state['created_at']}",
-        *([f"scheduled  {state['scheduled_at']}"] if state["scheduled_at"] is not None else []),
-        *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state["extensions"]),
-        f"shards     {state['shards_done']:,} of {state['shards']:,} done",
-        f"requests   {state['requests']:,}: {rows}",
-        *([f"cost       {format_cost(state['cost_usd'], state['attempts'])}"] if state["cost_usd"] is not None else []),
-        f"artifacts  {format_size(state['size_bytes'])}",
-        f"manifest   {run.store.url_of('manifest.parquet') if state['merged'] else 'not merged yet'}",
+        f"run        {state.path}, started {state.created_at}",
+        *([f"scheduled  {state.scheduled_at}"] if state.scheduled_at is not None else []),
+        *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state.extensions),
+        f"shards     {state.shards_done:,} of {state.shards:,} done",
+        f"requests   {state.requests:,}: {rows}",
+        *([f"cost       {format_cost(state.cost_usd, state.attempts)}"] if state.cost_usd is not None else []),
+        f"artifacts  {format_size(state.size_bytes)}",
+        f"manifest   {run.store.url_of('manifest.parquet') if state.merged else 'not merged yet'}",
     )
 
 
