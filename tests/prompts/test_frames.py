@@ -42,7 +42,7 @@ def test_a_frame_is_prompts_with_its_columns(make_job: MakeJob, tmp_path: Path, 
 
     run(job)
 
-    rows = open_run(tmp_path / "run").manifest()
+    rows = open_run(tmp_path / "run").table()
     assert rows["prompt"].to_pylist() == ["a fox", "a cat"]
     assert rows["seed"].to_pylist()[0] == 3
     assert rows["score"].to_pylist() == [0.5, None]
@@ -54,7 +54,7 @@ def test_every_kind_of_frame_with_the_same_rows_is_the_same_run(make_job: MakeJo
     for make in (FRAMES["polars"], FRAMES["arrow"], FRAMES["datasets"]):
         run(load_job(with_prompts(spec_without_source(make_job), make())))
 
-    assert open_run(tmp_path / "run").counts().succeeded == 2
+    assert open_run(tmp_path / "run").counts.succeeded == 2
 
 
 def test_the_table_is_in_the_run_before_its_record_and_goes_on_without_the_frame(
@@ -81,7 +81,7 @@ def test_a_larger_frame_extends_the_run(make_job: MakeJob, tmp_path: Path) -> No
 
     run(with_prompts(spec_without_source(make_job), pl.DataFrame(ids)), extend=True)
 
-    assert open_run(tmp_path / "run").manifest()["prompt_id"].to_pylist() == ["a", "b", "c"]
+    assert open_run(tmp_path / "run").table()["prompt_id"].to_pylist() == ["a", "b", "c"]
 
 
 def test_another_frame_is_another_run(make_job: MakeJob) -> None:
@@ -105,7 +105,7 @@ def test_an_index_with_a_name_is_a_column(make_job: MakeJob, tmp_path: Path) -> 
 
     run(with_prompts(spec_without_source(make_job), frame))
 
-    assert open_run(tmp_path / "run").manifest()["prompt_id"].to_pylist() == ["p1"]
+    assert open_run(tmp_path / "run").table()["prompt_id"].to_pylist() == ["p1"]
 
 
 def test_a_list_or_a_path_stands_in_place_of_the_source(make_job: MakeJob, tmp_path: Path) -> None:
