@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import FieldPath, show
+from abstractvision_batch.job.fields import MAX_SEED
 from abstractvision_batch.job.model import JobSpec, Params
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.job.prompt_files import names_files
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
 from abstractvision_batch.registry.model_card import ModelCard
@@ -57,6 +59,7 @@ def check_spec(
         varied[where], found = _type_values(where, getattr(spec, where))
         problems += found
     problems += _check_lists(varied["matrix"], varied["zip"])
+    problems += _check_seeds(spec)
     problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
     problems += _check_count(spec)
     if spec.prompts.source == []:
@@ -95,9 +98,12 @@ def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str
             for index, value in enumerate(values):
                 if said := check_param(card, spec.task, name, value):
                     yield (where, name, index), said
+    for index, seed in enumerate(spec.seeds):
+        if said := check_param(card, spec.task, "seed", seed):
+            yield ("seeds", index), said
     yield from _check_output_sizes(spec, card)
     yield from _check_extra(spec, card)
-    yield from _check_required(spec, card, {*given, *spec.params.extra, *spec.matrix, *spec.zip})
+    yield from _check_required(spec, card, {*given, *spec.params.extra, *find_axes(spec)})
 
 
 def _check_output_sizes(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
@@ -177,6 +183,22 @@ def _check_lists(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]
         yield ("zip",), f"lists are not equally long ({listed})"
 
 
+def _check_seeds(spec: JobSpec) -> Iterator[Problem]:
+    """Seeds of a range are checked here, where those of a list were when it was read."""
+    for seed in spec.seeds:
+        if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+            yield ("seeds",), f"{show(seed)} is not an integer from 0 to {MAX_SEED}"
+            break
+    for index in _repeats(spec.seeds):
+        yield ("seeds", index), f"{show(spec.seeds[index])} is there twice"
+    for where in ("matrix", "zip"):
+        if spec.seeds and "seed" in getattr(spec, where):
+            yield ("seeds",), f"{where}.seed lists seeds too (keep one of the two)"
+    if spec.seeds and spec.samples_per_prompt > 1:
+        said = f"{spec.samples_per_prompt} samples of each prompt, and seeds lists {len(spec.seeds)}"
+        yield ("samples_per_prompt",), f"{said} (remove one of the two: each seed is one sample)"
+
+
 def _find_repeats(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
     for name, values in matrix.items():
         for index in _repeats(values):
@@ -191,10 +213,11 @@ def _check_count(spec: JobSpec) -> Iterator[Problem]:
     points = math.prod(len(values) for values in spec.matrix.values())
     points *= max((len(values) for values in spec.zip.values()), default=1)
     prompts = len(spec.prompts.source) if isinstance(spec.prompts.source, list) else 1
-    requests = prompts * points * spec.samples_per_prompt
+    samples = len(spec.seeds) or spec.samples_per_prompt
+    requests = prompts * points * samples
     if requests > MAX_REQUESTS:
-        path: FieldPath = ("samples_per_prompt",) if spec.samples_per_prompt > 1 else ("matrix",)
-        what = f"{points} matrix points × {spec.samples_per_prompt} samples"
+        path: FieldPath = ("seeds",) if spec.seeds else ("samples_per_prompt",) if samples > 1 else ("matrix",)
+        what = f"{points} matrix points × {samples} samples"
         yield path, f"{what} × {prompts} prompts or more are over the {MAX_REQUESTS} requests that one job may have"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
@@ -20,6 +20,7 @@ from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.prompt_files import FRAME_NAME
+from abstractvision_batch.job.ranges import MAX_VALUES, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
@@ -303,7 +304,9 @@ ParamName = Literal[
 
 
 #: Checked one by one against `Params` and the model's card (`check`).
-ParamValues = Annotated[list[Any], Field(max_length=10_000)]
+ParamValues = Annotated[Annotated[list[Any], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seeds = Annotated[Annotated[list[Seed], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
 
 
 class JobSpec(StrictModel):
@@ -323,13 +326,15 @@ class JobSpec(StrictModel):
     prompts: PromptsSpec
     params: Identity[Params] = Params()
     matrix: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
-    """Lists of parameter values; every combination is generated for every prompt.
+    """Parameter values, as lists or ranges; every combination is generated for every prompt.
 
     Seeds that are listed, here or in `zip`, are used as they are by the first sample of every prompt; those of further
     samples are derived from them.
     """
     zip: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
-    """Lists of parameter values of equal length, walked in parallel."""
+    """Parameter values, as lists or ranges of equal length, walked in parallel."""
+    seeds: Identity[Seeds] = Field(default_factory=list)
+    """Seeds that each prompt is generated with at each point, as they are: in place of `samples_per_prompt`."""
     samples_per_prompt: Identity[Annotated[int, Field(ge=1, le=1_000_000)]] = 1
     """Requests per prompt and matrix point, each with its own seed."""
     output: OutputSpec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
@@ -12,6 +13,13 @@ from abstractvision_batch.registry.model_card import ModelCard
 #: Parameters that stand in columns of their own; `seed` and `negative_prompt` may differ inside a batch.
 PARAM_COLUMNS = ("steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength")
 _FLOATS = frozenset({"guidance_scale", "strength"})
+
+
+def find_axes(spec: JobSpec) -> dict[str, FieldPath]:
+    """Return the parameters that vary from request to request, each with the field that says so."""
+    axes: dict[str, FieldPath] = {name: ("matrix", name) for name in spec.matrix}
+    axes |= {name: ("zip", name) for name in spec.zip}
+    return axes | ({"seed": ("seeds",)} if spec.seeds else {})
 
 
 def expand_points(spec: JobSpec) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ def build_plan(
         batches=columns.batches - before.batches,
         prompts=prompts,
         matrix_points=expansion.points,
-        samples_per_prompt=spec.samples_per_prompt,
+        samples_per_prompt=expansion.samples,
         batch_size=batch_size,
         shard_size=shard_size,
         prompts_digest=digest,

@@ -2,7 +2,7 @@
 
 A request id is the first 26 hex digits (104 bits) of a SHA-256 over canonical JSON:
 `[{"backend": …, "model": …, "params": …, "task": …}, prompt id, prompt, negative prompt, image, mask, sample, seed]`.
-Its order of columns, its shard and its batch are not part of it.
+Its order of columns, its shard and its batch are not part of it; of a seed that `seeds` lists, nor is its place there.
 
 The seed of a sample is a hash of (base seed, prompt id, sample number) alone, so all points of a matrix share it and
 only the swept parameter differs between their images.
@@ -42,6 +42,7 @@ class RequestIds:
             "backend": backend_identity(spec),
             "params": {name: value for name, value in params.items() if value is not None},
         }
+        self._seeds_are_listed = bool(spec.seeds)
         self._hash = hashlib.sha256(b"[" + canonical_json(shared).encode() + b",")
 
     def id_of(
@@ -55,6 +56,8 @@ class RequestIds:
         seed: int,
     ) -> str:
         """The id of one request; images by what stands for their content."""
+        if self._seeds_are_listed:
+            sample_index = 0  # a seed that is put between others leaves their requests as they are
         texts = f"{_quote(prompt_id)},{_quote(prompt)},{_json(negative_prompt)},{_json(image)},{_json(mask)}"
         hash_ = self._hash.copy()
         hash_.update(f"{texts},{sample_index},{seed}]".encode())

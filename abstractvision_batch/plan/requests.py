@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import Job
-from abstractvision_batch.job.points import PARAM_COLUMNS, base_params, expand_points, extra_params
+from abstractvision_batch.job.points import PARAM_COLUMNS, base_params, expand_points, extra_params, find_axes
 from abstractvision_batch.plan.request_ids import RequestIds, canonical_json, derive_seed
 from abstractvision_batch.prompts.mapping import ROW_PARAMS
 from abstractvision_batch.prompts.prompts import Prompt
@@ -56,13 +56,17 @@ class Expansion:
         self._points = expand_points(job.spec)
         self._base = base_params(job.spec, job.card)
         self._extra = extra_params(job.spec, job.card)
-        varied = {*job.spec.matrix, *job.spec.zip}
-        self._seeds_are_listed = job.version > 1 and "seed" in varied
+        self._seeds_are_listed = job.version > 1 and "seed" in find_axes(job.spec)
+
+    @property
+    def samples(self) -> int:
+        """Requests of a prompt at a point: its seeds, where they are listed."""
+        return len(self._spec.seeds) or self._spec.samples_per_prompt
 
     @property
     def requests_per_prompt(self) -> int:
         """Points times samples."""
-        return len(self._points) * self._spec.samples_per_prompt
+        return len(self._points) * self.samples
 
     @property
     def points(self) -> int:
@@ -71,7 +75,7 @@ class Expansion:
 
     def requests(self, read_prompts: Callable[[], Iterable[Prompt]]) -> Iterator[tuple[BatchKey, Request]]:
         """Every request with its batch key; `read_prompts` is called once a point."""
-        samples = range(self._spec.samples_per_prompt)
+        samples, listed = range(self.samples), self._spec.seeds
         for point in self._points:
             values = {**self._base, **point}
             groups: dict[tuple[Any, ...], Group] = {}
@@ -85,7 +89,9 @@ class Expansion:
                     group = groups[shared] = self._make_group(point, values, prompt)
                 own_seed = params[_SEED]
                 for sample in samples:
-                    if own_seed is not None:
+                    if listed:
+                        seed = listed[sample]
+                    elif own_seed is not None:
                         seed = own_seed + sample
                     elif self._seeds_are_listed and sample == 0:
                         seed = group.base_seed

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.plan.build import WRITER_OPTIONS, describe_file
 from abstractvision_batch.runs.plan_rows import SUPERSEDES, iter_rows
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
@@ -38,7 +39,7 @@ def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], spec: Jo
         missing: Rows of the recorded plan that the spec lacks, in order.
         spec: The extension's.
     """
-    axes = sorted({*spec.matrix, *spec.zip})
+    axes = sorted(find_axes(spec))
 
     def key(row: Row) -> tuple[Any, ...]:
         return (row["prompt_id"], row["sample_index"], *(row[name] for name in axes))

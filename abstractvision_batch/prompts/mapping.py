@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.runs.columns import media_column, reserved_name
@@ -57,11 +58,10 @@ def _map_fields(job: Job, columns: Sequence[str], problems: Problems) -> dict[st
     _check_needed(job, columns, fields, problems)
     for path, said in spec.backend.unread_columns(spec, fields):
         problems.add(f"{job.at(path)}: column {fields[str(path[-1])]!r}: {said}")
-    for name in (*spec.matrix, *spec.zip):
+    for name, path in find_axes(spec).items():
         if name in fields:
-            axis = "matrix" if name in spec.matrix else "zip"
             problems.add(
-                f"{job.at((axis, name))}: the prompts' column {fields[name]!r} "
+                f"{job.at(path)}: the prompts' column {fields[name]!r} "
                 f"sets {name} too (take one away, or set prompts.fields.{name}: null)"
             )
     return fields
@@ -92,7 +92,7 @@ def needed_from_rows(job: Job) -> dict[str, str]:
     """Parameters that the card requires and neither `params` nor a sweep gives, with the card's words for it."""
     spec = job.spec
     given = {name for name in ROW_PARAMS if name != "seed" and getattr(spec.params, name) is not None}
-    given |= {*spec.matrix, *spec.zip}
+    given |= set(find_axes(spec))
     said = check_params(job.card, spec.task, {})
     return {name: message for name, message in said if name in ROW_PARAMS and name not in given}
 

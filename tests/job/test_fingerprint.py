@@ -117,6 +117,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "params.extra": {},
     "matrix": {},
     "zip": {},
+    "seeds": [],
     "samples_per_prompt": 1,
     "output.image_format": "png",
     "output.jpeg_quality": 95,
@@ -212,6 +213,11 @@ PINNED_OF_EVERY_FIELD = {
     "procedural": "565d6169044adb0c0d8271462ac0f6caa19ce46f680942dcba88c00fdbcc13ac",
     "sdcpp": "1226a77e0fe660504b16d1b82eda57809e77171ede9e499c4af6503cd50badcc",
 }
+#: Fields of parameter spaces, which came later, over `GOOD`.
+EVERY_FIELD_OF_SPACES: dict[str, Any] = {
+    "seeds": [3, 4],
+}
+PINNED_OF_SPACES = "5a6042e0b38adafa66fcb5b4056e458c0c11e14edd699dcf76600b8417a9643d"
 
 
 def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
@@ -258,6 +264,7 @@ CHANGES_IT: dict[str, dict[str, Any]] = {
     "matrix order": {"matrix": {"seed": [1, 2], "steps": [10, 20]}},
     "zip": {"zip": {"guidance_scale": [1.0, 2.0]}},
     "samples": {"samples_per_prompt": 2},
+    "seeds": {"seeds": [1, 2]},
     "a lossy format": {"output.image_format": "jpeg"},
     "batch size": {"execution.batch_size": 2},
 }
@@ -354,8 +361,13 @@ def test_every_identity_field_enters_the_fingerprint_as_it_always_did(name: str)
     assert fingerprint(_full_spec(name), prompts_digest="0" * 64) == PINNED_OF_EVERY_FIELD[name]
 
 
+def test_every_field_of_a_parameter_space_enters_the_fingerprint_as_it_always_did() -> None:
+    assert _fingerprint(EVERY_FIELD_OF_SPACES) == PINNED_OF_SPACES
+
+
 def test_the_pinned_specs_set_every_identity_field() -> None:
     pinned = {field for name in EVERY_BACKEND_FIELD for field in spec_identity(_full_spec(name))}
+    pinned |= set(spec_identity(_spec(EVERY_FIELD_OF_SPACES)))
 
     fields = {leaf.name for leaf in _identity_fields()}
     assert fields - pinned == {"version"}, "give the new field a value in the pinned specs"
