@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from abstractvision_batch import open_run, run
+import abstractvision_batch as avb
 
 
 def main(folder: str) -> None:
@@ -20,15 +20,14 @@ def main(folder: str) -> None:
         "samples_per_prompt": 2,
         "output": {"path": folder},
     }
-    result = run(spec, on_progress=lambda progress: print(f"{progress.phase}: {progress.done}/{progress.requests}"))
+    result = avb.run(spec, on_progress=lambda progress: print(f"{progress.phase}: {progress.done}/{progress.requests}"))
     print(f"{result.succeeded} succeeded, {result.failed} failed, in {result.path}")
 
-    again = run(spec)  # everything is done, so this generates nothing
+    again = avb.run(spec)  # everything is done, so this generates nothing
     print(f"again: {again.generated} generated, {again.skipped} were done")
 
-    finished = open_run(folder)
-    for row in finished.table().select(["prompt", "seed", "file_name"]).to_pylist():
-        print(row["prompt"], row["seed"], len(finished.read_artifact(row)), "bytes")
+    for row, picture in avb.open_run(folder).images():
+        print(row["prompt"], row["seed"], picture.size)
 
 
 if __name__ == "__main__":

@@ -250,11 +250,6 @@ class ReadValues:
 JobLike = str | Path | Mapping[str, Any] | GivenSpec | Job
 
 
-def as_job(job: JobLike) -> Job:
-    """Return the job, loaded."""
-    return job if isinstance(job, Job) else load_job(job)
-
-
 def read_values(given: GivenSpec) -> ReadValues:
     """Read a spec as far as its values; single ones may be wrong.
 

@@ -21,13 +21,24 @@ from typing import Any
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.load import GivenSpec, GivenTable, Job
+from abstractvision_batch.job.load import GivenSpec, GivenTable, Job, JobLike, load_job
 from abstractvision_batch.job.prompt_files import FRAME_NAME, FRAMES
 from abstractvision_batch.prompts.source_files import RowsDigest, SourceFile, write_rows
 from abstractvision_batch.storage.parquet import open_parquet
 from abstractvision_batch.storage.store import Store
 
 _READ_ROWS = 4096
+
+
+def as_job(job: JobLike, prompts: Any = None) -> Job:
+    """Load a job, unless it is loaded, with these `prompts` in place of its own if there are any (`with_prompts`).
+
+    Raises:
+        SpecError: it is wrong.
+    """
+    if prompts is not None:
+        return load_job(with_prompts(job.given if isinstance(job, Job) else job, prompts))
+    return job if isinstance(job, Job) else load_job(job)
 
 
 def with_prompts(spec: str | Path | Mapping[str, Any] | GivenSpec, prompts: Any) -> GivenSpec:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.load import Job, JobLike, as_job
+from abstractvision_batch.job.load import Job, JobLike
 from abstractvision_batch.plan.build import digest_inputs, prompts_digest
+from abstractvision_batch.prompts.frames import as_job
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.environment import describe_software, differing_values
 from abstractvision_batch.storage.json_file import read_local_json

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from abstractvision_batch.job.load import Job, JobLike, as_job
+from abstractvision_batch.job.load import Job, JobLike
 from abstractvision_batch.plan.build import build_plan
+from abstractvision_batch.prompts.frames import as_job
 from abstractvision_batch.runs.opened import to_pandas
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -58,18 +59,19 @@ class Plan:
         )
 
 
-def plan(job: JobLike, *, extend: bool = False) -> Plan:
+def plan(job: JobLike, *, prompts: Any = None, extend: bool = False) -> Plan:
     """Check a job and every prompt of it, and plan its requests; nothing is loaded, generated or written.
 
     Args:
         job: What `load_job` returned; or, as that takes it, a YAML file or its content.
+        prompts: Prompts in place of the job's own, as `run` takes them.
         extend: Plan only what the job would add to the run in its output.
 
     Raises:
         SpecError: the spec or a prompt is wrong, all problems together; or extending would do more than add.
         StorageError: reading failed.
     """
-    job = as_job(job)
+    job = as_job(job, prompts)
     with scratch_folder() as folder:
         _, summary = write_plan(job, folder, extend=extend)
         shards = [

@@ -9,10 +9,12 @@ A spec that grew extends the run when it is asked to: its plan gets further shar
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, SpecError
 from abstractvision_batch.execute.progress import ProgressListener
-from abstractvision_batch.job.load import JobLike, as_job
+from abstractvision_batch.job.load import JobLike
+from abstractvision_batch.prompts.frames import as_job
 from abstractvision_batch.runs.record import RECORD
 from abstractvision_batch.verbs.execution import execute
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
@@ -22,6 +24,7 @@ from abstractvision_batch.verbs.start import as_begun, require_installed, start_
 def run(
     job: JobLike,
     *,
+    prompts: Any = None,
     extend: bool = False,
     on_progress: ProgressListener | None = None,
 ) -> RunResult:
@@ -29,6 +32,8 @@ def run(
 
     Args:
         job: What `load_job` returned; or, as that takes it, a YAML file or its content.
+        prompts: Prompts in place of the job's own: a pandas or polars frame, an Arrow table, a `datasets.Dataset`, a
+            list of texts or rows, or a path. A frame is kept with the run, in `prompts/`.
         extend: If the output holds a run of fewer prompts, samples or matrix points, add what is missing.
         on_progress: Called with the counts whenever they change.
 
@@ -39,7 +44,7 @@ def run(
         ClusterError: Ray failed; running again resumes.
     """
     clock = time.monotonic()
-    job = as_job(job)
+    job = as_job(job, prompts)
     require_installed(job)
     store = job.open_output(writable=True)
     new = not store.exists(RECORD)
