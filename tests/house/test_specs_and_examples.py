@@ -99,7 +99,7 @@ def test_the_python_api_example_runs_a_job_once(tmp_path: Path) -> None:
 
     assert "6 succeeded, 0 failed" in said
     assert "again: 0 generated, 6 were done" in said
-    assert said.count(" bytes") == 6
+    assert said.count("(64, 64)") == 6
 
 
 def test_the_manifest_example_reads_a_run(tmp_path: Path) -> None:
