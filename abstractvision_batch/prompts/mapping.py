@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from abstractvision_batch.runs.columns import media_column, reserved_name
 #: Parameters that a row may set for itself, in the order of the plan's columns.
 ROW_PARAMS = ("negative_prompt", "seed", "steps", "guidance_scale", "width", "height", "num_frames", "fps", "strength")
 IMAGE_TASKS = frozenset({"image_to_image", "image_to_video", "multi_view_image"})
+#: What data sets call the prompt; the first that any column has counts.
+_PROMPT_NAMES = (("prompt",), ("caption", "text"))
 _NEEDS_IMAGE = frozenset({"image_to_image", "image_to_video"})
 
 
@@ -23,6 +26,8 @@ class ColumnMap:
 
     fields: dict[str, str]
     passed: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What was settled without being asked for."""
 
 
 def map_columns(job: Job, columns: Sequence[str]) -> ColumnMap:
@@ -32,13 +37,14 @@ def map_columns(job: Job, columns: Sequence[str]) -> ColumnMap:
         SpecError: a named column is missing, a needed one is not named, or names collide; all of it together.
     """
     problems = Problems()
-    fields = _map_fields(job, columns, problems)
-    passed = _map_passed(job, columns, set(fields.values()), problems)
+    notes: list[str] = []
+    fields = _map_fields(job, columns, problems, notes)
+    passed = _map_passed(job, columns, set(fields.values()), problems, notes)
     problems.raise_any()
-    return ColumnMap(fields, passed)
+    return ColumnMap(fields, passed, tuple(notes))
 
 
-def _map_fields(job: Job, columns: Sequence[str], problems: Problems) -> dict[str, str]:
+def _map_fields(job: Job, columns: Sequence[str], problems: Problems, notes: list[str]) -> dict[str, str]:
     spec, prompts = job.spec, job.spec.prompts
     reads_mask, reads_image = spec.task == "image_to_image", spec.task in IMAGE_TASKS
     unread = {name for name, reads in (("image", reads_image), ("mask", reads_mask)) if not reads}
@@ -55,6 +61,9 @@ def _map_fields(job: Job, columns: Sequence[str], problems: Problems) -> dict[st
             fields[field] = column
         elif explicit:
             problems.add(f"{place}: the prompts have no column {column!r} ({suggest(column, columns)})")
+    if _lacks_prompt(job, fields) and (found := _find_prompt(columns, fields)) is not None:
+        fields["prompt"] = found
+        notes.append(f"column {found!r} is taken for the prompt (prompts.fields.prompt names another)")
     _check_needed(job, columns, fields, problems)
     for path, said in spec.backend.unread_columns(spec, fields):
         problems.add(f"{job.at(path)}: column {fields[str(path[-1])]!r}: {said}")
@@ -65,6 +74,22 @@ def _map_fields(job: Job, columns: Sequence[str], problems: Problems) -> dict[st
                 f"sets {name} too (take one away, or set prompts.fields.{name}: null)"
             )
     return fields
+
+
+def _lacks_prompt(job: Job, fields: dict[str, str]) -> bool:
+    """Tell whether nothing gives the prompt, though the task needs one and the spec does not say what should."""
+    prompts = job.spec.prompts
+    given = "prompt" in fields or prompts.template is not None or "prompt" in prompts.fields.model_fields_set
+    return not given and job.spec.task != "image_to_video"
+
+
+def _find_prompt(columns: Sequence[str], fields: dict[str, str]) -> str | None:
+    """Return the only column that is called like a prompt: `Prompt`, else `caption` or `text` in any case."""
+    free = [column for column in columns if column not in fields.values()]
+    for names in _PROMPT_NAMES:
+        if found := [column for column in free if column.strip().casefold() in names]:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def _check_needed(job: Job, columns: Sequence[str], fields: dict[str, str], problems: Problems) -> None:
@@ -97,7 +122,9 @@ def needed_from_rows(job: Job) -> dict[str, str]:
     return {name: message for name, message in said if name in ROW_PARAMS and name not in given}
 
 
-def _map_passed(job: Job, columns: Sequence[str], feeding: set[str], problems: Problems) -> dict[str, str]:
+def _map_passed(
+    job: Job, columns: Sequence[str], feeding: set[str], problems: Problems, notes: list[str]
+) -> dict[str, str]:
     prompts = job.spec.prompts
     for number, name in enumerate(prompts.drop):
         if name not in columns:
@@ -122,24 +149,31 @@ def _map_passed(job: Job, columns: Sequence[str], feeding: set[str], problems: P
         new = prompts.rename.get(column, column)
         at = ("prompts", "rename", column) if column in prompts.rename else ("prompts", "source")
         place = f"{job.at(at)}: column {column!r}"
-        if reserved := reserved_name(new):
-            problems.add(
-                f"{place} meets the plan's own {reserved!r} (rename: {{{column}: {_free(new, columns)}}}, or drop it)"
-            )
-        elif media is not None and new.casefold() == media:
-            problems.add(
-                f"{place} meets the {media!r} of output.layout: parquet "
-                f"(rename: {{{column}: {_free(new, columns)}}}, or drop it)"
-            )
-        elif other := taken.get(new.casefold()):
+        own = media if media is not None and new.casefold() == media else reserved_name(new)
+        if own is not None:
+            whose = f"the {own!r} of output.layout: parquet" if own == media else f"the plan's own {own!r}"
+            free = _free(new, columns)
+            if column in prompts.rename or _is_mentioned(job, column):
+                problems.add(f"{place} meets {whose} (rename: {{{column}: {free}}}, or drop it)")
+            else:
+                notes.append(f"column {column!r} meets {whose} and is called {free!r} (prompts.rename names it)")
+                new = free
+        if other := taken.get(new.casefold()):
             problems.add(f"{place} differs from {other!r} by case only, or not at all (rename or drop one)")
         passed[column] = new
         taken[new.casefold()] = column
     return passed
 
 
+def _is_mentioned(job: Job, column: str) -> bool:
+    """Tell whether the spec speaks of the column, so that another name in the manifest would surprise."""
+    texts = (job.spec.prompts.template, job.spec.prompts.where)
+    return any(text is not None and re.search(rf"\b{re.escape(column)}\b", text) is not None for text in texts)
+
+
 def _free(name: str, columns: Sequence[str]) -> str:
     candidate = f"source_{name}"
-    while candidate in columns:
+    taken = {column.casefold() for column in columns}
+    while candidate.casefold() in taken:
         candidate += "_"
     return candidate

@@ -57,7 +57,10 @@ class PromptReader:
 
     def notes(self) -> Iterator[str]:
         """What a person should know of the files and columns; the rows have been read."""
+        yield from self._map.notes
         yield from find_idle_columns(self._job, self._map)
+        for file in self._files:
+            yield from file.source.notes
         for file in self._files:
             yield from sorted(file.notes)
 

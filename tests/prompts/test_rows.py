@@ -17,10 +17,23 @@ def test_columns_that_feed_no_field_pass_through_under_their_own_or_a_new_name(p
     assert plan.rows[0]["remark"] == "n"
 
 
-def test_a_column_that_meets_a_plan_column_must_be_renamed(planner: Planner) -> None:
+def test_a_column_that_meets_a_plan_column_gets_another_name_with_a_note(planner: Planner) -> None:
+    planner.write("p.csv", "prompt,Status,source_model,model\na,x,z,y\n")
+
+    plan = planner.build("p.csv")
+
+    assert plan.rows[0]["source_Status"] == "x"
+    assert (plan.rows[0]["source_model"], plan.rows[0]["source_model_"]) == ("z", "y")
+    assert plan.rows[0]["model"] == "avbatch/procedural"
+    assert plan.summary.notes[0] == (
+        "column 'Status' meets the plan's own 'status' and is called 'source_Status' (prompts.rename names it)"
+    )
+
+
+def test_a_column_that_meets_a_plan_column_is_refused_where_the_spec_speaks_of_it(planner: Planner) -> None:
     planner.write("p.csv", "prompt,Status,model,n,N\na,x,y,1,2\n")
 
-    problems = planner.problems("p.csv")
+    problems = planner.problems("p.csv", prompts={"where": "Status == 'x'", "template": "{{ prompt }} {{model}}"})
 
     assert "column 'Status' meets the plan's own 'status' (rename: {Status: source_Status}, or drop it)" in problems[0]
     assert "column 'model' meets" in problems[1]
@@ -53,12 +66,38 @@ def test_a_named_column_that_is_missing_is_placed_in_the_spec_with_a_suggestion(
 
 
 def test_without_a_prompt_column_the_columns_are_listed(planner: Planner) -> None:
-    planner.write("p.csv", "Prompt,ident\na,1\n")
+    planner.write("p.csv", "sentence,ident\na,1\n")
 
     (problem, *_) = planner.problems("p.csv")
 
     assert "no column feeds the prompt" in problem
-    assert "columns: Prompt, ident" in problem
+    assert "columns: sentence, ident" in problem
+
+
+@pytest.mark.parametrize("header", ["Prompt,n", "PROMPT,caption", "n,caption", "Text,n"])
+def test_a_column_that_is_called_like_a_prompt_is_one_with_a_note(planner: Planner, header: str) -> None:
+    planner.write("p.csv", f"{header}\na,b\n")
+
+    plan = planner.build("p.csv")
+
+    name = next(name for name in header.split(",") if name.casefold() in ("prompt", "caption", "text"))
+    assert plan.column("prompt") == ["b" if header.startswith("n,") else "a"]
+    assert plan.summary.notes[0].startswith(f"column {name!r} is taken for the prompt")
+
+
+def test_two_columns_that_are_called_like_a_prompt_are_not_guessed_between(planner: Planner) -> None:
+    planner.write("p.csv", "caption,text\na,b\n")
+
+    assert "no column feeds the prompt" in planner.problems("p.csv")[0]
+
+
+def test_a_template_needs_no_column_that_is_called_like_a_prompt(planner: Planner) -> None:
+    planner.write("p.csv", "Caption,n\na,1\n")
+
+    plan = planner.build("p.csv", prompts={"template": "x {{ n }}"})
+
+    assert (plan.rows[0]["prompt"], plan.rows[0]["Caption"]) == ("x 1", "a")
+    assert plan.summary.notes == ()
 
 
 def test_ids_are_row_numbers_of_the_dataset_or_the_id_column(planner: Planner) -> None:
