@@ -18,8 +18,9 @@ from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.ray_sections import ActorRange
 from abstractvision_batch.job.time_fields import find_timed_texts
 from abstractvision_batch.job.walk import find_parts, leaves
-from abstractvision_batch.prompts.sources import is_remote, source_names
+from abstractvision_batch.prompts.sources import source_names
 from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.storage.urls import is_remote
 from abstractvision_batch.submit.package import pack_job
 
 #: URLs of this machine's own files and memory.

@@ -114,6 +114,7 @@ def build_plan(
         notes=notes.lines,
         inputs_digest=inputs.value if format > 1 else None,
         signed_images=reader.signed_images,
+        prompts_origins=tuple(file.origin for file in files if file.origin),
     )
 
 

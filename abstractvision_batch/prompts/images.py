@@ -22,9 +22,8 @@ from PIL import Image, UnidentifiedImageError
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.media.inputs import upright_size
-from abstractvision_batch.prompts.sources import is_remote
-from abstractvision_batch.storage.regular import read_regular
-from abstractvision_batch.storage.urls import open_url
+from abstractvision_batch.storage.regular import open_regular, read_regular
+from abstractvision_batch.storage.urls import is_remote, open_url, split_part
 from abstractvision_batch.text.redaction import lasting_url
 
 _REMEMBERED_IMAGES = 65_536
@@ -133,7 +132,12 @@ class ImageProber:
         if is_remote(url):
             with open_url(url, self._options) as stream:
                 return stream.read()
-        return read_regular(url)
+        file, start, end = split_part(url)
+        if start is None or end is None:
+            return read_regular(url)
+        with open_regular(file) as stream:
+            stream.seek(start)
+            return stream.read(min(end, os.fstat(stream.fileno()).st_size) - start if end > start else 0)
 
     @staticmethod
     def _measure(url: str, name: str, data: bytes) -> InputImage:

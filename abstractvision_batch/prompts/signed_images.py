@@ -11,8 +11,9 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
-from abstractvision_batch.prompts.sources import find_files, is_remote
+from abstractvision_batch.prompts.sources import find_files
 from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.storage.urls import is_remote
 from abstractvision_batch.text.redaction import lasting_url
 
 logger = logging.getLogger(__name__)

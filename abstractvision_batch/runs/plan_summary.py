@@ -54,12 +54,15 @@ class PlanSummary:
     signed_images: bool = False
     """Whether URLs of input images gave access and stand in the plan without what did."""
 
+    prompts_origins: tuple[Mapping[str, Any], ...] = ()
+    """What sources of the prompts say of themselves: of a run, its id and fingerprint; of a data set, its commit."""
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""
-        names = {"prompts_files": list(self.prompts_files), "superseding": list(self.superseding)}
-        names["notes"] = list(self.notes)
+        names: dict[str, Any] = {"prompts_files": list(self.prompts_files), "superseding": list(self.superseding)}
+        names |= {"notes": list(self.notes), "prompts_origins": [dict(origin) for origin in self.prompts_origins]}
         data = {**asdict(self), **names, "files": [asdict(f) for f in self.files]}
-        for name in ("signed_images", "superseding", "notes"):
+        for name in ("signed_images", "superseding", "notes", "prompts_origins"):
             if not data[name]:
                 del data[name]  # which earlier versions do not know
         return data
@@ -75,7 +78,7 @@ class PlanSummary:
         known = {file.name for file in files}
         superseding = tuple(name for name in data.get("superseding", ()) if name in known)
         names = {"prompts_files": tuple(data["prompts_files"]), "superseding": superseding}
-        names["notes"] = tuple(data.get("notes", ()))
+        names |= {name: tuple(data.get(name, ())) for name in ("notes", "prompts_origins")}
         return cls(**{**own, **names, "files": files, "columns": columns})
 
     @property

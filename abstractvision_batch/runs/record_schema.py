@@ -106,6 +106,7 @@ class _Plan(_Shape):
     prompts_files: list[_Text]
     files: list[_PlanFile]
     notes: list[_Text] = []
+    prompts_origins: list[dict[str, Any]] = []
     inputs_digest: Annotated[str, Field(max_length=200)] | None = None
     columns: list[Annotated[list[_Text], Field(min_length=2, max_length=2)]]
 

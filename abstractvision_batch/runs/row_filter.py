@@ -62,6 +62,23 @@ def check_condition(condition: str, schema: pa.Schema) -> None:
     filter_rows(pa.table({field.name: pa.nulls(1, field.type) for field in schema}), condition)
 
 
+def find_columns(condition: str, known: Sequence[str]) -> set[str]:
+    """Return those of the known columns that a condition names.
+
+    Raises:
+        SpecError: as of `check_condition`.
+    """
+    import duckdb
+
+    connection = _database().cursor()
+    try:
+        return {column for _, column in _find_columns(connection, condition, known)}
+    except duckdb.Error as exc:
+        raise _wrong(condition, _said(exc)) from exc
+    finally:
+        connection.close()
+
+
 def filter_rows(rows: pa.Table, condition: str) -> pa.Table:
     """Return the rows that meet the condition, in their order.
 
@@ -83,13 +100,17 @@ def filter_rows(rows: pa.Table, condition: str) -> pa.Table:
     except duckdb.InterruptException as exc:
         raise _wrong(condition, f"takes longer than {TIME_LIMIT_S:g} s") from exc
     except duckdb.Error as exc:
-        raise _wrong(condition, str(exc).partition("\n")[0].partition(" Error: ")[2] or str(exc)) from exc
+        raise _wrong(condition, _said(exc)) from exc
     finally:
         timer.cancel()
         connection.close()
     if chosen and chosen[0][1] != "BOOLEAN":
         raise _wrong(condition, f"is {chosen[0][1]}, and a condition is true or false (compare it with something)")
     return rows.filter(pa.array([met for met, _ in chosen], pa.bool_()))
+
+
+def _said(exc: Exception) -> str:
+    return str(exc).partition("\n")[0].partition(" Error: ")[2] or str(exc)
 
 
 @cache

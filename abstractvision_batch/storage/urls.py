@@ -6,6 +6,7 @@ Not covered: what may be missing. Drivers' own errors come through where the cal
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,6 +20,9 @@ from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import WEB_TRIES, Retries
 
 T = TypeVar("T")
+
+#: A part of a file, as of a picture in a tar: its first byte, and the one behind its last.
+_PART = re.compile(r"(?P<file>.+)#bytes=(?P<start>[0-9]{1,16})-(?P<end>[0-9]{1,16})", re.DOTALL)
 
 #: Their servers need not know ranges, nor sizes.
 WEB = ("http://", "https://")
@@ -34,6 +38,11 @@ DRIVERS = {
     "s3": ("s3fs", "s3"),
     "s3a": ("s3fs", "s3"),
 }
+
+
+def is_remote(name: str) -> bool:
+    """Whether a source or image is a URL that fsspec must open."""
+    return "://" in name or "::" in name
 
 
 def protocol_of(url: str) -> str:
@@ -56,6 +65,17 @@ def open_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     return filesystem, path
 
 
+def part_of(url: str, offset_bytes: int, size_bytes: int) -> str:
+    """Return the URL, path or name of a part of a file."""
+    return f"{url}#bytes={offset_bytes}-{offset_bytes + size_bytes}"
+
+
+def split_part(url: str) -> tuple[str, int | None, int | None]:
+    """Return the file of a URL, and where the part of it that is meant begins and ends; None where it is the whole."""
+    match = _PART.fullmatch(url)
+    return (url, None, None) if match is None else (match["file"], int(match["start"]), int(match["end"]))
+
+
 def read_url(url: str, options: Mapping[str, Any]) -> bytes:
     """The whole file, tried again where that may help; raises what the driver raises."""
     return _patience(url).call(lambda: _read(url, options), what=url)
@@ -70,7 +90,7 @@ def open_url(url: str, options: Mapping[str, Any]) -> BinaryIO:
         StorageError: the store fails, here or while the stream is read.
         ImportError, ValueError: there is no such driver.
     """
-    if url.startswith(WEB):
+    if url.startswith(WEB) or split_part(url)[1] is not None:
         return io.BytesIO(_at_the_edge(url, lambda: _read(url, options)))
     filesystem, path = open_filesystem(url, options)
     require_file(filesystem, path)
@@ -100,9 +120,10 @@ def require_file(filesystem: Any, path: str) -> None:
 
 
 def _read(url: str, options: Mapping[str, Any]) -> bytes:
-    filesystem, path = open_filesystem(url, options)
+    file, start, end = split_part(url)
+    filesystem, path = open_filesystem(file, options)
     require_file(filesystem, path)
-    return bytes(filesystem.cat_file(path))
+    return bytes(filesystem.cat_file(path) if start is None else filesystem.cat_file(path, start=start, end=end))
 
 
 def _at_the_edge(url: str, action: Callable[[], T]) -> T:

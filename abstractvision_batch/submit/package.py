@@ -25,9 +25,10 @@ from abstractvision_batch.job.env import restate, restate_variables, secret_vari
 from abstractvision_batch.job.load import Job, read_values
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
-from abstractvision_batch.prompts.sources import find_files, is_remote, source_names
+from abstractvision_batch.prompts.sources import find_files, source_names
 from abstractvision_batch.registry.cards import CARD_SUFFIXES
 from abstractvision_batch.storage.scratch import scratch_folder
+from abstractvision_batch.storage.urls import is_remote
 from abstractvision_batch.text.redaction import gives_access
 from abstractvision_batch.verbs.lock import lock_path
 
