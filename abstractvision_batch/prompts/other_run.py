@@ -42,7 +42,7 @@ def find_run_rows(job: Job, run: str, where: str | None, scratch: Path) -> Sourc
     if rows.problems:
         problems = tuple(f"{place}: {line}" for line in rows.problems)
         raise SpecError("\n".join(problems), problems=problems)
-    shown, plan = bare_url(source.path), source.plan
+    shown, plan = bare_url(source.url), source.plan
     if not rows.chosen:
         why = "no row of it succeeded" if where is None else f"none of its {rows.seen:,} rows meets where"
         raise SpecError(f"{place}: {shown}: {why}, so there is no prompt (avbatch status {shown})")
@@ -60,4 +60,4 @@ def find_run_rows(job: Job, run: str, where: str | None, scratch: Path) -> Sourc
         "rows": rows.chosen,
         "rows_sha256": digest,
     }
-    return SourceFile(shown, path, source.path, "parquet", digest, origin, notes)
+    return SourceFile(shown, path, source.url, "parquet", digest, origin, notes)

@@ -121,7 +121,7 @@ class SourceRows:
         try:
             images = self._images_of(row)
         except (StorageError, ValueError) as error:
-            self.problems.append(f"{self.run.path}: row {row['request_id']}: {error}")
+            self.problems.append(f"{self.run.url}: row {row['request_id']}: {error}")
             return
         for view, image in enumerate(images or [None]):
             yield {**own, "id": f"{own['id']}-v{view}" if view else own["id"], "image": image}
@@ -130,7 +130,7 @@ class SourceRows:
         """The names of a row's pictures; with the part of it where one lies in a container."""
         kind = str(row["content_type"])
         if row["status"] == OK and not kind.startswith("image/"):
-            raise SpecError(f"{self.run.path}: its rows are of {kind}, and input images are pictures")
+            raise SpecError(f"{self.run.url}: its rows are of {kind}, and input images are pictures")
         names = []
         for file in row_files(row):
             if not file.name.startswith(f"{ARTIFACTS}/"):
@@ -144,7 +144,7 @@ class SourceRows:
     def _require_inside(self, name: str) -> None:
         if name not in self._opened:
             self._opened[name] = None
-            if "://" not in self.run.path:  # of objects there are no links
+            if "://" not in self.run.url:  # of objects there are no links
                 self.run.store.open(name).close()
 
     @cached_property

@@ -54,7 +54,7 @@ def next_job(make_job: MakeJob, tmp_path: Path) -> MakeChain:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = open_run(path).manifest().to_pylist()
+    rows: list[dict[str, Any]] = open_run(path).table().to_pylist()
     return rows
 
 
@@ -98,11 +98,11 @@ def test_text_to_image_to_video_are_two_jobs_with_the_first_as_tars_on_s3(
 
     result = run(job)
 
-    (row,) = open_run(second).manifest().to_pylist()
+    (row,) = open_run(second).table().to_pylist()
     assert (result.succeeded, row["status"], row["content_type"]) == (1, "ok", "video/mp4")
     assert row["prompt"] == "a fox, panning"
     assert re.fullmatch(rf"{first}/artifacts/00000-[0-9a-f]{{12}}\.tar#bytes=\d+-\d+", row["input_image"])
-    assert row["input_sha256"] == open_run(first).manifest()["sha256"][0].as_py()
+    assert row["input_sha256"] == open_run(first).table()["sha256"][0].as_py()
     assert run(job).skipped == 1
 
 

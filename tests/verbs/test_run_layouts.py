@@ -238,7 +238,7 @@ def test_a_column_of_the_prompts_that_is_named_like_the_pictures_gets_another_na
 
     made = {layout: run(job_in(layout, prompts=prompts)) for layout in ("parquet", "webdataset")}
 
-    names = {layout: open_run(result.path).manifest().column_names for layout, result in made.items()}
+    names = {layout: open_run(result.path).table().column_names for layout, result in made.items()}
     assert "source_image" in names["parquet"]
     assert "image" in names["webdataset"]
 
