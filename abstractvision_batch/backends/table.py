@@ -17,12 +17,11 @@ from typing import Any, get_args
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
-from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.job.backend_section import BACKEND_GROUP, BackendSection
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.types import TASKS, Task
 
-#: Entry points of other packages, each named as the kind: their backends, and the sections of those that have fields.
-BACKEND_GROUP = "abstractvision_batch.backends"
+#: Entry points of other packages, each named as the kind: the sections of those backends that have fields.
 SECTION_GROUP = "abstractvision_batch.sections"
 
 

@@ -6,6 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
+#: Context of validation: the data is what the record of a run says, not what a person wrote.
+IN_RECORD = "record"
+
 
 class StrictModel(BaseModel):
     """Frozen, no unknown field, no silent coercion of a string to a number, no NaN."""

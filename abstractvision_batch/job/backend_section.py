@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from pydantic import ConfigDict
+
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.registry.model_card import ModelCard
@@ -17,6 +19,9 @@ from abstractvision_batch.types import Task
 
 if TYPE_CHECKING:
     from abstractvision_batch.job.model import JobSpec
+
+#: Entry points of other packages, each named as the kind: their backends.
+BACKEND_GROUP = "abstractvision_batch.backends"
 
 Problem = tuple[FieldPath, str]
 
@@ -112,3 +117,9 @@ class BackendSection(StrictModel):
     def unread_by(self, settled: Mapping[str, Any], spec: JobSpec) -> Iterator[Problem]:
         """Yield what a job asks for and the backend ignores, by what it settled (`VisionBackend.settle`)."""
         return iter(())
+
+
+class UnknownSection(BackendSection):
+    """What a run recorded of a backend that is not installed here: it can be read, not run."""
+
+    model_config = ConfigDict(extra="allow")

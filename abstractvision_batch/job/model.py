@@ -7,6 +7,7 @@ against a model card (`check`).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
@@ -15,8 +16,8 @@ from abstractvision_batch.backends.huggingface_diffusers.fields import Diffusers
 from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
 from abstractvision_batch.documents.by_kind import ByKind
 from abstractvision_batch.documents.messages import FieldProblems
-from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text, tuple_from_list
-from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.documents.strict_model import IN_RECORD, Number, StrictModel, StrTuple, Text, tuple_from_list
+from abstractvision_batch.job.backend_section import BackendSection, UnknownSection
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.prompt_files import FRAME_NAME
@@ -24,7 +25,7 @@ from abstractvision_batch.job.ranges import MAX_VALUES, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
-BackendSpec = Annotated[BackendSection, ByKind(list_backends, load_section_class, tuple(BACKENDS))]
+BackendSpec = Annotated[BackendSection, ByKind(list_backends, load_section_class, tuple(BACKENDS), UnknownSection)]
 DEFAULT_BACKEND = DiffusersBackendSpec()
 StorageOptions = Annotated[
     dict[str, str | int | bool | float | FromEnv],
@@ -339,3 +340,12 @@ class JobSpec(StrictModel):
     """Requests per prompt and matrix point, each with its own seed."""
     output: OutputSpec
     execution: ExecutionSpec = ExecutionSpec()
+
+    @classmethod
+    def from_record(cls, data: Mapping[str, Any]) -> JobSpec:
+        """Return the spec that a run recorded; its backend need not be installed here.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        return cls.model_validate(data, context=IN_RECORD)

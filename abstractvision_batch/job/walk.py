@@ -22,6 +22,7 @@ from abstractvision_batch.job.marks import CountsAs, Effect, Mark
 M = TypeVar("M", bound=Mark)
 #: Value of a field of the models, and of one that a file's values do not have.
 ABSENT: Any = object()
+_UNKNOWN = FieldInfo.from_annotation(Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,15 @@ def leaves(
             said = _child(child, TAG)
             yield FieldValue(f"{dotted}.{TAG}", (*at, TAG), info, info.annotation, around, said)
             for kind in by_kind.usual if child is ABSENT else (said,):
-                section = by_kind.model_for({TAG: kind})
+                section = type(child) if isinstance(child, BaseModel) else by_kind.model_for({TAG: kind})
                 below = () if section is None else leaves(section, child, path=at, prefix=f"{dotted}.{kind}.")
                 yield from (leaf for leaf in below if leaf.path[-1] != TAG)
         elif _is_section(info) and (child is ABSENT or isinstance(child, BaseModel | Mapping)):
             yield from leaves(models[0], child, path=at, prefix=f"{dotted}.", marks=around)
         else:
             yield FieldValue(dotted, at, info, info.annotation, around, child)
+    for name, child in ((isinstance(value, BaseModel) and value.model_extra) or {}).items():  # of a backend of before
+        yield FieldValue(f"{prefix}{name}", (*path, name), _UNKNOWN, Any, marks, child)
 
 
 def find_parts(model: type[BaseModel], value: Any, mark: type[M], path: FieldPath = ()) -> Iterator[FieldValue]:

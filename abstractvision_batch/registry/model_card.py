@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from abstractvision_batch.documents.messages import FieldProblems, explain
-from abstractvision_batch.documents.strict_model import StrTuple, Text, UndocumentedModel
+from abstractvision_batch.documents.strict_model import IN_RECORD, StrTuple, Text, UndocumentedModel
 from abstractvision_batch.registry.backend_facts import FACTS, BackendFacts, OtherFacts
 from abstractvision_batch.registry.output_size import OutputSize
 from abstractvision_batch.registry.param_rule import STANDARD_PARAMS, ParamRule
@@ -28,8 +28,8 @@ _IMPLIED: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "multi_view_image": (("prompt",), ("text", "image_optional"), ("image[]",)),
 }
 
-#: Where a card stands that is validated: in a file of cards, or in the record of a run.
-IN_FILE, IN_RECORD = "file", "record"
+#: Where a card is that is validated: in a file of cards, else in the record of a run.
+IN_FILE = "file"
 
 Requires = dict[Literal["base_model_id", "backend"], Text]
 

@@ -124,7 +124,7 @@ A failed request is a row like any other, with `status` = `failed`.
 
 
 def _spec(record: Mapping[str, Any], environments: Mapping[str, Mapping[str, Any]]) -> str:
-    spec = JobSpec.model_validate(record["spec"]).model_dump(mode="json", exclude_defaults=True)
+    spec = JobSpec.from_record(record["spec"]).model_dump(mode="json", exclude_defaults=True)
     always = {name: record["spec"][name] for name in ("version", "name", "task", "model")}
     backend = {"backend": {"kind": record["spec"]["backend"]["kind"], **spec.get("backend", {})}}
     shown, note = _shortened({**always, **spec, **backend})

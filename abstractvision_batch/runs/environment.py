@@ -17,10 +17,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.job.backend_section import BACKEND_GROUP
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.version import __version__
 
@@ -83,6 +84,7 @@ def describe_software() -> dict[str, Any]:
         "avbatch": __version__,
         "python": platform.python_version(),
         "packages": dict(_package_versions()),
+        **({"backend_packages": dict(brought)} if (brought := _backend_packages()) else {}),
     }
 
 
@@ -108,6 +110,13 @@ def _package_versions() -> Mapping[str, str]:
             name, _, number = info.stem.partition("-")
             found.setdefault(name.replace("_", "-"), number)
     return found
+
+
+@cache
+def _backend_packages() -> Mapping[str, str]:
+    """Return name and version of the other packages that bring backends, by kind."""
+    points = entry_points(group=BACKEND_GROUP)
+    return {point.name: f"{point.dist.name} {point.dist.version}" for point in points if point.dist is not None}
 
 
 def _set_variables() -> dict[str, str]:

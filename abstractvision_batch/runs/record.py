@@ -101,7 +101,7 @@ class RunRecord:
     @property
     def spec(self) -> JobSpec:
         """The resolved job spec."""
-        return JobSpec.model_validate(self.revisions[-1]["spec"])  # checked when it was read
+        return JobSpec.from_record(self.revisions[-1]["spec"])  # checked when it was read
 
     @property
     def scheduled_at(self) -> datetime | None:
@@ -269,7 +269,7 @@ def _read_revision(store: Store, name: str) -> dict[str, Any]:
 
 def _find_spec_violation(data: Mapping[str, Any]) -> str | None:
     try:
-        spec = JobSpec.model_validate(data["spec"])
+        spec = JobSpec.from_record(data["spec"])
     except ValidationError as exc:
         return f"spec.{describe_violation(exc)}{newer_version(data)}"
     if spec.model != data["card"]["id"] or spec.task not in data["card"]["tasks"]:

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from abstractvision_batch.registry.model_card import IN_RECORD, ModelCard
+from abstractvision_batch.documents.strict_model import IN_RECORD
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.columns import reserved_name
 from abstractvision_batch.version import __version__
 
@@ -162,6 +163,7 @@ class _Environment(_Shape):
     avbatch: _Text
     python: _Text
     packages: dict[str, _Text]
+    backend_packages: dict[str, Annotated[str, Field(pattern=r"^[\w.-]{1,100} [\w.+!-]{1,100}$")]] = {}
     host: _Text
     git_commit: _Text | None
     git_dirty: bool | None

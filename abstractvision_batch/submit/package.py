@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import restate, restate_variables, secret_variables
@@ -92,7 +93,7 @@ def pack_job(
         registry=tuple(path.relative_to(root).as_posix() for path in given_cards),
         files={kind: len(files) for kind, files in kinds.items() if files},
         size_bytes=size_bytes,
-        notes=(*inputs.notes, *_model_notes(job), *_variable_notes(job)),
+        notes=(*inputs.notes, *_backend_notes(job), *_model_notes(job), *_variable_notes(job)),
     )
 
 
@@ -176,6 +177,12 @@ def _packaged_secrets(job: Job) -> Iterator[str]:
 def _variable_notes(job: Job) -> Iterator[str]:
     for name in secret_variables(read_values(job.given).data):
         yield f"{name}: holds a secret, so it is not packaged: it must be set there"
+
+
+def _backend_notes(job: Job) -> Iterator[str]:
+    kind = job.spec.backend.kind
+    if package := list_backends()[kind].package:
+        yield f"{package}: brings backend {kind}, and is not packaged: the cluster must have it installed"
 
 
 def _model_notes(job: Job) -> Iterator[str]:

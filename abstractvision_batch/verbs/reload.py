@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from abstractvision_batch.errors import SpecError
+from abstractvision_batch.backends.table import list_backends
+from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.runs.opened import Run
-from abstractvision_batch.runs.record import describe_difference
+from abstractvision_batch.runs.record import RECORD, describe_difference
 from abstractvision_batch.verbs.start import as_begun, require_installed
 from abstractvision_batch.verbs.trust import require_trust
 
@@ -43,6 +44,7 @@ def load_recorded(
         require_installed(run)
         job = as_begun(run, record)
     else:
+        _require_backend(source)
         recorded = load_job(
             escape_references(record.data["spec"]),
             base_dir=record.base_dir,
@@ -63,3 +65,13 @@ def load_recorded(
             f"{differing} (leave them as they are, or start a new run)"
         )
     return job
+
+
+def _require_backend(source: Run) -> None:
+    """Refuse to generate what no installed backend generates."""
+    kind = source.record.spec.backend.kind
+    if kind in list_backends():
+        return
+    package = source.record.data["environment"].get("backend_packages", {}).get(kind)
+    hint = f" (install {package}, which the run had it from)" if package else ""
+    raise DependencyError(f"{source.store.url_of(RECORD)}: backend {kind}: no installed package brings it{hint}")

@@ -296,7 +296,7 @@ def _absent_files(store: Store, plan: PlanSummary) -> set[str]:
 
 def _recorded_spec(revision: Mapping[str, Any]) -> Job:
     """The spec of a revision, as if it were given again: a plan differs by whether a default was written out."""
-    spec = JobSpec.model_validate(revision["spec"])
+    spec = JobSpec.from_record(revision["spec"])
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
     return load_job(

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.support.outside_backend import environment_with, install, install_acme
+from tests.support.outside_backend import FIELDS, Installation, install, install_acme
 
 SPEC = """\
 version: 1
@@ -27,90 +23,160 @@ output: {path: out}
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Avbatch = Callable[..., Ended]
-
-
-def child(folder: Path, environment: dict[str, str], *words: str) -> Ended:
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("wheel") / "site"
     install_acme(target)
     return target
 
 
 @pytest.fixture
-def avbatch(installed: Path, tmp_path: Path) -> Avbatch:
+def acme(site: Path, tmp_path: Path) -> Installation:
     (tmp_path / "spec.yaml").write_text(SPEC)
-    environment = {**environment_with(installed), "XDG_STATE_HOME": str(tmp_path / "state")}
-    return lambda *words: child(tmp_path, environment, sys.executable, "-m", "abstractvision_batch", *words)
+    return Installation(tmp_path, (site,))
 
 
-def test_a_job_runs_inline_on_a_backend_of_another_distribution_and_is_verified(
-    avbatch: Avbatch, tmp_path: Path
-) -> None:
-    checked, ran, verified = avbatch("validate", "spec.yaml"), avbatch("run", "spec.yaml"), avbatch("verify", "out")
+def read_rows(run: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(run / "manifest.parquet").to_pylist()
+    return rows
 
-    assert (checked.code, ran.code, verified.code) == (0, 0, 0), (checked, ran, verified)
-    rows = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()
-    assert [row["backend"] for row in rows] == ["acme", "acme"]
-    assert Image.open(tmp_path / "out" / rows[0]["file_name"]).getpixel((0, 0)) == (0, 255, 0)
+
+def test_its_job_is_checked_run_retried_verified_and_rerun(acme: Installation) -> None:
+    checked, ran, retried, verified, rerun = acme.avbatch(
+        "validate spec.yaml",
+        "run spec.yaml --set 'backend.refused=an owl'",
+        "retry out --set backend.refused=nobody",
+        "verify out --set backend.refused=nobody",
+        "rerun out --output again --set backend.refused=nobody",
+    )
+
+    ends = (checked, ran, retried, verified, rerun)
+    assert [end.code for end in ends] == [0, 1, 0, 0, 0], ends
+    for run in ("out", "again"):
+        rows = read_rows(acme.folder / run)
+        assert [(row["backend"], row["status"]) for row in rows] == [("acme", "ok")] * 2
+        assert Image.open(acme.folder / run / str(rows[0]["file_name"])).getpixel((0, 0)) == (0, 255, 0)
+    record = json.loads((acme.folder / "out/run.json").read_text())
+    assert record["environment"]["backend_packages"] == {"acme": "acme-vision 1.0"}
 
 
 @pytest.mark.ray
-def test_a_job_runs_on_ray_on_a_backend_of_another_distribution(avbatch: Avbatch, tmp_path: Path) -> None:
-    ran = avbatch("run", "spec.yaml", "--set", "execution.executor=ray", "--set", "execution.address=local")
+def test_its_job_runs_on_ray(acme: Installation) -> None:
+    (ran,) = acme.avbatch("run spec.yaml --set execution.executor=ray --set execution.address=local")
 
     assert ran.code == 0, ran
-    rows = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()
-    assert [(row["backend"], row["status"]) for row in rows] == [("acme", "ok")] * 2
+    assert [(row["backend"], row["status"]) for row in read_rows(acme.folder / "out")] == [("acme", "ok")] * 2
 
 
-def test_a_wrong_value_of_its_own_field_is_a_line_with_its_place(avbatch: Avbatch, tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(SPEC.replace("hue: 120", "hue: 400, huge: 1"))
+def test_a_wrong_value_of_its_own_field_is_a_line_with_its_place(acme: Installation) -> None:
+    (acme.folder / "spec.yaml").write_text(SPEC.replace("hue: 120", "hue: 400, huge: 1"))
 
-    refused = avbatch("validate", "spec.yaml")
+    (refused,) = acme.avbatch("validate spec.yaml")
 
     assert refused.code == 2
     assert "spec.yaml:4:23: backend.hue: 400 is not an integer from 0 to 359\n" in refused.err
     assert "spec.yaml:4:33: backend.huge: unknown field (did you mean hue?)\n" in refused.err
 
 
-def test_another_hue_is_another_run(avbatch: Avbatch) -> None:
-    assert avbatch("run", "spec.yaml").code == 0
+def test_another_hue_is_another_run(acme: Installation) -> None:
+    ran, refused = acme.avbatch("run spec.yaml", "run spec.yaml --set backend.hue=240")
 
-    refused = avbatch("run", "spec.yaml", "--set", "backend.hue=240")
-
-    assert refused.code == 2
+    assert (ran.code, refused.code) == (0, 2)
     assert "backend.acme.hue" in refused.err
 
 
-def test_one_picture_is_generated_by_it(avbatch: Avbatch, tmp_path: Path) -> None:
-    size = ("--width", "16", "--height", "16")
-
-    made = avbatch("generate", "a fox", "--backend", "acme", "--model", "avbatch/procedural", *size, "-o", "fox.png")
+def test_one_picture_is_generated_by_it_and_the_doctor_and_the_schema_know_it(acme: Installation) -> None:
+    made, doctor, schema = acme.avbatch(
+        "generate 'a fox' --backend acme --model avbatch/procedural --width 16 --height 16 -o fox.png",
+        "doctor --json",
+        "schema",
+    )
 
     assert made.code == 0, made
-    assert Image.open(tmp_path / "fox.png").getpixel((0, 0)) == (255, 0, 0)
+    assert Image.open(acme.folder / "fox.png").getpixel((0, 0)) == (255, 0, 0)
+    check = next(check for check in json.loads(doctor.out)["checks"] if check["name"] == "backend acme")
+    assert check["ok"]
+    assert check["found"].startswith("acme-vision 1.0")
+    assert json.loads(schema.out)["$defs"]["AcmeSection"]["properties"]["hue"]["maximum"] == 359
 
 
-def test_the_doctor_and_the_schema_know_it(avbatch: Avbatch) -> None:
-    checks = {check["name"]: check for check in json.loads(avbatch("doctor", "--json").out)["checks"]}
-    schema = json.loads(avbatch("schema").out)
+def test_a_manager_generates_with_it(acme: Installation) -> None:
+    printed = acme.python("""
+        import io
+        from PIL import Image
+        from abstractvision_batch.backends.table import create_backend, load_section_class
+        from abstractvision_batch.vision_manager import VisionManager
+        backend = create_backend(load_section_class("acme")(hue=240), card=None, model="none")
+        made = VisionManager(backend).generate_image("a fox", width=8, height=8)
+        print(Image.open(io.BytesIO(made.data)).getpixel((0, 0)))
+    """)
 
-    assert checks["backend acme"]["ok"]
-    assert checks["backend acme"]["found"].startswith("acme-vision 1.0")
-    assert schema["$defs"]["AcmeSection"]["properties"]["hue"]["maximum"] == 359
+    assert printed == "(0, 0, 255)\n"
+
+
+def test_a_package_for_a_cluster_refuses_local_files_and_names_the_distribution_that_the_cluster_needs(
+    acme: Installation,
+) -> None:
+    (acme.folder / "colours.txt").write_text("red")
+    (acme.folder / "local.yaml").write_text(SPEC.replace("hue: 120", "palette: colours.txt"))
+
+    printed = acme.python("""
+        from pathlib import Path
+        from abstractvision_batch.errors import SpecError
+        from abstractvision_batch.job.load import load_job
+        from abstractvision_batch.submit.package import pack_job
+        print(*pack_job(load_job("spec.yaml"), Path("job.zip"), limit_bytes=1_000_000).notes)
+        try:
+            pack_job(load_job("local.yaml"), Path("job.zip"), limit_bytes=1_000_000)
+        except SpecError as error:
+            print(error)
+    """)
+
+    assert printed.splitlines() == [
+        "acme-vision 1.0: brings backend acme, and is not packaged: the cluster must have it installed",
+        "local.yaml:4:23: backend.palette: colours.txt is on this machine, and models are not packaged "
+        "(write an absolute path that every node has)",
+    ]
+
+
+def test_a_run_whose_backend_was_uninstalled_is_read_and_what_generates_says_in_a_line_what_to_install(
+    acme: Installation,
+) -> None:
+    ran = acme.avbatch(
+        "run spec.yaml --set 'backend.refused=an owl'", "run spec.yaml --set backend.hue=3 --set output.path=other"
+    )
+    assert [end.code for end in ran] == [1, 0]
+
+    *read, compared = Installation(acme.folder, ()).avbatch(
+        "status out", "audit out", "record out", "runs .", "diff out other"
+    )
+    *generating, started = Installation(acme.folder, ()).avbatch(
+        "verify out", "rerun out --output again --set backend.refused=nobody", "retry out", "run spec.yaml"
+    )
+
+    assert [end.code for end in read] == [0] * 4, read
+    assert "backend.acme.hue" in compared.out, compared
+    for refused in generating:
+        assert (refused.code, refused.err) == (
+            3,
+            f"{acme.folder}/out/run.json: backend acme: no installed package brings it "
+            "(install acme-vision 1.0, which the run had it from)\n",
+        )
+    assert started.code == 2
+    assert 'backend.kind: "acme" is not one of diffusers, openai, procedural, sdcpp' in started.err
+
+
+def test_a_run_is_read_where_another_version_of_its_backend_has_other_fields(
+    acme: Installation, tmp_path: Path
+) -> None:
+    assert acme.avbatch("run spec.yaml")[0].code == 0
+    install_acme(tmp_path / "later", fields=FIELDS.replace("hue:", "tone:"))
+
+    status, verify = Installation(acme.folder, (tmp_path / "later",)).avbatch("status out", "verify out")
+
+    assert status.code == 0, status
+    assert verify.code == 2
+    assert "backend.hue: unknown field" in verify.err
 
 
 BROKEN = {
@@ -138,19 +204,18 @@ def test_a_broken_backend_is_one_line_that_names_its_distribution_and_harms_no_o
     install(site, "clash-vision", {"clash_module": section}, points)
     said = {kind: f"{kind} of {kind}-vision 1.0: {kind}_module:Backend {line}" for kind, (_, line) in BROKEN.items()}
     said["clash"] = "clash of clash-vision 1.0: clash_module:Section is the section of another kind"
-    environment = environment_with(site)
+    for kind in (*said, "procedural"):
+        (tmp_path / f"{kind}.yaml").write_text(SPEC.replace("acme, hue: 120", kind))
 
-    def run(*words: str) -> Ended:
-        return child(tmp_path, environment, sys.executable, "-m", "abstractvision_batch", *words)
+    *ends, ran, doctor, schema = Installation(tmp_path, (site,)).avbatch(
+        *(f"run {kind}.yaml" for kind in said), "run procedural.yaml", "doctor --json", "schema"
+    )
 
-    for kind, line in said.items():
-        (tmp_path / "spec.yaml").write_text(SPEC.replace("acme, hue: 120", kind))
-        ended = run("run", "spec.yaml")
+    for line, ended in zip(said.values(), ends, strict=True):
         assert ended.code == 3, ended
         assert ended.err.strip().endswith(f"backend {line}"), ended
         assert len(ended.err.strip().splitlines()) == 1
-    (tmp_path / "spec.yaml").write_text(SPEC.replace("acme, hue: 120", "procedural"))
-    assert run("run", "spec.yaml").code == 0
-    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").out)["checks"]}
+    assert ran.code == 0
+    checks = {check["name"]: check for check in json.loads(doctor.out)["checks"]}
     assert {kind for kind in (*said, "diffusers") if not checks[f"backend {kind}"]["ok"]} == {*said, "diffusers"}
-    assert json.loads(run("schema").out)["title"] == "avbatch job spec"
+    assert json.loads(schema.out)["title"] == "avbatch job spec"

@@ -161,7 +161,7 @@ REFUSED: dict[str, Tamper] = {
     "no plan": _set("plan", None),
     "no spec": _set("spec", ...),
     "a spec that is a list": _set("spec", []),
-    "a spec of another backend": _set("spec.backend", {"kind": "evil"}),
+    "a spec of another backend": _set("spec.backend", {"kind": "openai"}),
     "a spec with an odd field": _set("spec.zzz", 1),
     "no card": _set("card", ...),
     "a card of odd types": _set("card.tasks", ["text_to_image"]),
@@ -187,6 +187,7 @@ REFUSED: dict[str, Tamper] = {
 
 #: Read as far as it goes; what matters is what happens outside.
 TAMPERED: dict[str, Tamper] = {
+    "a backend that is not installed": _set("spec.backend", {"kind": "evil", "path": "/etc/passwd"}),
     "artifacts that are a link out": _link("artifacts", "victim"),
     "a shard's folder that is a link out": _link("artifacts/00000", "victim"),
     "parts that are a link out": _link("manifest", "victim"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -16,13 +20,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from abstractvision_batch.documents.strict_model import Text
 from abstractvision_batch.job.backend_section import BackendSection
+from abstractvision_batch.job.marks import Identity, LocalPath, Runtime
 
 
 class AcmeSection(BackendSection):
     kind: Literal["acme"] = "acme"
-    hue: Annotated[int, Field(ge=0, le=359)] = 0
+    hue: Identity[Annotated[int, Field(ge=0, le=359)]] = 0
     '''Of every picture, in degrees.'''
+    refused: Runtime[str] = ""
+    '''A prompt that fails.'''
+    palette: Identity[Annotated[Text, LocalPath()] | None] = None
+    '''File of colours.'''
 """
 
 BACKEND = """
@@ -31,19 +41,21 @@ import colorsys, io
 from PIL import Image
 
 from abstractvision_batch.backends import VisionBackend
-from abstractvision_batch.errors import CapabilityNotSupportedError
+from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
 from abstractvision_batch.types import GeneratedAsset
 
 
 class AcmeBackend(VisionBackend):
-    def __init__(self, hue=0):
-        self.hue = hue
+    def __init__(self, hue=0, refused="", palette=None):
+        self.hue, self.refused, self.palette = hue, refused, palette
 
     @classmethod
     def from_fields(cls, fields, *, card_facts, model):
         return cls(**fields)
 
     def generate_image(self, request):
+        if request.prompt == self.refused:
+            raise GenerationError("acme: no such animal")
         red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(self.hue / 360, 1, 1))
         stream = io.BytesIO()
         Image.new("RGB", (request.width, request.height), (red, green, blue)).save(stream, "PNG")
@@ -54,6 +66,60 @@ class AcmeBackend(VisionBackend):
 
     edit_image = generate_angles = generate_video = image_to_video = _refuse
 """
+
+
+#: Runs commands in one process, which costs a second once; their ends go to stdout as JSON.
+_COMMANDS = """
+import contextlib, io, json, sys
+from abstractvision_batch.cli import main
+
+ends = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words) or 0
+        except SystemExit as end:
+            code = end.code or 0
+    ends.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(ends))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Python with what is installed in a few folders, in a folder of jobs."""
+
+    folder: Path
+    sites: tuple[Path, ...]
+
+    def python(self, code: str, *words: str) -> str:
+        """Run code in a process of its own and return what it printed."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *self.sites))),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+        }
+        command = [sys.executable, "-c", dedent(code), *words]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=250, check=False
+        )
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def avbatch(self, *commands: str) -> list[Ended]:
+        """Run commands, each written as in a shell, one after the other in one process."""
+        printed = self.python(_COMMANDS, json.dumps([shlex.split(command) for command in commands]))
+        return [Ended(*end) for end in json.loads(printed.splitlines()[-1])]
 
 
 def install(target: Path, name: str, modules: Mapping[str, str], entry_points: str) -> None:
@@ -76,15 +142,10 @@ def install(target: Path, name: str, modules: Mapping[str, str], entry_points: s
     )
 
 
-def environment_with(*targets: Path) -> dict[str, str]:
-    """Return the environment of a child process that finds what is installed in these folders."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *targets)))}
-
-
-def install_acme(target: Path) -> None:
+def install_acme(target: Path, fields: str = FIELDS) -> None:
     """Install a backend with a section of its own."""
     points = (
         "[abstractvision_batch.backends]\nacme = acme_backend:AcmeBackend\n"
         "[abstractvision_batch.sections]\nacme = acme_fields:AcmeSection\n"
     )
-    install(target, "acme-vision", {"acme_backend": BACKEND, "acme_fields": FIELDS}, points)
+    install(target, "acme-vision", {"acme_backend": BACKEND, "acme_fields": fields}, points)
