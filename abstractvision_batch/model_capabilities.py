@@ -15,6 +15,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, UnknownMode
 from abstractvision_batch.registry.capabilities_json import validate_capabilities_json
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.model_names import suggest_model
 from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import TASKS, Task
 
@@ -93,7 +94,7 @@ class VisionModelCapabilitiesRegistry:
         """
         card = self._cards.get(model_id)
         if card is None:
-            guess = did_you_mean(str(model_id), self._cards)
+            guess = suggest_model(str(model_id), self._cards)
             hint = f"did you mean {guess}?" if guess else "`avbatch models` lists those there are"
             raise UnknownModelError(f"{model_id}: no model card has this id ({hint})")
         return card

@@ -21,6 +21,7 @@ from abstractvision_batch.errors import (
     GenerationCancelledError,
     GenerationError,
 )
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.types import (
     Fit,
@@ -162,6 +163,14 @@ class VisionBackend(ABC):
     def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
         """List the models that the backend's provider offers, if it has a catalog."""
         return ()
+
+    def derive_card(self) -> ModelCard | None:
+        """Describe a model that has no card, by its files, loading nothing; None where the backend cannot tell.
+
+        Raises:
+            DependencyError: the model is not there, or is of a kind that the backend does not run.
+        """
+        return None
 
     def environment(self) -> dict[str, Any]:
         """Describe what the pixels depend on beside the request, as plain JSON values; complete once it is preloaded.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.documents.strict_model import StrictModel
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.local_model import is_path, local_path
 from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.model_card import ModelCard
@@ -179,7 +181,10 @@ def choose_target(
         if "api_key" not in given and (name := find_key_variable(environ, base_url)):
             given["api_key"] = {"env": name}
     cap_model = read_choice(environ, "cap_model")
-    return Target(read_section(environ, kind, given), model, card if cap_model is None else registry.card(cap_model))
+    section = read_section(environ, kind, given)
+    if model is not None and is_path(model):
+        section = section.at_path(local_path(Path(), model))
+    return Target(section, model, card if cap_model is None else registry.card(cap_model))
 
 
 def plain_kind(name: str | None) -> str | None:

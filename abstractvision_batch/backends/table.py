@@ -162,6 +162,22 @@ def create_backend(section: BackendSection, *, card: ModelCard | None, model: st
     return load_backend_class(section.kind).from_fields(fields, card_facts=card_facts, model=model)
 
 
+def derive_card(section: BackendSection, *, model: str) -> ModelCard | None:
+    """Describe a model that has no card by its files; None where backends of this kind cannot tell.
+
+    Args:
+        section: of the job, its local paths absolute.
+        model: id or path.
+
+    Raises:
+        DependencyError: the model is not there, cannot be run, or the backend is not installed.
+    """
+    if load_backend_class(section.kind).derive_card is VisionBackend.derive_card:
+        return None
+    with create_backend(section, card=None, model=model) as backend:
+        return backend.derive_card()
+
+
 def _entry(kind: str) -> BackendEntry:
     backends = list_backends()
     if kind not in backends:

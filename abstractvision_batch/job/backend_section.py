@@ -85,6 +85,10 @@ class BackendSection(StrictModel):
         """Return the GPU memory that the model's weights take; None where the card does not say."""
         return card.facts(self.kind).memory_bytes
 
+    def at_path(self, path: str) -> Self:
+        """Return the section for a model that is this folder or file, unless it names another."""
+        return self
+
     def as_begun(self, recorded: Mapping[str, Any]) -> Self:
         """Return the section as a run that an earlier version recorded it for keeps to it."""
         return self

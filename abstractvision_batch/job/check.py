@@ -23,7 +23,8 @@ from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.job.prompt_files import names_files
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
 from abstractvision_batch.registry.model_card import ModelCard
-from abstractvision_batch.text.suggestions import did_you_mean, foreign_name_of
+from abstractvision_batch.registry.model_names import suggest_model
+from abstractvision_batch.text.suggestions import foreign_name_of
 
 MAX_REQUESTS = 2**31
 """Of one job: plan indexes and Arrow row counts stay far from their limits."""
@@ -77,7 +78,7 @@ def check_spec(
 
 
 def _check_model(spec: JobSpec, card: ModelCard | None, cards: Mapping[str, ModelCard]) -> Iterator[Problem]:
-    near = did_you_mean(spec.model, cards)
+    near = suggest_model(spec.model, cards)
     hint = f"did you mean {near}?" if near else "`avbatch models` lists them; registry.paths adds cards"
     yield ("model",), f"no card has the id {show(spec.model)} ({hint})"
 

@@ -32,13 +32,14 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate, resolve_options
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
+from abstractvision_batch.job.local_model import add_derived_card, find_model_paths, local_path, resolve_backend
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
-from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
+from abstractvision_batch.job.walk import FieldValue
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
 
@@ -180,23 +181,16 @@ class Job:
 
     def local_path(self, text: str) -> str:
         """A path of the spec made absolute; a URL, or an absolute path, stays as it is."""
-        return _local_path(self.base_dir, text)
+        return local_path(self.base_dir, text)
 
     @property
     def backend(self) -> BackendSpec:
         """The backend with local paths made absolute: what `create_backend` takes."""
-        backend = self.spec.backend
-        for part, mark in self.model_paths():
-            path = self.local_path(part.value)
-            if not mark.or_hub_id or Path(path).exists():
-                backend = put_value(backend, part.path[1:], path)
-        return backend
+        return resolve_backend(self.spec, self.base_dir)
 
     def model_paths(self) -> Iterator[tuple[FieldValue, LocalPath]]:
         """Yield the paths that the backend's fields hold, as they are written, with their marks."""
-        for part in find_parts(type(self.spec.backend), self.spec.backend, LocalPath, ("backend",)):
-            if (mark := part.mark(LocalPath)) is not None and isinstance(part.value, str):
-                yield part, mark
+        return find_model_paths(self.spec)
 
 
 def load_job(
@@ -299,7 +293,7 @@ def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCa
         if own_card is None:  # that of a run may hold what earlier versions let pass for no secret
             for path, said in find_plain_secrets(spec):
                 problems.setdefault(path, said)
-        cards: dict[str, ModelCard] | None = None
+        cards: Mapping[str, ModelCard] | None = None
         if any(path[:1] == ("registry",) for path in problems):
             pass  # what it names is not looked at
         elif own_card is not None:
@@ -309,6 +303,9 @@ def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCa
         if cards is not None:
             if spec.model not in cards and any(path[0] == "registry" for path in ignore):
                 ignore |= {("model",)}  # its card may be where registry.paths was meant to say
+            cards, missing = add_derived_card(spec, cards, base_dir, ignore)
+            problems |= missing
+            ignore |= missing.keys()
             checked = check_spec(spec, cards, ignore=ignore)
             spec, card = checked.spec, checked.card
             for path, said in checked.problems:
@@ -330,19 +327,13 @@ def _spec_error(lines: Sequence[str]) -> SpecError:
 def _load_cards(
     spec: JobSpec, base_dir: Path, more: Sequence[str], problems: dict[FieldPath, str]
 ) -> dict[str, ModelCard] | None:
-    own = [Path(_local_path(base_dir, path)) for path in spec.registry.paths]
+    own = [Path(local_path(base_dir, path)) for path in spec.registry.paths]
     try:
         return load_cards([*own, *(Path(path) for path in more)])
     except SpecError as error:
         # One place for all: the lines themselves name card file and line.
         problems.setdefault(("registry", "paths"), "; ".join(error.problems))
         return None
-
-
-def _local_path(base_dir: Path, text: str) -> str:
-    if "://" in text:
-        return text
-    return str((base_dir / Path(text).expanduser()).absolute())
 
 
 def _printable(text: str) -> str:

@@ -321,7 +321,10 @@ class JobSpec(StrictModel):
     """For people."""
     task: Identity[Task] = "text_to_image"
     model: Identity[Text]
-    """Id of a model card."""
+    """Id of a model card or of a repository in the hub cache; or a folder or file, as `./my-finetune`.
+
+    A path is relative to the spec. What has no card is described by its own files, and so checked.
+    """
     backend: Identity[BackendSpec] = DEFAULT_BACKEND
     registry: Runtime[RegistrySpec] = RegistrySpec()
     prompts: PromptsSpec

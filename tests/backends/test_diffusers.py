@@ -286,7 +286,7 @@ def test_a_missing_adapter_fails_the_request_that_asked_for_it(sd: HuggingFaceDi
     bad, good = sd.generate_batch([text_request(extra={"loras": [{"source": "someone/lora"}]}), text_request()])
 
     assert isinstance(bad, GenerationError)
-    assert "hf download someone/lora" in str(bad)
+    assert "avbatch fetch someone/lora" in str(bad)
     assert isinstance(good, GeneratedAsset)
 
 
@@ -403,7 +403,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_was_not_downloaded_is_an_error_with_the_command(tmp_path: Path) -> None:
     config = HuggingFaceDiffusersBackendConfig("someone/model", cache_dir=str(tmp_path), revision="v1")
 
-    with pytest.raises(DependencyError, match=r"someone/model at v1: .*hf download someone/model --revision v1"):
+    with pytest.raises(DependencyError, match=r"someone/model at v1: .*avbatch fetch someone/model --revision v1"):
         HuggingFaceDiffusersVisionBackend(config).preload()
 
 

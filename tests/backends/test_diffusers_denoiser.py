@@ -170,7 +170,7 @@ def test_a_repository_that_was_not_downloaded_is_an_error_with_the_command(tiny_
         (item,) = backend.generate_batch([text_request(extra={"rapid_aio_repo": "linoyts/Rapid"})])
 
     assert isinstance(item, GenerationError)
-    assert "hf download linoyts/Rapid" in str(item)
+    assert "avbatch fetch linoyts/Rapid" in str(item)
 
 
 def test_after_a_transformer_that_did_not_load_the_models_own_goes_on(

@@ -157,7 +157,7 @@ def test_a_truncated_pickle_is_a_missing_dependency(configuration: Path, tmp_pat
     [
         ("fox.gguf", {}, r"ends in \.safetensors or \.ckpt .*kind sdcpp reads GGUF"),
         ("none.safetensors", {}, "no such file or folder"),
-        ("fox.safetensors", {}, r"give the folder of a model_index\.json as config_path; or hf download test/tiny"),
+        ("fox.safetensors", {}, r"avbatch fetch .*fox\.safetensors, which takes that of test/tiny; or give the folder"),
         ("fox.safetensors", {"config_path": "/no/such/folder"}, r"/no/such/folder: .* lacks model_index\.json"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_component_that_the_repository_lacks_comes_from_where_the_card_says(
 def test_a_component_that_is_missing_is_named_with_the_command(tiny_sd: Path, tmp_path: Path) -> None:
     backend = make_backend(tiny_sd, components={"text_encoder": "meta/llama"}, cache_dir=str(tmp_path))
 
-    with pytest.raises(DependencyError, match="hf download meta/llama"):
+    with pytest.raises(DependencyError, match="avbatch fetch meta/llama"):
         backend.preload()
 
 
@@ -257,7 +257,7 @@ def test_none_of_several_repositories_is_an_error_that_names_one(tmp_path: Path)
         "someone/model", repo_ids={"text_to_video": "someone/text"}, cache_dir=str(tmp_path)
     )
 
-    with pytest.raises(DependencyError, match="hf download someone/text"):
+    with pytest.raises(DependencyError, match="avbatch fetch someone/text"):
         HuggingFaceDiffusersVisionBackend(config).check_ready()
 
 
@@ -292,5 +292,5 @@ def test_downloads_fetch_what_a_checkpoint_lacks_and_nothing_large(
 def test_what_goes_with_a_model_is_missed_before_anything_is_loaded(
     tiny_sd: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(DependencyError, match="hf download someone/more"):
+    with pytest.raises(DependencyError, match="avbatch fetch someone/more"):
         make_backend(tiny_sd, cache_dir=str(tmp_path), **settings).check_ready()

@@ -297,7 +297,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_is_not_there_ends_with_3() -> None:
     result = generate("a fox", "--model", "nobody/nothing", code=3)
 
-    assert "hf download nobody/nothing" in result.stderr
+    assert "avbatch fetch nobody/nothing" in result.stderr
     assert "nobody/nothing has no model card" in result.stderr
 
 

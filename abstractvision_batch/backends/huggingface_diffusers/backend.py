@@ -38,6 +38,7 @@ from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.types import (
     GeneratedAsset,
@@ -122,6 +123,12 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
             return None
         tasks = [kind for kind in kinds if kind != "inpaint"]
         return VisionBackendCapabilities(supported_tasks=tasks, supports_mask="inpaint" in kinds)
+
+    def derive_card(self) -> ModelCard:
+        """By its `model_index.json`, the configurations of its components and the installed Diffusers."""
+        from abstractvision_batch.backends.huggingface_diffusers.derived_card import derive_card
+
+        return derive_card(self.config)
 
     def _find_kinds(self) -> tuple[str, ...]:
         try:

@@ -98,6 +98,35 @@ def argument_names(accepted: Collection[str], rename: Mapping[str, str]) -> dict
     }
 
 
+def guidance_argument(defaults: Mapping[str, Any], rename: Mapping[str, str]) -> str:
+    """Return the pipeline's name of guidance_scale, by the arguments of its call and their defaults.
+
+    Pipelines with both names take distilled guidance as guidance_scale (Flux: true_cfg_scale 1 by default) or
+    classifier-free guidance as true_cfg_scale (Qwen-Image: 4 by default).
+    """
+    true_cfg = "true_cfg_scale" in defaults and defaults["true_cfg_scale"] != 1.0
+    return rename.get("guidance_scale", "true_cfg_scale" if true_cfg else "guidance_scale")
+
+
+def frame_step(class_name: str, arguments: Mapping[str, Any], factor: int) -> tuple[int, int]:
+    """Return step and remainder of the numbers of frames that come out as asked for.
+
+    Args:
+        class_name: of the pipeline.
+        arguments: those of its call, with their defaults or what a request says instead.
+        factor: how many times fewer latent frames there are.
+    """
+    if CHUNK_ARGUMENT in arguments:  # whole chunks of so many latent frames
+        length = arguments[CHUNK_ARGUMENT]
+        return (max(length, 1) - 1) * factor + 1 if isinstance(length, int) else 1, 0
+    if class_name in FRAME_REMAINDERS:
+        return factor, FRAME_REMAINDERS[class_name]
+    usual = next((arguments[name] for name in FRAME_ARGUMENTS if name in arguments), None)
+    if isinstance(usual, int) and (usual - 1) % factor:
+        return (factor, 0) if usual % factor == 0 else (1, 0)  # its own default shows that it counts otherwise
+    return factor, 1 if factor > 1 else 0
+
+
 def fits(kind: str, class_name: str, required: Mapping[str, bool], rename: Mapping[str, str]) -> bool:
     """Whether a pipeline class does a kind of request as it is.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -89,6 +89,9 @@ class DiffusersBackendSpec(BackendSection):
     @property
     def pinned_device(self) -> str | None:
         return self.device if ":" in self.device else None
+
+    def at_path(self, path: str) -> Self:
+        return self.model_copy(update={"model_path": path}) if self.model_path is None else self
 
     def gpu_bytes(self, card: ModelCard) -> int | None:
         native = super().gpu_bytes(card)

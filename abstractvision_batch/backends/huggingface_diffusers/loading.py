@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
     DENOISERS,
+    DESCRIPTIONS,
     INDEX,
     ModelFiles,
     fetch_snapshot,
@@ -264,7 +265,7 @@ def _download(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     elif config.path is None:
         fetch_snapshot(repo_id, config, revision=config.revision, patterns=[f"{config.subfolder}/*"])
     elif needs_configuration(config):
-        fetch_snapshot(repo_id, config, revision=config.revision, patterns=["*.json", "*.txt", "*.model"])
+        fetch_snapshot(repo_id, config, revision=config.revision, patterns=list(DESCRIPTIONS))
     return find_model(config)
 
 

@@ -24,6 +24,8 @@ MODULAR_INDEX = "modular_model_index.json"
 _LORA = "pytorch_lora_weights.safetensors"
 #: Components that denoise: nearly all of a model's work, and most of its weights.
 DENOISERS = ("transformer", "transformer_2", "unet")
+#: Files of a repository that say what a model is, all but its weights.
+DESCRIPTIONS = ("*.json", "*.txt", "*.model")
 #: Names of an image decoder's weights begin so.
 _DECODERS = ("first_stage_model.", "vae.", "decoder.")
 #: What a single-file checkpoint's name ends in.
@@ -92,7 +94,7 @@ def find_snapshot(repo_id: str, *, revision: str | None = None, cache_dir: str |
     commit = reference.read_text().strip() if reference.is_file() else revision
     if commit is not None and (repository / "snapshots" / commit).is_dir():
         return repository / "snapshots" / commit
-    command = f"hf download {repo_id}" + (f" --revision {revision}" if revision else "")
+    command = f"avbatch fetch {repo_id}" + (f" --revision {revision}" if revision else "")
     command += f" --cache-dir {cache_dir}" if cache_dir else ""
     raise DependencyError(
         f"{repo_id}{f' at {revision}' if revision else ''}: not in {root} and downloads are off "
@@ -169,7 +171,7 @@ def _local_path(path: str) -> Path:
     if not found.exists():
         raise DependencyError(f"{path}: no such file or folder ({mend})")
     if found.is_file() and found.suffix not in CHECKPOINTS:
-        other = "; backend kind sdcpp reads GGUF" if found.suffix == ".gguf" else ""
+        other = "; backend.kind sdcpp reads GGUF" if found.suffix == ".gguf" else ""
         raise DependencyError(f"{path}: a checkpoint's name ends in {' or '.join(CHECKPOINTS)} (correct it{other})")
     return found
 
@@ -180,6 +182,13 @@ def needs_configuration(config: HuggingFaceDiffusersBackendConfig) -> bool:
         return False
     path = _local_path(config.path)
     return path.is_file() and not (path.parent / INDEX).is_file()
+
+
+def checkpoint_of(config: HuggingFaceDiffusersBackendConfig) -> Path | None:
+    """Return the model's file where it is a checkpoint whose configuration is neither given nor next to it."""
+    if not needs_configuration(config) or config.path is None:
+        return None
+    return _local_path(config.path)
 
 
 def has_decoder(checkpoint: Path) -> bool:
@@ -208,7 +217,8 @@ def _configuration_of(checkpoint: Path, config: HuggingFaceDiffusersBackendConfi
     except DependencyError as error:
         raise DependencyError(
             f"{checkpoint}: what its weights are of is not known without a configuration "
-            f"(give the folder of a {INDEX} as config_path; or hf download {repo_id} --include '*.json' '*.txt')"
+            f"(avbatch fetch {checkpoint}, which takes that of {repo_id}; "
+            f"or give the folder of a {INDEX} as config_path)"
         ) from error
 
 

@@ -21,15 +21,14 @@ from PIL import Image
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.families import (
-    CHUNK_ARGUMENT,
     EXACT_SIZE,
     FIXED_FRAMES,
-    FRAME_ARGUMENTS,
-    FRAME_REMAINDERS,
     IMAGE_WORDS,
     ONE_AT_A_TIME,
     OUTPUT_SIZES,
     argument_names,
+    frame_step,
+    guidance_argument,
 )
 from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
 from abstractvision_batch.errors import GenerationError
@@ -220,13 +219,10 @@ def sampling_arguments(
     request: PipelineRequest, accepted: Mapping[str, inspect.Parameter], name: str, rename: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Translate steps, guidance and strength; the notes say what is used, defaults of the pipeline included."""
-    # Pipelines with both names take distilled guidance as guidance_scale (Flux: true_cfg_scale 1 by default) or
-    # classifier-free guidance as true_cfg_scale (Qwen-Image: 4 by default).
-    true_cfg = "true_cfg_scale" in accepted and accepted["true_cfg_scale"].default != 1.0
-    guidance = rename.get("guidance_scale", "true_cfg_scale" if true_cfg else "guidance_scale")
+    defaults = {key: parameter.default for key, parameter in accepted.items()}
     wanted = {
         rename.get("steps", "num_inference_steps"): ("steps", request.steps),
-        guidance: ("guidance_scale", request.guidance_scale),
+        guidance_argument(defaults, rename): ("guidance_scale", request.guidance_scale),
     }
     if isinstance(request, ImageEditRequest):
         wanted[rename.get("strength", "strength")] = ("strength", request.strength)
@@ -295,27 +291,14 @@ def _checked_frames(frames: int, pipeline: Any, extra: Mapping[str, Any]) -> int
     fixed, unless = FIXED_FRAMES.get(name, (frames, ""))
     if frames != fixed and not extra.get(unless):
         raise GenerationError(f"num_frames: {name} makes {fixed}, not {frames} (or set extra.{unless}: true)")
-    step, rest = _frame_step(pipeline, extra)
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    defaults = {key: parameter.default for key, parameter in accepted.items()}
+    step, rest = frame_step(name, defaults | dict(extra), _first_of(pipeline, _TEMPORAL_FACTORS) or 1)
     if frames < 1 or (frames - rest) % step:
         below = max(rest or step, (frames - rest) // step * step + rest)
         plus = f" plus {rest}" if rest else ""
         raise GenerationError(f"num_frames: {frames} is not {step} times n{plus} (nearest: {below}, {below + step})")
     return frames
-
-
-def _frame_step(pipeline: Any, extra: Mapping[str, Any]) -> tuple[int, int]:
-    """Return step and remainder of the numbers of frames that come out as asked for."""
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    factor = _first_of(pipeline, _TEMPORAL_FACTORS) or 1
-    if CHUNK_ARGUMENT in accepted:  # whole chunks of so many latent frames
-        own, usual = extra.get(CHUNK_ARGUMENT), accepted[CHUNK_ARGUMENT].default
-        return ((own if isinstance(own, int) and own > 0 else usual) - 1) * factor + 1, 0
-    if type(pipeline).__name__ in FRAME_REMAINDERS:
-        return factor, FRAME_REMAINDERS[type(pipeline).__name__]
-    usual = next((accepted[argument].default for argument in FRAME_ARGUMENTS if argument in accepted), None)
-    if isinstance(usual, int) and (usual - 1) % factor:
-        return (factor, 0) if usual % factor == 0 else (1, 0)  # its own default shows that it counts otherwise
-    return factor, 1 if factor > 1 else 0
 
 
 def _first_of(pipeline: Any, attributes: Sequence[str]) -> int | None:

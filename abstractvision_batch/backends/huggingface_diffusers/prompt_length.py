@@ -68,7 +68,7 @@ def readers_on_disk(config: HuggingFaceDiffusersBackendConfig, kind: str, length
     except DependencyError:
         return []
     source = read_pipeline(config.pipelines.get(kind, model.pipeline_class))
-    length = length or (None if source is None else source.lengths.get(LENGTH_ARGUMENT))
+    length = length or (None if source is None else source.defaults.get(LENGTH_ARGUMENT))
     readers = []
     for name, entry in model.index.items():
         file = model.folder / name / "tokenizer.json"

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+#: Where Diffusers says which classes share weights.
+_PAIRS = {
+    "AUTO_TEXT2IMAGE_PIPELINES_MAPPING": "text_to_image",
+    "AUTO_IMAGE2IMAGE_PIPELINES_MAPPING": "image_to_image",
+    "AUTO_INPAINT_PIPELINES_MAPPING": "inpaint",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +30,10 @@ class PipelineSource:
     name: str
     required: dict[str, bool]
     """The arguments of its call, and whether each has to be given."""
-    lengths: dict[str, int]
-    """Defaults of its arguments that are whole numbers."""
+    defaults: dict[str, Any]
+    """Defaults of its arguments, of those that are plain values."""
+    packing: int = 1
+    """How many pixels of latents one side of a patch has, where its image processor counts patches."""
 
 
 @cache
@@ -33,12 +44,30 @@ def read_pipeline(name: str) -> PipelineSource | None:
         return None
     call = next((part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"), None)
     if call is not None:
-        return PipelineSource(name, _required(call.args), _whole_defaults(call.args))
+        return PipelineSource(name, _required(call.args), _plain_defaults(call.args), _packing(tree))
     for base in tree.bases:
         inherited = read_pipeline(base.id) if isinstance(base, ast.Name) and base.id != name else None
         if inherited is not None:
-            return PipelineSource(name, inherited.required, inherited.lengths)
+            return PipelineSource(name, inherited.required, inherited.defaults, inherited.packing)
     return None
+
+
+@cache
+def read_pairs() -> dict[str, dict[str, str]]:
+    """Return which classes share weights: by kind of image request, the class of each family of Diffusers."""
+    root = _root()
+    if root is None:
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse((root / "pipelines" / "auto_pipeline.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name) and target.id in _PAIRS:
+            lists = [part for part in ast.walk(node.value) if isinstance(part, ast.Tuple) and len(part.elts) == 2]
+            found[_PAIRS[target.id]] = {
+                key.value: value.id
+                for key, value in (part.elts for part in lists)
+                if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name)
+            }
+    return found
 
 
 @cache
@@ -60,12 +89,31 @@ def _required(arguments: ast.arguments) -> dict[str, bool]:
     return required
 
 
-def _whole_defaults(arguments: ast.arguments) -> dict[str, int]:
+def _plain_defaults(arguments: ast.arguments) -> dict[str, Any]:
     plain = [*arguments.posonlyargs, *arguments.args]
     pairs = [*zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults, strict=True)]
     pairs += [(name, value) for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
-    values = ((name.arg, value.value) for name, value in pairs if isinstance(value, ast.Constant))
-    return {name: value for name, value in values if isinstance(value, int) and not isinstance(value, bool)}
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        with suppress(ValueError):  # an expression, such as another name
+            found[name.arg] = ast.literal_eval(value)
+    return found
+
+
+def _packing(tree: ast.ClassDef) -> int:
+    """Return what a class multiplies its VAE's factor by for its image processor, 2 for Flux."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Processor"):
+            factors = [word.value for word in node.keywords if word.arg == "vae_scale_factor"]
+            for factor in factors:
+                if (
+                    isinstance(factor, ast.BinOp)
+                    and isinstance(factor.op, ast.Mult)
+                    and isinstance(factor.right, ast.Constant)
+                    and isinstance(factor.right.value, int)
+                ):
+                    return factor.right.value
+    return 1
 
 
 def _find_class(name: str, part: str) -> tuple[Path | None, ast.ClassDef | None]:

@@ -62,6 +62,20 @@ def describe_weights(config: HuggingFaceDiffusersBackendConfig, task: Task | Non
     return Weights(tuple(parts))
 
 
+def list_weights(model: ModelFiles, config: HuggingFaceDiffusersBackendConfig) -> list[Path]:
+    """Return the files of the model's weights that are loaded, the denoiser's first."""
+    if model.checkpoint is not None:
+        return [model.checkpoint]
+    names = sorted(model.index, key=lambda name: (name not in DENOISERS, name))
+    folders = (model.folder / name for name in names if isinstance(model.index[name], list))
+    return [
+        path
+        for folder in folders
+        for path in (_component_files(folder, config, weights=True) if folder.is_dir() else ())
+        if _WEIGHTS.fullmatch(path.name) and path.suffix != ".json"
+    ]
+
+
 def hash_lora(adapter: LoraAdapter, config: HuggingFaceDiffusersBackendConfig) -> str:
     """SHA-256 of an adapter's file."""
     folder, name = find_lora(adapter, config)

@@ -39,6 +39,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.media.images import Rgb, raw_rgb
 from abstractvision_batch.media.video import encode_video
+from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.environment import processor_name
 from abstractvision_batch.storage.file_hashes import hash_file
@@ -103,6 +104,33 @@ class StableDiffusionCppVisionBackend(BatchBackend):
         """Name the tasks that the model does: images with masks, or videos."""
         reference = self.config.image_input == "reference"
         return VisionBackendCapabilities(supported_tasks=list(self._tasks()), supports_mask=not reference)
+
+    def derive_card(self) -> ModelCard:
+        """By the header of the file: the tasks, and what sides are multiples of; defaults are left open."""
+        multiple = side_multiple(self._main_file())
+        params: dict[str, Any] = {
+            "negative_prompt": {},
+            "width": {"min": multiple, "multiple_of": multiple, "description": "pixels"},
+            "height": {"min": multiple, "multiple_of": multiple, "description": "pixels"},
+            "steps": {"min": 1},
+            "guidance_scale": {"min": 0},
+        }
+        own: dict[str, Any] = {
+            "image_to_image": {"strength": {"min": 0, "max": 1}, "mask": {"description": "white pixels change"}},
+            "text_to_video": {"num_frames": {"min": 1}, "fps": {"min": 1}},
+            "image_to_video": {"prompt": {}, "num_frames": {"min": 1}, "fps": {"min": 1}},
+        }
+        name = self.config.model_id or ""
+        return ModelCard.model_validate(
+            {
+                "id": name,
+                "provider": "local",
+                "license": "unknown",
+                "tasks": {task: {"params": {**params, **own.get(task, {})}} for task in self._tasks()},
+                "backends": {"sdcpp": {}},
+                "notes": "Derived from the header of its file.",
+            }
+        ).model_copy(update={"origin": f"derived from {name}"})
 
     def environment(self) -> dict[str, Any]:
         """Describe the program, its random numbers and this machine."""

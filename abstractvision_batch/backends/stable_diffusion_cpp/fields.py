@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -92,6 +92,13 @@ class SdcppBackendSpec(BackendSection):
     @property
     def asked_programs(self) -> Mapping[str, str]:
         return {"backend.sd_cli_path": self.sd_cli_path}
+
+    def at_path(self, path: str) -> Self:
+        return (
+            self.model_copy(update={"model_path": path})
+            if self.model_path is None and self.diffusion_model is None
+            else self
+        )
 
     def gpu_bytes(self, card: ModelCard) -> int | None:
         return None if self.offload_to_cpu else super().gpu_bytes(card)
