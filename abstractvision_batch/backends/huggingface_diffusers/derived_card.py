@@ -165,11 +165,11 @@ class _Parts:
             if isinstance(vae.get(key), int):
                 return int(vae[key])
         if isinstance(scaling := vae.get("spatio_temporal_scaling"), list):
-            return int(vae.get("patch_size", 1)) * 2 ** sum(map(bool, scaling))
+            return int(vae.get("patch_size", 1) * 2 ** sum(map(bool, scaling)))
         if isinstance(expansions := vae.get("spatial_expansions"), list):
             return int(math.prod(expansions))
         if isinstance(steps := vae.get("temperal_downsample"), list):
-            return 2 ** len(steps)
+            return int(2 ** len(steps))
         for key in ("encoder_block_out_channels", "block_out_channels"):
             if isinstance(vae.get(key), list):
                 return int(2 ** (len(vae[key]) - 1))
@@ -183,7 +183,7 @@ class _Parts:
             if isinstance(vae.get(key), int | float):
                 return int(vae[key])
         if isinstance(scaling := vae.get("spatio_temporal_scaling"), list):
-            return int(vae.get("patch_size_t", 1)) * 2 ** sum(map(bool, scaling))
+            return int(vae.get("patch_size_t", 1) * 2 ** sum(map(bool, scaling)))
         if isinstance(expansions := vae.get("temporal_expansions"), list):
             return int(math.prod(expansions))
         return 1
