@@ -16,15 +16,13 @@ from pydantic.fields import FieldInfo
 
 from abstractvision_batch.documents.by_kind import NO_SUCH_KIND, TAG, ByKind, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath, show
-from abstractvision_batch.documents.strict_model import StrictModel
-from abstractvision_batch.documents.type_words import describe, is_model, literals, members, unwrap
+from abstractvision_batch.documents.type_words import describe, is_model, is_section, literals, members, unwrap
 from abstractvision_batch.text.suggestions import hint_for_field, hint_for_value
 from abstractvision_batch.types import TASKS
 
 #: At a time. More are one mistake made in every element of a list, and explaining takes 0.1 ms each.
 MAX_EXPLAINED = 200
 
-_MAPPING = StrictModel.written
 _HIDDEN = frozenset({"storage_options", "api_key", "headers", "env_vars"})
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
@@ -71,9 +69,8 @@ def field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, info in model.model_fields.items():
         by_kind = find_by_kind(info)
         models = by_kind.usual_models() if by_kind else [unwrap(member)[0] for member in members(info.annotation)]
-        for one in filter(is_model, models):
-            if getattr(one, "written", _MAPPING) == _MAPPING:
-                yield from field_names(one, f"{prefix}{name}.")
+        for one in filter(is_section, models):
+            yield from field_names(one, f"{prefix}{name}.")
 
 
 def _explain_one(

@@ -10,6 +10,8 @@ import annotated_types
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
+from abstractvision_batch.documents.strict_model import StrictModel
+
 NoneType = type(None)
 
 
@@ -39,6 +41,11 @@ def literals(annotation: Any) -> list[str]:
 def is_model(annotation: Any) -> bool:
     """Whether the type is one of the spec's mappings of fixed fields."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def is_section(annotation: Any) -> bool:
+    """Tell whether the type has fields that are read one by one: not a model that is written as one value."""
+    return is_model(annotation) and getattr(annotation, "written", StrictModel.written) == StrictModel.written
 
 
 def describe(annotation: Any, constraints: Sequence[Any] = ()) -> str:

@@ -5,9 +5,7 @@ Not covered: what only the prompt dataset can tell (its columns, per-row values,
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +15,11 @@ from pydantic import ValidationError
 
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import FieldPath, show
+from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.draw import Distribution, DrawSpec, draw_points
 from abstractvision_batch.job.fields import MAX_SEED
 from abstractvision_batch.job.model import JobSpec, Params
-from abstractvision_batch.job.points import find_axes
+from abstractvision_batch.job.points import WHOLE_PARAMS, count_points, expand_points, find_axes
 from abstractvision_batch.job.prompt_files import names_files
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
 from abstractvision_batch.registry.model_card import ModelCard
@@ -28,6 +28,11 @@ from abstractvision_batch.text.suggestions import foreign_name_of
 
 MAX_REQUESTS = 2**31
 """Of one job: plan indexes and Arrow row counts stay far from their limits."""
+
+#: Whole numbers between two ends that are checked one by one.
+_CHECKED_BETWEEN = 100_000
+#: Points that `skip` is asked of.
+_SKIPPED_OF = 1_000_000
 
 Problem = tuple[FieldPath, str]
 
@@ -59,17 +64,20 @@ def check_spec(
     for where in ("matrix", "zip"):
         varied[where], found = _type_values(where, getattr(spec, where))
         problems += found
-    problems += _check_lists(varied["matrix"], varied["zip"])
+    draw, found = _type_draw(spec.draw)
+    problems += found
+    problems += _check_axes(spec, varied)
     problems += _check_seeds(spec)
     problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
     problems += _check_count(spec)
+    has_points = not problems
+    spec = spec.model_copy(update={**varied, "draw": draw})
     if spec.prompts.source == []:
         problems.append((("prompts", "source"), "is an empty list (give at least one prompt)"))
     problems += [] if ("model",) in ignore else _check_budget(spec, cards.get(spec.model))
     card = cards.get(spec.model)
     if not ignore & {("model",), ("task",)}:
-        problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, varied)
-    spec = spec.model_copy(update=varied)
+        problems += _check_model(spec, card, cards) if card is None else _check_card(spec, card, has_points)
     is_stand_in = "backend" not in spec.model_fields_set and any(path[0] == "backend" for path in ignore)
     if not is_stand_in and ("task",) not in ignore:
         problems += spec.backend.find_problems(spec, card)
@@ -83,7 +91,8 @@ def _check_model(spec: JobSpec, card: ModelCard | None, cards: Mapping[str, Mode
     yield ("model",), f"no card has the id {show(spec.model)} ({hint})"
 
 
-def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
+def _check_card(spec: JobSpec, card: ModelCard, has_points: bool) -> Iterator[Problem]:
+    """Check what the card says; its points only where there are any: else more than that is wrong."""
     if spec.task not in card.tasks:
         yield ("task",), f"{card.id} has no task {spec.task} (it has: {', '.join(card.tasks)}; {card.origin})"
         return
@@ -94,15 +103,20 @@ def _check_card(spec: JobSpec, card: ModelCard, varied: Mapping[str, Mapping[str
     for name, value in given.items():
         if said := check_param(card, spec.task, name, value):
             yield ("params", name), said
-    for where, lists in varied.items():
-        for name, values in lists.items():
+    for where in ("matrix", "zip"):
+        for name, values in getattr(spec, where).items():
             for index, value in enumerate(values):
                 if said := check_param(card, spec.task, name, value):
                     yield (where, name, index), said
     for index, seed in enumerate(spec.seeds):
         if said := check_param(card, spec.task, "seed", seed):
             yield ("seeds", index), said
-    yield from _check_output_sizes(spec, card)
+    drawn = list(_check_draw(spec, card)) if spec.draw and has_points else []
+    yield from drawn
+    skipping = list(_check_skip(spec, card)) if has_points and not drawn else []
+    yield from skipping
+    if has_points and not drawn and not skipping:
+        yield from _check_output_sizes(spec, card)
     yield from _check_extra(spec, card)
     yield from _check_required(spec, card, {*given, *spec.params.extra, *find_axes(spec)})
 
@@ -113,27 +127,66 @@ def _check_output_sizes(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
     if rule is None:
         return
     defaults = default_params(card, spec.task)
-    for width, height in asked_sizes(spec):
+    for width, height in asked_sizes(spec, card):
         if width is None and height is None:
             continue
         wide, high = width or defaults.get("width"), height or defaults.get("height")
         said = None if wide is None or high is None else rule.problem(wide, high)
         if said is not None:
             side = "width" if width is not None else "height"
-            place = next((where for where in ("matrix", "zip") if side in getattr(spec, where)), "params")
-            yield (place, side), f"{said[:-1]}; {card.origin})"
+            yield find_axes(spec).get(side, ("params", side)), f"{said[:-1]}; {card.origin})"
 
 
-def asked_sizes(spec: JobSpec) -> list[tuple[int | None, int | None]]:
+def asked_sizes(spec: JobSpec, card: ModelCard) -> list[tuple[int | None, int | None]]:
     """Return each width and height that a point of the spec asks for, as far as it does."""
     sides = ("width", "height")
-    matrix, zipped = ({side: lists[side] for side in sides if side in lists} for lists in (spec.matrix, spec.zip))
     sizes: dict[tuple[int | None, int | None], None] = {}
-    for product in itertools.product(*matrix.values()):
-        for place in list(zip(*zipped.values(), strict=False)) or [()]:
-            point = {**dict(zip(matrix, product, strict=True)), **dict(zip(zipped, place, strict=True))}
-            sizes[point.get("width", spec.params.width), point.get("height", spec.params.height)] = None
+    for point in expand_points(spec, card, sides):
+        sizes[point.get("width", spec.params.width), point.get("height", spec.params.height)] = None
     return list(sizes)
+
+
+def _check_draw(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
+    """Check all that may be drawn: the ends of what is drawn from, what is between them, and the points."""
+    assert spec.draw is not None
+    refused = set()
+    for name, drawn in spec.draw.parameters.items():
+        path: FieldPath = ("draw", name, drawn.kind)
+        for index, value in enumerate(drawn.values):
+            if said := check_param(card, spec.task, name, value):
+                refused.add(name)
+                yield (*path, index), said
+        between = range(drawn.int[0], drawn.int[1] + 1) if drawn.int and drawn.size <= _CHECKED_BETWEEN else ()
+        for value in between if name not in refused else ():
+            if said := check_param(card, spec.task, name, value):
+                refused.add(name)
+                yield path, f"of what it draws, {said}"
+                break
+    if refused:
+        return
+    points = draw_points(spec.draw, spec.params.seed)
+    if len(points) < spec.draw.n:
+        yield ("draw", "n"), f"there are only {len(points)} different points to draw (make n smaller)"
+    for name, drawn in spec.draw.parameters.items():
+        problems = (check_param(card, spec.task, name, point[name]) for point in points)
+        if said := next(filter(None, problems), None):
+            yield ("draw", name, drawn.kind), f"of what it draws, {said}"
+
+
+def _check_skip(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
+    points = count_points(spec)
+    if spec.skip is None:
+        return
+    if points > _SKIPPED_OF:
+        yield ("skip",), f"chooses among {_SKIPPED_OF:,} points at most, and there are {points:,}"
+        return
+    try:
+        kept = expand_points(spec, card)
+    except SpecError as error:
+        yield ("skip",), str(error)
+        return
+    if not kept:
+        yield ("skip",), f"leaves out every point, {points:,} of {points:,} (nothing would be generated)"
 
 
 def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
@@ -163,21 +216,52 @@ def _type_values(where: str, lists: Mapping[str, list[Any]]) -> tuple[dict[str, 
     for name, values in lists.items():
         if not values:
             problems.append(((where, name), "is an empty list (give values, or remove it)"))
-        typed[name] = []
-        for index, value in enumerate(values):
-            try:
-                typed[name].append(getattr(Params.model_validate({name: value}), name))
-            except ValidationError as error:
-                problems += [
-                    ((where, *path, index), said) for path, said in explain(error, {name: value}, Params).items()
-                ]
-                typed[name].append(None)
+        typed[name], found = _type_list((where, name), name, values)
+        problems += found
     return typed, problems
 
 
-def _check_lists(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+def _type_list(path: FieldPath, name: str, values: list[Any]) -> tuple[list[Any], list[Problem]]:
+    typed: list[Any] = []
+    problems: list[Problem] = []
+    for index, value in enumerate(values):
+        try:
+            typed.append(getattr(Params.model_validate({name: value}), name))
+        except ValidationError as error:
+            problems += [((*path, index), said) for said in explain(error, {name: value}, Params).values()]
+            typed.append(None)
+    return typed, problems
+
+
+def _type_draw(draw: DrawSpec | None) -> tuple[DrawSpec | None, list[Problem]]:
+    """Ends and choices as `params` would type them."""
+    if draw is None:
+        return None, []
+    typed: dict[str, Distribution] = {}
+    problems: list[Problem] = []
+    for name, drawn in draw.parameters.items():
+        path: FieldPath = ("draw", name, drawn.kind)
+        if name == "negative_prompt" and drawn.choice is None:
+            problems.append((path, "negative_prompt is a text (write choice: [a list])"))
+            continue
+        if drawn.choice is None and drawn.int is None and name in WHOLE_PARAMS:
+            problems.append((path, f"{name} is a whole number (write int: {drawn.values})"))
+            continue
+        values, found = _type_list(path, name, drawn.values)
+        problems += found
+        problems += [((*path, index), f"{show(drawn.values[index])} is there twice") for index in _repeats(values)]
+        typed[name] = drawn.model_copy(update={"choice": values}) if drawn.choice is not None else drawn
+    return draw.model_copy(update=typed), problems
+
+
+def _check_axes(spec: JobSpec, varied: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Problem]:
+    drawn = spec.draw.parameters if spec.draw else {}
+    for name in drawn:
+        if where := next((where for where in ("matrix", "zip") if name in varied[where]), None):
+            yield ("draw", name), f"is in {where} too (a parameter varies in one of them)"
+    zipped = varied["zip"]
     for name in zipped:
-        if name in matrix:
+        if name in varied["matrix"]:
             yield ("zip", name), "is in matrix too (a parameter varies in one of them)"
     if len({len(values) for values in zipped.values()}) > 1:
         listed = ", ".join(f"{name} has {len(values)}" for name, values in zipped.items())
@@ -192,9 +276,10 @@ def _check_seeds(spec: JobSpec) -> Iterator[Problem]:
             break
     for index in _repeats(spec.seeds):
         yield ("seeds", index), f"{show(spec.seeds[index])} is there twice"
-    for where in ("matrix", "zip"):
-        if spec.seeds and "seed" in getattr(spec, where):
-            yield ("seeds",), f"{where}.seed lists seeds too (keep one of the two)"
+    for where in ("matrix", "zip", "draw"):
+        section = spec.draw.parameters if where == "draw" and spec.draw else getattr(spec, where) or ()
+        if spec.seeds and "seed" in section:
+            yield ("seeds",), f"{where}.seed gives seeds too (keep one of the two)"
     if spec.seeds and spec.samples_per_prompt > 1:
         said = f"{spec.samples_per_prompt} samples of each prompt, and seeds lists {len(spec.seeds)}"
         yield ("samples_per_prompt",), f"{said} (remove one of the two: each seed is one sample)"
@@ -211,8 +296,7 @@ def _find_repeats(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any
 
 
 def _check_count(spec: JobSpec) -> Iterator[Problem]:
-    points = math.prod(len(values) for values in spec.matrix.values())
-    points *= max((len(values) for values in spec.zip.values()), default=1)
+    points = count_points(spec)
     prompts = len(spec.prompts.source) if isinstance(spec.prompts.source, list) else 1
     samples = len(spec.seeds) or spec.samples_per_prompt
     requests = prompts * points * samples

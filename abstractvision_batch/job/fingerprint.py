@@ -98,7 +98,7 @@ def _json_value(name: str, value: Any) -> Any:
     if name == "zip":
         return {param: [_number(param, item) for item in items] for param, items in value.items()}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude_none=name == "draw")
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
     if isinstance(value, dict):

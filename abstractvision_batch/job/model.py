@@ -18,10 +18,11 @@ from abstractvision_batch.documents.by_kind import ByKind
 from abstractvision_batch.documents.messages import FieldProblems
 from abstractvision_batch.documents.strict_model import IN_RECORD, Number, StrictModel, StrTuple, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection, UnknownSection
+from abstractvision_batch.job.draw import DrawSpec
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
 from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.prompt_files import FRAME_NAME
-from abstractvision_batch.job.ranges import MAX_VALUES, Range, list_values
+from abstractvision_batch.job.ranges import MAX_VALUES, ParamValues, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
 from abstractvision_batch.types import Fit, Task
 
@@ -304,8 +305,6 @@ ParamName = Literal[
 ]
 
 
-#: Checked one by one against `Params` and the model's card (`check`).
-ParamValues = Annotated[Annotated[list[Any], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Seeds = Annotated[Annotated[list[Seed], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
 
@@ -337,6 +336,10 @@ class JobSpec(StrictModel):
     """
     zip: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
     """Parameter values, as lists or ranges of equal length, walked in parallel."""
+    draw: Identity[DrawSpec | None] = None
+    """Random search: `{n: 20, guidance_scale: {uniform: [1, 9]}}` are 20 points, drawn by `params.seed`."""
+    skip: Identity[Text | None] = None
+    """Condition of SQL on parameters; points that meet it are left out: `steps > 30 and guidance_scale < 3`."""
     seeds: Identity[Seeds] = Field(default_factory=list)
     """Seeds that each prompt is generated with at each point, as they are: in place of `samples_per_prompt`."""
     samples_per_prompt: Identity[Annotated[int, Field(ge=1, le=1_000_000)]] = 1

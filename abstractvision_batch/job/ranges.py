@@ -6,9 +6,9 @@ Decimals are counted exactly, so that `{from: 0, to: 1, step: 0.1}` has 0.3 in i
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from abstractvision_batch.documents.messages import FieldProblems
 from abstractvision_batch.documents.strict_model import StrictModel
@@ -51,3 +51,7 @@ def list_values(value: Any) -> Any:
         raise ValueError(f"has {shown} values, and a list at most {MAX_VALUES:,} (make step larger)")
     form = int if all(isinstance(number, int) for number in numbers) else float
     return [form(first + index * step) for index in range(count)]
+
+
+#: Checked one by one against `Params` and the model's card (`check`).
+ParamValues = Annotated[Annotated[list[Any], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]

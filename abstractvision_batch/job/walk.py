@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from abstractvision_batch.documents.by_kind import TAG, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath
-from abstractvision_batch.documents.type_words import is_model, members, unwrap
+from abstractvision_batch.documents.type_words import is_model, is_section, members, unwrap
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.marks import CountsAs, Effect, Mark
 
@@ -146,9 +146,9 @@ def put_value(value: Any, path: FieldPath, new: Any) -> Any:
 
 
 def _is_section(info: FieldInfo) -> bool:
-    """Tell whether the field has fields of its own, and no other form."""
+    """Tell whether the field has fields of its own, and no other form; a model that is one value has none."""
     types = [unwrap(member)[0] for member in members(info.annotation)]
-    return len(types) == 1 and is_model(types[0]) and types[0] is not FromEnv
+    return len(types) == 1 and is_section(types[0])
 
 
 def _child(value: Any, name: str) -> Any:
@@ -173,7 +173,7 @@ def _fits(form: Any, value: Any) -> bool:
         return get_origin(form) is dict or is_model(form)
     if isinstance(value, list | tuple):
         return get_origin(form) in (list, tuple)
-    return isinstance(form, type) and isinstance(value, form)
+    return form is not Any and isinstance(form, type) and isinstance(value, form)
 
 
 def _marks(metadata: Any) -> tuple[Mark, ...]:

@@ -53,7 +53,7 @@ class Expansion:
     def __init__(self, job: Job, format: int = PLAN_FORMAT) -> None:
         self._spec = job.spec
         self._sizes = SizePlanner(job.spec, job.card) if format > 1 else None
-        self._points = expand_points(job.spec)
+        self._points = expand_points(job.spec, job.card)
         self._base = base_params(job.spec, job.card)
         self._extra = extra_params(job.spec, job.card)
         self._seeds_are_listed = job.version > 1 and "seed" in find_axes(job.spec)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from abstractvision_batch.job.load import Job
-from abstractvision_batch.job.points import find_axes
+from abstractvision_batch.job.points import find_axes, names_in_skip
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
 from abstractvision_batch.runs.columns import media_column, reserved_name
@@ -73,6 +73,11 @@ def _map_fields(job: Job, columns: Sequence[str], problems: Problems, notes: lis
                 f"{job.at(path)}: the prompts' column {fields[name]!r} "
                 f"sets {name} too (take one away, or set prompts.fields.{name}: null)"
             )
+    for name in names_in_skip(spec, job.card) & set(fields):
+        problems.add(
+            f"{job.at('skip')}: the prompts' column {fields[name]!r} sets {name}, which is not the same for all of a "
+            f"point then (leave {name} out, or set prompts.fields.{name}: null)"
+        )
     return fields
 
 

@@ -38,7 +38,7 @@ class SizePlanner:
         self._consts = tuple(consts)
         multiples = (rules[side].multiple_of or 1 if side in rules else 1 for side in ("width", "height"))
         self._multiples = tuple(math.lcm(value, spec.backend.side_multiple) for value in multiples)
-        asked = [self.asked(point, (None, None)) for point in expand_points(spec)]
+        asked = [self.asked(point, (None, None)) for point in expand_points(spec, card, ("width", "height"))]
         self._asked_at_points = list(dict.fromkeys(asked))
 
     def asked(self, point: Mapping[str, Any], own: Size) -> Size:
@@ -124,7 +124,7 @@ class OutputSizes:
         self._masked_rule = card.output_size(spec.backend.kind, "inpaint") or self._rule
         defaults = default_params(card, spec.task)
         self._defaults = (defaults.get("width"), defaults.get("height"))
-        self._asked = asked_sizes(spec)
+        self._asked = asked_sizes(spec, card)
 
     def check(self, own: Size, *, masked: bool) -> None:
         """Check one row; `own` is what it asks for itself.

@@ -40,7 +40,8 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     """
     requests, spec = record["plan"]["requests"], record["spec"]
     # Each request has a seed of its own, so a matrix over seeds makes no headings.
-    group_by = [name for name in (*spec["matrix"], *spec["zip"]) if name != "seed"]
+    drawn = (name for name, what in (spec.get("draw") or {}).items() if what is not None and name != "n")
+    group_by = [name for name in (*spec["matrix"], *spec["zip"], *drawn) if name != "seed"]
     positions = sample_positions(store, requests, record["plan"]["matrix_points"] if group_by else 1)
     shown = "" if len(positions) == requests else f" · {len(positions)} of {requests:,} shown"
     title = f"{record['name']} · {spec['model']}{shown}"

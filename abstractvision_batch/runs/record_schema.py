@@ -157,6 +157,7 @@ class _Spec(_Shape):
     output: _Output
     matrix: dict[str, list[Any]]
     zip: dict[str, list[Any]]
+    draw: dict[str, Any] | None = None
 
 
 class _Environment(_Shape):

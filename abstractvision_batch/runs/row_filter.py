@@ -1,56 +1,18 @@
-"""Choose rows of the manifest by a condition of SQL: ``error_kind = 'busy' AND seed < 100``, as DuckDB reads it.
+"""Choose rows of the manifest by a condition of SQL (`documents.conditions`): what `--where` does.
 
-A condition compares columns and values, with a few functions. It gives the same answer wherever it is asked: it reads
-no other table, file, setting or clock, and needs no more memory than its rows do. NULL is SQL's: a row for which the
-condition is unknown is left out.
-
-Not covered: which rows to ask about. DuckDB is imported with the first condition.
+A row for which the condition is unknown, as where it compares NULL, is left out.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Collection, Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 
-from abstractvision_batch.errors import SpecError
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.documents import conditions
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-#: Nothing but the rows can be reached. The configuration is locked once it is set.
-SANDBOX = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",
-    "temp_directory": "",
-    "threads": "1",
-    "memory_limit": "1GB",
-}
-#: To parse 100,000 parentheses takes 0.6 GB and 1 s (DuckDB 2.0).
-MAX_CHARACTERS = 100_000
-TIME_LIMIT_S = 10.0
-#: What an expression may be made of: no subquery, window, lambda, placeholder or setting.
-NODES = {
-    *("COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "OPERATOR", "BETWEEN", "CASE", "CAST", "TYPE", "FUNCTION"),
-}
-OPERATORS = {"+", "-", "*", "/", "//", "%", "||", "~~", "!~~", "~~*", "!~~*", "~~~", "->>"}
-#: Not `repeat`, `range`, `lpad` and the like: they fill the memory in one step, which neither DuckDB's limit nor an
-#: interrupt ends. Nor `now` and `random`: the driver and its workers would choose different rows.
-FUNCTIONS = {
-    *("lower", "upper", "trim", "length", "contains", "starts_with", "ends_with", "substring", "nullif"),
-    *("regexp_matches", "regexp_full_match", "abs", "round", "floor", "ceil", "date_part", "date_trunc"),
-}
 #: Columns that runs of other versions have under another name.
 OTHER_NAMES = {"attempt": "retry_round", "retry_round": "attempt"}
-#: The condition has lines of its own, so that a comment in it ends with it.
-_BEFORE, _AFTER = "FROM rows SELECT (\n", "\n)"
 
 
 def check_condition(condition: str, schema: pa.Schema) -> None:
@@ -68,15 +30,7 @@ def find_columns(condition: str, known: Sequence[str]) -> set[str]:
     Raises:
         SpecError: as of `check_condition`.
     """
-    import duckdb
-
-    connection = _database().cursor()
-    try:
-        return {column for _, column in _find_columns(connection, condition, known)}
-    except duckdb.Error as exc:
-        raise _wrong(condition, _said(exc)) from exc
-    finally:
-        connection.close()
+    return {column for _, column in conditions.find_columns(condition, known, other_names=OTHER_NAMES)}
 
 
 def filter_rows(rows: pa.Table, condition: str) -> pa.Table:
@@ -85,105 +39,5 @@ def filter_rows(rows: pa.Table, condition: str) -> pa.Table:
     Raises:
         SpecError: as of `check_condition`, or it takes too long.
     """
-    import duckdb
-
-    if len(condition) > MAX_CHARACTERS:
-        raise _wrong(condition, f"has {len(condition):,} characters, more than {MAX_CHARACTERS:,}")
-    connection = _database().cursor()
-    timer = threading.Timer(TIME_LIMIT_S, connection.interrupt)
-    timer.start()
-    try:
-        columns = {name: rows[column] for name, column in _find_columns(connection, condition, rows.schema.names)}
-        connection.register("rows", pa.table(columns or {"": rows.column(0)}))
-        statement = f"FROM ({_BEFORE}{condition}{_AFTER} AS chosen) SELECT chosen, typeof(chosen)"
-        chosen = connection.execute(statement).fetchall()
-    except duckdb.InterruptException as exc:
-        raise _wrong(condition, f"takes longer than {TIME_LIMIT_S:g} s") from exc
-    except duckdb.Error as exc:
-        raise _wrong(condition, _said(exc)) from exc
-    finally:
-        timer.cancel()
-        connection.close()
-    if chosen and chosen[0][1] != "BOOLEAN":
-        raise _wrong(condition, f"is {chosen[0][1]}, and a condition is true or false (compare it with something)")
-    return rows.filter(pa.array([met for met, _ in chosen], pa.bool_()))
-
-
-def _said(exc: Exception) -> str:
-    return str(exc).partition("\n")[0].partition(" Error: ")[2] or str(exc)
-
-
-@cache
-def _database() -> DuckDBPyConnection:
-    """Open this process's database, which holds nothing: rows are registered on a cursor."""
-    import duckdb
-
-    database = duckdb.connect(":memory:", config=SANDBOX)
-    database.execute("SET GLOBAL TimeZone = 'UTC'")  # else workers in other zones would choose other rows
-    database.execute("SET GLOBAL lock_configuration = true")
-    return database
-
-
-def _find_columns(connection: DuckDBPyConnection, condition: str, known: Sequence[str]) -> Collection[tuple[str, str]]:
-    """Return the columns that a condition names, as it names them and as they are, once nothing else is in it."""
-    if not condition.strip():
-        raise _wrong(condition, "is empty")
-    selected, around = _parse(connection, condition)
-    if len(selected) != 1 or around != _parse(connection, "TRUE")[1]:
-        raise _wrong(condition, "is more than one condition (do its parentheses match?)")
-    found: dict[str, str] = {}
-    for node in _iter_nodes(selected):
-        kind, function = node["class"].lower().replace("_", " "), node.get("function_name")
-        if node["class"] not in NODES:
-            raise _wrong(condition, f"a {kind} cannot stand in a condition on rows", node)
-        if function is not None and function not in OPERATORS | FUNCTIONS:
-            raise _wrong(condition, f"{function}() is not a function of rows ({', '.join(sorted(FUNCTIONS))})", node)
-        if node.get("cast_type", {}).get("type_info") or (node["class"] == "TYPE" and node["children"]):
-            raise _wrong(condition, "a value can be cast to a plain type alone", node)
-        if node["class"] == "COLUMN_REF":
-            name = node["column_names"][0]
-            column = _find_column(name, known)
-            if column is None:
-                near = did_you_mean(name, known)
-                hint = f"did you mean {near}? " if near else ""
-                said = f"no column {name!r} ({hint}text is in 'single quotes'; columns: {', '.join(known)})"
-                raise _wrong(condition, said, node)
-            if found.setdefault(name.casefold(), column) != column:
-                raise _wrong(
-                    condition, f"names {column!r} and {found[name.casefold()]!r}, which SQL takes for one", node
-                )
-    return found.items()
-
-
-def _find_column(name: str, known: Sequence[str]) -> str | None:
-    """Find a column by its name, else by its name in any case, else by the name that another version gave it."""
-    if name in known:
-        return name
-    same = next((one for one in known if one.casefold() == name.casefold()), None)
-    return same or (OTHER_NAMES[name] if OTHER_NAMES.get(name) in known else None)
-
-
-def _parse(connection: DuckDBPyConnection, condition: str) -> tuple[list[Any], Any]:
-    """Return what the statement of a condition selects, and the rest of the statement."""
-    text = f"{_BEFORE}{condition}{_AFTER}"
-    ((answer,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
-    parsed = json.loads(answer)
-    if parsed["error"]:
-        raise _wrong(condition, parsed["error_message"], {"query_location": int(parsed.get("position", len(text)))})
-    return parsed["statements"][0]["node"].pop("select_list", []), parsed
-
-
-def _iter_nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict) and "class" in tree:
-        yield tree
-    for part in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _iter_nodes(part)
-
-
-def _wrong(condition: str, said: str, node: dict[str, Any] | None = None) -> SpecError:
-    shown = condition if len(condition) <= 200 else f"{condition[:199]}…"
-    at = -1 if node is None else node["query_location"] - len(_BEFORE)  # in bytes
-    place = f" at character {len(condition.encode()[:at].decode(errors='ignore')) + 1}" if at >= 0 else ""
-    if at >= len(condition.encode()):
-        place = " at its end"
-    return SpecError(f"{shown!r}{place}: {' '.join(said.split())}")
+    met = conditions.meet_condition(rows, condition, other_names=OTHER_NAMES)
+    return rows.filter(pa.array(met, pa.bool_()))

@@ -32,7 +32,7 @@ from abstractvision_batch.runs.record import RunRecord, describe_difference, dif
 from abstractvision_batch.storage.store import Store
 
 #: Fields that say which requests there are and what is in them; the ids of the requests tell whether they only add.
-_REQUEST_FIELDS = ("prompts.", "params.", "matrix", "zip", "seeds", "samples_per_prompt")
+_REQUEST_FIELDS = ("prompts.", "params.", "matrix", "zip", "draw", "skip", "seeds", "samples_per_prompt")
 
 
 def plan_extension(job: Job, store: Store, record: RunRecord, folder: Path) -> PlanSummary:

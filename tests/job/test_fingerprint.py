@@ -117,6 +117,8 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "params.extra": {},
     "matrix": {},
     "zip": {},
+    "draw": None,
+    "skip": None,
     "seeds": [],
     "samples_per_prompt": 1,
     "output.image_format": "png",
@@ -216,8 +218,16 @@ PINNED_OF_EVERY_FIELD = {
 #: Fields of parameter spaces, which came later, over `GOOD`.
 EVERY_FIELD_OF_SPACES: dict[str, Any] = {
     "seeds": [3, 4],
+    "skip": "steps > 10 and guidance_scale < 2",
+    "draw": {
+        "n": 2,
+        "guidance_scale": {"uniform": [1, 9]},
+        "strength": {"loguniform": [0.1, 1]},
+        "width": {"int": [1, 9]},
+        "height": {"choice": [32, 64]},
+    },
 }
-PINNED_OF_SPACES = "5a6042e0b38adafa66fcb5b4056e458c0c11e14edd699dcf76600b8417a9643d"
+PINNED_OF_SPACES = "0be1b829ead1ed5a8a58b1940de6e2e8e1e84841b6ec3510d2d84bedcfeb26b0"
 
 
 def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
@@ -265,6 +275,8 @@ CHANGES_IT: dict[str, dict[str, Any]] = {
     "zip": {"zip": {"guidance_scale": [1.0, 2.0]}},
     "samples": {"samples_per_prompt": 2},
     "seeds": {"seeds": [1, 2]},
+    "draws": {"draw": {"n": 2, "fps": {"uniform": [1, 2]}}},
+    "skipped points": {"skip": "steps > 10"},
     "a lossy format": {"output.image_format": "jpeg"},
     "batch size": {"execution.batch_size": 2},
 }

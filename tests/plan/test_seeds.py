@@ -34,7 +34,7 @@ def test_requests_of_listed_seeds_keep_their_ids_wherever_the_seeds_stand(planne
             "samples_per_prompt: 4 samples of each prompt, and seeds lists 2 (remove one of the two: each seed is one "
             "sample)",
         ),
-        ({"seeds": [1, 2], "matrix": {"seed": [3]}}, "seeds: matrix.seed lists seeds too (keep one of the two)"),
+        ({"seeds": [1, 2], "matrix": {"seed": [3]}}, "seeds: matrix.seed gives seeds too (keep one of the two)"),
         ({"seeds": [1, 2, 1]}, "seeds[2]: 1 is there twice"),
         ({"seeds": [1, -1]}, "seeds[1]: -1 is not an integer from 0 to 9223372036854775807"),
     ],

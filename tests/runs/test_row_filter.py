@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from abstractvision_batch.documents import conditions
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.runs import row_filter
 from abstractvision_batch.runs.row_filter import check_condition, filter_rows
 
 ROWS = pa.table(
@@ -172,12 +172,12 @@ def test_a_condition_reaches_nothing_but_the_rows(condition: str) -> None:
 def test_the_database_behind_conditions_is_locked(statement: str) -> None:
     """Were the check of a condition to miss something, this is what it would meet."""
     with pytest.raises(duckdb.Error):
-        row_filter._database().execute(statement)
+        conditions._database().execute(statement)
     assert not {"copied.csv", "attached.db"} & {path.name for path in Path.cwd().iterdir()}
 
 
 def test_a_condition_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_filter, "TIME_LIMIT_S", 0.05)
+    monkeypatch.setattr(conditions, "TIME_LIMIT_S", 0.05)
     many = pa.table({"kind": ["a" * 1000 + "b"] * 100_000})
 
     with pytest.raises(SpecError, match="takes longer"):

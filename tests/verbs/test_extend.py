@@ -71,6 +71,23 @@ def made(url: str | Path, options: dict[str, Any] | None = None) -> list[dict[st
     return rows
 
 
+def test_more_draws_and_seeds_only_add_and_a_skip_takes_nothing_away(make_job: MakeJob, tmp_path: Path) -> None:
+    def job(n: int, seeds: list[int], skip: str | None = None) -> dict[str, Any]:
+        draw = {"n": n, "guidance_scale": {"uniform": [1, 9]}, "steps": {"choice": [20, 30]}}
+        return make_job(prompts={"source": ANIMALS[:2]}, draw=draw, seeds=seeds, samples_per_prompt=1, skip=skip)
+
+    run(job(3, [1, 2]))
+    before = made(tmp_path / "run")
+    done = run(job(5, [7, 1, 2]), extend=True)
+
+    assert (done.requests, len(before)) == (30, 12)
+    after = made(tmp_path / "run")
+    assert [row for row in after if row["request_id"] in {row["request_id"] for row in before}] == before
+    assert sorted({row["seed"] for row in after}) == [1, 2, 7]
+    with pytest.raises(SpecError, match="--extend only adds, and this spec lacks"):
+        run(job(5, [7, 1, 2], skip="steps = 20"), extend=True)
+
+
 @pytest.mark.parametrize("what", GROWN)
 def test_a_spec_that_grew_adds_what_is_missing_and_touches_nothing(
     what: str, make_job: MakeJob, tmp_path: Path
