@@ -50,6 +50,19 @@ def test_a_card_names_its_source_and_says_why_when_nothing_can_run_a_task() -> N
     assert [card.id for card in CARDS.values() if card.provider == "huggingface" and not is_of_the_hub(card)] == []
 
 
+@pytest.mark.parametrize(
+    ("id", "moved_from"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
+        ("stable-diffusion-v1-5/stable-diffusion-inpainting", "runwayml/stable-diffusion-inpainting"),
+        ("zai-org/CogVideoX-5b", "THUDM/CogVideoX-5b"),
+        ("zai-org/CogView4-6B", "THUDM/CogView4-6B"),
+    ],
+)
+def test_a_model_whose_repository_moved_has_one_card_under_both_ids(id: str, moved_from: str) -> None:
+    assert CARDS[moved_from].model_copy(update={"id": id}) == CARDS[id]
+
+
 def test_the_procedural_card_has_all_five_tasks() -> None:
     assert set(CARDS["avbatch/procedural"].tasks) == set(TASKS)
     assert all(CARDS["avbatch/procedural"].backends_for(task) == ("procedural",) for task in TASKS)
