@@ -15,7 +15,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, UnknownMode
 from abstractvision_batch.registry.capabilities_json import validate_capabilities_json
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
-from abstractvision_batch.registry.model_names import suggest_model
+from abstractvision_batch.registry.model_names import find_card, suggest_model
 from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import TASKS, Task
 
@@ -92,12 +92,16 @@ class VisionModelCapabilitiesRegistry:
         Raises:
             UnknownModelError: no card has this id.
         """
-        card = self._cards.get(model_id)
+        card = find_card(self._cards, model_id)
         if card is None:
             guess = suggest_model(str(model_id), self._cards)
             hint = f"did you mean {guess}?" if guess else "`avbatch models` lists those there are"
             raise UnknownModelError(f"{model_id}: no model card has this id ({hint})")
         return card
+
+    def find(self, model_id: str) -> ModelCard | None:
+        """Return the card of an id or an alias; None where there is none."""
+        return find_card(self._cards, model_id)
 
     def get(self, model_id: str) -> VisionModelSpec:
         """The model and its tasks.
@@ -117,7 +121,8 @@ class VisionModelCapabilitiesRegistry:
 
     def supports(self, model_id: str, task: str) -> bool:
         """Whether `require_support` would pass; False for an unknown model."""
-        return model_id in self._cards and self._missing(self._cards[model_id], task) is None
+        card = self.find(model_id)
+        return card is not None and self._missing(card, task) is None
 
     def require_support(self, model_id: str, task: str) -> None:
         """Pass only if the card has the task, a backend of the card runs it, and what it requires is there.

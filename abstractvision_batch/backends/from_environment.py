@@ -180,6 +180,7 @@ def choose_target(
             )
         if "api_key" not in given and (name := find_key_variable(environ, base_url)):
             given["api_key"] = {"env": name}
+    model = model if card is None else card.id  # not one of its aliases
     cap_model = read_choice(environ, "cap_model")
     section = read_section(environ, kind, given)
     if model is not None and is_path(model):
@@ -302,7 +303,7 @@ def _usual_model(
 
 
 def _card(registry: VisionModelCapabilitiesRegistry, model: str | None) -> ModelCard | None:
-    return registry.card(model) if model is not None and model in registry.list_models() else None
+    return None if model is None else registry.find(model)
 
 
 def _naming_variables(problem: str, environ: Mapping[str, Any], kind: str, given: Mapping[str, Any]) -> str:

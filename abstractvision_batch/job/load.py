@@ -32,7 +32,7 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate, resolve_options
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
-from abstractvision_batch.job.local_model import add_derived_card, find_model_paths, local_path, resolve_backend
+from abstractvision_batch.job.local_model import find_model_paths, local_path, resolve_backend, settle_model
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.overrides import apply_overrides
@@ -303,7 +303,7 @@ def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCa
         if cards is not None:
             if spec.model not in cards and any(path[0] == "registry" for path in ignore):
                 ignore |= {("model",)}  # its card may be where registry.paths was meant to say
-            cards, missing = add_derived_card(spec, cards, base_dir, ignore)
+            spec, cards, missing = settle_model(spec, cards, base_dir, ignore)
             problems |= missing
             ignore |= missing.keys()
             checked = check_spec(spec, cards, ignore=ignore)

@@ -16,7 +16,7 @@ from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
-from abstractvision_batch.registry.model_names import suggest_model
+from abstractvision_batch.registry.model_names import find_card, suggest_model
 
 if TYPE_CHECKING:
     from abstractvision_batch.registry.model_card import ModelCard
@@ -52,24 +52,30 @@ def resolve_backend(spec: JobSpec, base_dir: Path) -> BackendSpec:
     return backend.at_path(local_path(base_dir, spec.model)) if is_path(spec.model) else backend
 
 
-def add_derived_card(
+def settle_model(
     spec: JobSpec, cards: Mapping[str, ModelCard], base_dir: Path, ignore: frozenset[FieldPath]
-) -> tuple[Mapping[str, ModelCard], dict[FieldPath, str]]:
-    """Return the cards with that of a model that has none, as its files describe it; or else what is wrong with it.
+) -> tuple[JobSpec, Mapping[str, ModelCard], dict[FieldPath, str]]:
+    """Return the spec by the id of its model where it names an alias, and the cards with one that its files describe.
 
     Args:
         spec: the spec.
         cards: the registry.
         base_dir: where relative paths start.
         ignore: fields of the spec that are wrong anyway.
+
+    Returns:
+        The spec, the cards, and what is wrong with a model that has no card.
     """
-    if spec.model in cards or any(path[0] in ("model", "backend") for path in ignore):
-        return cards, {}
+    found = find_card(cards, spec.model)
+    if found is not None:
+        return spec.model_copy(update={"model": found.id}) if found.id != spec.model else spec, cards, {}
+    if any(path[0] in ("model", "backend") for path in ignore):
+        return spec, cards, {}
     try:
         card = derive_card(resolve_backend(spec, base_dir), model=spec.model)
     except DependencyError as error:
         near = suggest_model(spec.model, cards)
-        if is_path(spec.model) or near is None:
-            return cards, {("model",): f"no card has this id, and {error}"}
-        return cards, {("model",): f"no card has the id {show(spec.model)} (did you mean {near}?)"}
-    return ({**cards, card.id: card} if card is not None else cards), {}
+        named = is_path(spec.model) or near is None
+        said = f"no card has the id {show(spec.model)} (did you mean {near}?)"
+        return spec, cards, {("model",): f"no card has this id, and {error}" if named else said}
+    return spec, ({**cards, card.id: card} if card is not None else cards), {}

@@ -6,13 +6,14 @@ Packaged cards are read once per process. Not covered: what a card may say (`mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from abstractvision_batch.documents.yaml_reader import read_file
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.registry.card_file import CARDS, parse_cards
+from abstractvision_batch.registry.card_file import CARDS, CardFile, parse_cards, read_card_file
+from abstractvision_batch.registry.likeness import Bases
 from abstractvision_batch.registry.model_card import ModelCard
 
 CARD_SUFFIXES = (".yaml", ".yml")
@@ -33,10 +34,14 @@ def load_cards(paths: Sequence[Path] = (), *, packaged: bool = True) -> dict[str
     """
     found = dict(_packaged_cards()) if packaged else {}
     problems: list[str] = []
-    for path in paths:
-        cards, faults = _read_path(Path(path))
+    files = [_read_path(Path(path)) for path in paths]
+    bases = _bases([file for read, _ in files for file in read], found)
+    for read, faults in files:
         problems += faults
-        found.update(cards)
+        for file in read:
+            cards, wrong = parse_cards(file, bases=bases)
+            problems += wrong
+            found.update((card.id, card) for card in cards)
     if not problems:
         problems = [
             f"{card.origin}: {card.id}: requires.base_model_id: no card has the id {card.requires['base_model_id']!r}"
@@ -57,38 +62,46 @@ def packaged_folder() -> Path:
 
 @cache
 def _packaged_cards() -> dict[str, ModelCard]:
-    found: dict[str, ModelCard] = {}
-    for path in sorted(packaged_folder().iterdir()):
-        if path.suffix in CARD_SUFFIXES:
-            cards, problems = parse_cards(path.read_text("utf-8"), f"registry/{path.name}")
-            if problems:
-                raise SpecError(problems[0], problems=tuple(problems))
-            found.update((card.id, card) for card in cards)
+    paths = sorted(path for path in packaged_folder().iterdir() if path.suffix in CARD_SUFFIXES)
+    files = [read_card_file(path.read_text("utf-8"), f"registry/{path.name}") for path in paths]
+    bases, found = _bases(files, {}), dict[str, ModelCard]()
+    for file in files:
+        cards, problems = parse_cards(file, bases=bases)
+        if problems:
+            raise SpecError(problems[0], problems=tuple(problems))
+        found.update((card.id, card) for card in cards)
     return found
 
 
-def _read_path(path: Path) -> tuple[dict[str, ModelCard], list[str]]:
-    """The cards of one file or folder, and what is wrong with them."""
+def _bases(files: Sequence[CardFile], checked: Mapping[str, ModelCard]) -> Bases:
+    written = {card["id"]: card for file in files for card in file.written if isinstance(card, dict) and "id" in card}
+    return Bases({name: card for name, card in written.items() if isinstance(name, str)}, checked)
+
+
+def _read_path(path: Path) -> tuple[list[CardFile], list[str]]:
+    """Return the card files of one path, and what is wrong with them."""
     try:
         if path.is_dir():
             names = sorted(entry for entry in path.iterdir() if entry.suffix in CARD_SUFFIXES)
             if not names:
-                return {}, [f"{path}: no model cards in this folder (expected *.yaml)"]
+                return [], [f"{path}: no model cards in this folder (expected *.yaml)"]
         else:
             names = [path]
     except OSError as exc:
-        return {}, [f"{exc.filename or path}: cannot read model cards: {exc.strerror or exc}"]
-    found: dict[str, ModelCard] = {}
+        return [], [f"{exc.filename or path}: cannot read model cards: {exc.strerror or exc}"]
+    files: list[CardFile] = []
     problems: list[str] = []
+    seen: dict[str, str] = {}
     for name in names:
         origin = str(name)
         try:
-            cards, faults = parse_cards(read_file(name, origin, CARDS), origin)
+            file = read_card_file(read_file(name, origin, CARDS), origin)
         except SpecError as exc:
-            cards, faults = [], list(exc.problems)
-        problems += faults
-        for card in cards:
-            if card.id in found:
-                problems.append(f"{origin}: {card.id}: {found[card.id].origin} has this id too (one card per id)")
-            found.setdefault(card.id, card)
-    return found, problems
+            problems += exc.problems
+            continue
+        files.append(file)
+        for card in dict.fromkeys(file.ids):
+            if card in seen:
+                problems.append(f"{origin}: {card}: {seen[card]} has this id too (one card per id)")
+            seen.setdefault(card, origin)
+    return files, problems

@@ -31,6 +31,9 @@ _IMPLIED: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
 #: Where a card is that is validated: in a file of cards, else in the record of a run.
 IN_FILE = "file"
 
+#: Fields that are left out of the JSON form where they are empty: cards of earlier versions did not have them.
+_SELDOM = ("vocabulary", "example_prompt", "aliases")
+
 Requires = dict[Literal["base_model_id", "backend"], Text]
 
 
@@ -81,6 +84,8 @@ class ModelCard(_SparseModel):
     """Every word that the model was trained on, in lower case; empty for a model that takes any text."""
     example_prompt: str = ""
     """A prompt that the model draws well."""
+    aliases: StrTuple = ()
+    """Other ids that specs may name the model by: those that it had before it moved."""
 
     @model_validator(mode="before")
     @classmethod
@@ -141,7 +146,7 @@ class ModelCard(_SparseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the card as JSON types, for `run.json`."""
         data = self.model_dump(mode="json")
-        return {name: value for name, value in data.items() if value or name not in ("vocabulary", "example_prompt")}
+        return {name: value for name, value in data.items() if value or name not in _SELDOM}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelCard:
