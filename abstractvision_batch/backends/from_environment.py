@@ -11,19 +11,22 @@ Not covered: job specs, which read none of this: they say everything themselves,
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from abstractvision_batch.backends.table import BACKENDS, load_section_class
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.documents.strict_model import StrictModel
+from abstractvision_batch.documents.type_words import members, unwrap
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.local_model import is_path, local_path
+from abstractvision_batch.job.marks import FromVariable
 from abstractvision_batch.job.model import BackendSpec
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
 from abstractvision_batch.registry.model_card import ModelCard
@@ -67,62 +70,36 @@ class Variable:
         return self.sets.endswith(".api_key")
 
 
-#: Of two variables that set the same, the first one wins.
-VARIABLES: tuple[Variable, ...] = (
+#: Those of no field of a section: what is chosen before there is one.
+_CHOICES = (
     Variable("ABSTRACTVISION_BACKEND", "backend", "Backend kind: `diffusers`, `openai`, `procedural` or `sdcpp`."),
     Variable("ABSTRACTVISION_MODEL_ID", "model", "Model: the id of a card, of a hub repository, or the server's own."),
     Variable("ABSTRACTVISION_CAPABILITIES_MODEL_ID", "cap_model", "Whose card calls are checked against."),
     Variable("ABSTRACTVISION_STORE_DIR", "store", "Folder or URL of the asset store that outputs go to."),
-    Variable("ABSTRACTVISION_TIMEOUT_S", "openai.timeout_s", "Seconds for one request to a server."),
-    Variable("ABSTRACTVISION_BASE_URL", "openai.base_url", "The server's `/v1`-style root."),
-    Variable("OPENAI_BASE_URL", "openai.base_url", "The same, where nothing else names a server."),
     Variable(
-        "ABSTRACTVISION_API_KEY",
-        "openai.api_key",
-        "Key of `ABSTRACTVISION_BASE_URL`; of any server, if that is not set.",
+        "ABSTRACTVISION_DIFFUSERS_MODEL_ID",
+        "diffusers.model",
+        "Model of backend `diffusers`.",
+        host="diffusers_model_id",
     ),
-    Variable("OPENAI_API_KEY", "openai.api_key", "Key of OpenAI's server, or of `OPENAI_BASE_URL`; for no other."),
     Variable("OPENAI_IMAGE_MODEL_ID", "openai.model", "Model of backend `openai`.", host="openai_model_id"),
     Variable("OPENAI_IMAGE_MODEL", "openai.model", "The same.", host="openai_model_id"),
-    Variable("ABSTRACTVISION_MODELS_PATH", "openai.models_path", "Path of the server's catalog, `/models`."),
-    Variable(
-        "ABSTRACTVISION_IMAGES_GENERATIONS_PATH",
-        "openai.image_generations_path",
-        "`/images/generations`.",
-        host="image_generations_path",
-    ),
-    Variable(
-        "ABSTRACTVISION_IMAGES_EDITS_PATH", "openai.image_edits_path", "`/images/edits`.", host="image_edits_path"
-    ),
-    Variable("ABSTRACTVISION_TEXT_TO_VIDEO_PATH", "openai.text_to_video_path", "Path of videos from prompts."),
-    Variable("ABSTRACTVISION_IMAGE_TO_VIDEO_PATH", "openai.image_to_video_path", "Path of videos from images."),
-    Variable("ABSTRACTVISION_IMAGE_TO_VIDEO_MODE", "openai.image_to_video_mode", "`multipart` or `json_b64`."),
-    Variable("ABSTRACTVISION_DIFFUSERS_MODEL_ID", "diffusers.model", "Its model.", host="diffusers_model_id"),
-    Variable("ABSTRACTVISION_DIFFUSERS_DEVICE", "diffusers.device", "`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."),
-    Variable("ABSTRACTVISION_DIFFUSERS_TORCH_DTYPE", "diffusers.dtype", "`auto`, `float32`, `float16`, `bfloat16`."),
-    Variable("ABSTRACTVISION_DIFFUSERS_ALLOW_DOWNLOAD", "diffusers.allow_download", "Whether weights may be fetched."),
-    Variable(
-        "ABSTRACTVISION_DIFFUSERS_AUTO_RETRY_FP32",
-        "diffusers.auto_retry_fp32",
-        "Whether black output is redone.",
-    ),
-    Variable("ABSTRACTVISION_DIFFUSERS_CACHE_DIR", "diffusers.cache_dir", "Folder of the hub cache."),
-    Variable("ABSTRACTVISION_DIFFUSERS_REVISION", "diffusers.revision", "Branch, tag or commit of the model."),
-    Variable("ABSTRACTVISION_DIFFUSERS_VARIANT", "diffusers.variant", "Variant of the weight files, as `fp16`."),
-    Variable("ABSTRACTVISION_SDCPP_BIN", "sdcpp.sd_cli_path", "The `sd-cli` program, a name on PATH or a path."),
-    Variable("ABSTRACTVISION_SDCPP_MODEL", "sdcpp.model_path", "A whole model in one file."),
-    Variable("ABSTRACTVISION_SDCPP_DIFFUSION_MODEL", "sdcpp.diffusion_model", "The denoiser alone, with files below."),
-    Variable("ABSTRACTVISION_SDCPP_VAE", "sdcpp.vae", "Its VAE."),
-    Variable("ABSTRACTVISION_SDCPP_LLM", "sdcpp.llm", "Its language model."),
-    Variable("ABSTRACTVISION_SDCPP_LLM_VISION", "sdcpp.llm_vision", "The language model's vision part."),
-    Variable("ABSTRACTVISION_SDCPP_CLIP_L", "sdcpp.clip_l", "Its CLIP-L text encoder."),
-    Variable("ABSTRACTVISION_SDCPP_CLIP_G", "sdcpp.clip_g", "Its CLIP-G text encoder."),
-    Variable("ABSTRACTVISION_SDCPP_T5XXL", "sdcpp.t5xxl", "Its T5 text encoder."),
-    Variable("ABSTRACTVISION_TIMEOUT_S", "sdcpp.timeout_s", "Seconds for one request, and for loading the model."),
-    Variable("ABSTRACTVISION_SDCPP_EXTRA_ARGS", "sdcpp.extra_args", "More arguments, quoted as in a shell."),
 )
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_FLAGS = ("allow_download", "auto_retry_fp32")
+
+
+def _of_fields() -> Iterator[Variable]:
+    for kind in BACKENDS:
+        for field, info in load_section_class(kind).model_fields.items():
+            for mark in info.metadata:
+                if isinstance(mark, FromVariable):
+                    name = mark.name or f"ABSTRACTVISION_{kind}_{field}".upper()
+                    said = mark.description or (info.description or "").partition("\n")[0]
+                    yield Variable(name, f"{kind}.{field}", said, mark.host)
+
+
+#: Of two variables that set the same, the first one wins.
+VARIABLES: tuple[Variable, ...] = (*_CHOICES, *_of_fields())
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +206,7 @@ def read_backend_fields(environ: Mapping[str, Any], kind: str) -> dict[str, Any]
         if isinstance(value := environ.get(variable.name), list | tuple):  # a host need not quote
             fields[field] = [str(word) for word in value]
         elif text := _text(environ, variable.name):
-            fields[field] = _typed(field, text, variable.name)
+            fields[field] = _typed(kind, field, text, variable.name)
     return fields
 
 
@@ -275,18 +252,21 @@ def _text(environ: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _typed(field: str, text: str, name: str) -> Any:
-    if field in _FLAGS:
+def _typed(kind: str, field: str, text: str, name: str) -> Any:
+    annotation = load_section_class(kind).model_fields[field].annotation
+    forms = [get_origin(form) or form for form in (unwrap(member)[0] for member in members(annotation))]
+    if bool in forms:
         if text.lower() not in _WORDS:
             raise SpecError(f"{name}: {text!r} is neither yes nor no (write 1 or 0)")
         return _WORDS[text.lower()]
     try:
-        if field == "timeout_s":
+        if float in forms:
             return float(text)
-        return shlex.split(text) if field == "extra_args" else text
+        return shlex.split(text) if tuple in forms else text
     except ValueError as error:
-        expected = "a number of seconds" if field == "timeout_s" else "quoted as in a shell"
-        raise SpecError(f"{name}: {text!r} is not {expected}") from error
+        raise SpecError(
+            f"{name}: {text!r} is not {'a number' if float in forms else 'quoted as in a shell'}"
+        ) from error
 
 
 def _usual_model(

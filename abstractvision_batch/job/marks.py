@@ -78,6 +78,18 @@ class LocalPath(Interpolated, Outside):
 
 
 @dataclass(frozen=True)
+class FromVariable(Mark):
+    """An environment variable sets the field of a backend for the command line and the plugin; no job reads it."""
+
+    name: str = ""
+    """By default `ABSTRACTVISION_<KIND>_<FIELD>`."""
+    description: str = ""
+    """By default the first line of the field's."""
+    host: str = ""
+    """Its name in the settings of AbstractCore's host, after `vision_`, if it does not follow from the variable's."""
+
+
+@dataclass(frozen=True)
 class Secret(Mark):
     """The user names what is in the field, and some names are of secrets, which are refused unless `{env: NAME}`."""
 

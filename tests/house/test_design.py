@@ -138,6 +138,14 @@ def test_outside_backends_nobody_asks_a_section_for_its_kind_or_for_fields_that_
     assert found == []
 
 
+@pytest.mark.parametrize("knob", ["clip_l", "clip_vision", "flash_attention", "quantization"])
+def test_a_knob_of_a_backend_is_named_in_three_files_at_most(knob: str) -> None:
+    """What the engine, the command line and the environment call it is said on its field, in `fields.py`."""
+    word = re.compile(rf"\b{knob}\b")
+
+    assert len([path for path in _modules() if word.search(path.read_text("utf-8"))]) <= 3
+
+
 def test_a_heavy_package_is_imported_in_its_own_place_only() -> None:
     elsewhere = [
         f"{relative} imports {package}"

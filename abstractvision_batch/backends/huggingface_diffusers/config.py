@@ -12,6 +12,8 @@ TorchCompile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 
 #: The kinds of pipeline that one model may have, by what goes in and out. A mask makes image_to_image an inpaint.
 PIPELINE_KINDS = ("text_to_image", "image_to_image", "inpaint", "text_to_video", "image_to_video", "multi_view_image")
+#: Of a field that a short program for one image cannot say, unless it has its default.
+UNSAYABLE = {"unsayable": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class HuggingFaceDiffusersBackendConfig:
     """Hub repository by kind, where each kind has weights of its own; one of them is in memory at a time."""
     subfolder: str | None = field(default=None, kw_only=True)
     """Folder of the pipeline inside its repository."""
-    components: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    components: Mapping[str, str] = field(default_factory=dict, kw_only=True, metadata=UNSAYABLE)
     """Folder or hub id of components that the model's own repository lacks."""
     rename: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """The pipeline's name of a parameter of ours where it is not the usual one: `{"image": "control_image"}`."""
@@ -69,7 +71,7 @@ class HuggingFaceDiffusersBackendConfig:
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
     angles_lora: str | None = field(default=None, kw_only=True)
     """Adapter trained on camera angles (folder, file or hub id); it acts on multi_view_image alone."""
-    rapid_aio_repo: str | None = field(default=None, kw_only=True)
+    rapid_aio_repo: str | None = field(default=None, kw_only=True, metadata=UNSAYABLE)
     """Folder or hub id of a transformer that stands in for the model's own; `extra.rapid_aio_repo` asks per request."""
     threads: int = field(default=1, kw_only=True)
     """CPU threads of torch in this process. Pinned, because their number changes pixels by a level."""
@@ -77,12 +79,17 @@ class HuggingFaceDiffusersBackendConfig:
     vae_slicing: bool = field(default=False, kw_only=True)
     vae_tiling: bool = field(default=False, kw_only=True)
     offload: Offload = field(default="none", kw_only=True)
-    quantization: Quantization = field(default="none", kw_only=True)
+    quantization: Quantization = field(default="none", kw_only=True, metadata=UNSAYABLE)
     """Of the denoiser's weights: `int8` and `float8` by torchao, `nf4` by bitsandbytes."""
-    torch_compile: TorchCompile = field(default="none", kw_only=True)
+    torch_compile: TorchCompile = field(default="none", kw_only=True, metadata=UNSAYABLE)
     """Mode of `torch.compile` for the denoiser; the first pass of each shape then takes minutes."""
-    attention_backend: str | None = field(default=None, kw_only=True)
+    attention_backend: str | None = field(default=None, kw_only=True, metadata=UNSAYABLE)
     """The denoiser's attention by Diffusers' name (`native`, `flash`, `sage`); None leaves PyTorch its choice."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the denoiser's weights are made smaller, and so are neither widened nor moved."""
+        return self.quantization != "none"
 
     def for_kind(self, kind: str | None) -> HuggingFaceDiffusersBackendConfig:
         """The configuration of one kind's weights: itself, unless kinds have repositories of their own."""

@@ -44,7 +44,7 @@ class DenoiserSwitch:
         if source == self.active:
             return
         module, waiting = self._modules[source], self._modules[self.active]
-        if self._config.offload == "none" and self._config.quantization == "none":
+        if self._config.offload == "none" and not self._config.quantized:
             if device.type != "cpu":
                 waiting.to("cpu")  # two of them need not fit into the device's memory
             module.to(device)
@@ -58,8 +58,8 @@ class DenoiserSwitch:
             raise CapabilityNotSupportedError(f"rapid_aio_repo: {self._config.model_id} has no transformer to replace")
         fetch_snapshot(source, self._config)
         folder = find_folder(source, self._config.cache_dir)
-        quantization = quantization_of(self._config, self._dtype)
-        settings = {} if quantization is None else {"quantization_config": quantization}
+        smaller = quantization_of(self._config, self._dtype)
+        settings = {} if smaller is None else {"quantization_config": smaller}
         try:
             with quiet():
                 module = load_module(type(own), folder, self.name, self._dtype, **settings)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from abstractvision_batch.documents.strict_model import Number, StrictModel, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import WeightsPath
-from abstractvision_batch.job.marks import CountsAs, Identity, LocalPath, Outside, Runtime
+from abstractvision_batch.job.marks import CountsAs, FromVariable, Identity, LocalPath, Outside, Runtime
 from abstractvision_batch.registry.model_card import ModelCard
 
 
@@ -42,17 +42,22 @@ class DiffusersBackendSpec(BackendSection):
 
     Relative to the spec; `${NAME}` is replaced.
     """
-    revision: Identity[str | None] = None
+    revision: Identity[Annotated[str | None, FromVariable()]] = None
     """Branch, tag or commit of the model's repository."""
-    variant: Identity[str | None] = None
+    variant: Identity[Annotated[str | None, FromVariable()]] = None
     """Variant of the weight files, for example `fp16`."""
-    allow_download: Runtime[Annotated[bool, Outside("download what is missing of {model}")]] = False
+    allow_download: Runtime[Annotated[bool, Outside("download what is missing of {model}"), FromVariable()]] = False
     """Whether missing weights may be fetched from the hub."""
-    cache_dir: Runtime[Annotated[str, Outside("load {value}")] | None] = None
+    cache_dir: Runtime[Annotated[Annotated[str, Outside("load {value}")] | None, FromVariable()]] = None
     """Folder of the hub cache."""
-    device: Identity[Annotated[Text, CountsAs(lambda device: device.partition(":")[0])]] = "auto"
+    device: Identity[Annotated[Text, CountsAs(lambda device: device.partition(":")[0]), FromVariable()]] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    dtype: Identity[Literal["auto", "float32", "float16", "bfloat16"]] = "auto"
+    dtype: Identity[
+        Annotated[
+            Literal["auto", "float32", "float16", "bfloat16"],
+            FromVariable("ABSTRACTVISION_DIFFUSERS_TORCH_DTYPE", "`auto`, `float32`, `float16`, `bfloat16`."),
+        ]
+    ] = "auto"
     """`auto` takes the card's native dtype on a GPU and float32 on a CPU."""
     scheduler: Identity[str | None] = None
     """Diffusers scheduler class, for example `EulerDiscreteScheduler`; the default is the model's own."""
@@ -72,7 +77,7 @@ class DiffusersBackendSpec(BackendSection):
     """Mode of `torch.compile` for the denoiser; the first pass of each batch size and picture size takes minutes."""
     attention_backend: Identity[Text | None] = None
     """Diffusers' name of the denoiser's attention kernels, for example `flash`; by default PyTorch chooses."""
-    auto_retry_fp32: Identity[bool] = True
+    auto_retry_fp32: Identity[Annotated[bool, FromVariable()]] = True
     """Whether black or NaN output is generated again in float32."""
 
     @property

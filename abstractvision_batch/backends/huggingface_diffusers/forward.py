@@ -114,7 +114,7 @@ def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook
     wrong = [index for index, video in enumerate(videos) if not refused[index] and _is_wrong(video, model.dtype)]
     retry = bool(wrong) and model.config.auto_retry_fp32 and model.dtype != torch.float32
     # weights that are offloaded one by one are not in memory to be widened, and quantised ones cannot be
-    retry = retry and model.config.offload != "sequential" and model.config.quantization == "none"
+    retry = retry and model.config.offload != "sequential" and not model.config.quantized
     if retry:
         with model.in_float32():
             again, _ = _call(pipeline, [group[index] for index in wrong], on_step, model.config.rename)

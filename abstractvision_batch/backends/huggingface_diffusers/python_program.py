@@ -9,11 +9,16 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pprint import pformat
 from typing import Any
 
 from abstractvision_batch.backends.base_backend import ProgramRow
-from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
+from abstractvision_batch.backends.huggingface_diffusers.config import (
+    UNSAYABLE,
+    HuggingFaceDiffusersBackendConfig,
+    LoraAdapter,
+)
 from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
@@ -25,10 +30,6 @@ from abstractvision_batch.backends.huggingface_diffusers.prepare import (
 from abstractvision_batch.errors import CapabilityNotSupportedError
 from abstractvision_batch.types import MultiAngleRequest
 
-#: Options of the backend that a short program cannot say, and the values of them that need no saying.
-_UNSAYABLE: dict[str, object] = {
-    "components": {}, "quantization": "none", "torch_compile": "none", "attention_backend": None, "rapid_aio_repo": None
-}  # fmt: skip
 _OFFLOADS = {"model": "model_cpu_offload", "sequential": "sequential_cpu_offload"}
 
 
@@ -39,9 +40,11 @@ def write_program(config: HuggingFaceDiffusersBackendConfig, rows: Sequence[Prog
         CapabilityNotSupportedError: an option of the backend, or the task, cannot be written so.
         DependencyError: the model or an adapter is not there.
     """
-    for name, plain in _UNSAYABLE.items():
-        if getattr(config, name) != plain:
-            raise CapabilityNotSupportedError(f"backend.{name}: a short program cannot say it (avbatch verify can)")
+    for option in fields(config):
+        if option.metadata == UNSAYABLE and getattr(config, option.name) not in (option.default, {}):
+            raise CapabilityNotSupportedError(
+                f"backend.{option.name}: a short program cannot say it (avbatch verify can)"
+            )
     row = rows[slot]
     if row.metadata.get("batch_size") == 1:
         rows, slot = [row], 0  # it ran without its neighbours

@@ -43,7 +43,7 @@ def check_quantization(config: HuggingFaceDiffusersBackendConfig, device: Any) -
 
 def quantization_of(config: HuggingFaceDiffusersBackendConfig, dtype: Any) -> Any:
     """Return Diffusers' configuration of one quantised component; None where weights stay as they are."""
-    if config.quantization == "none":
+    if not config.quantized:
         return None
     from diffusers import BitsAndBytesConfig, TorchAoConfig
 

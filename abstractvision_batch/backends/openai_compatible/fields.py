@@ -12,7 +12,7 @@ from abstractvision_batch.backends.openai_compatible.dialects import DIALECTS, D
 from abstractvision_batch.documents.strict_model import Number, StrTuple, Text
 from abstractvision_batch.job.backend_section import BackendSection, Problem
 from abstractvision_batch.job.fields import FromEnv
-from abstractvision_batch.job.marks import CountsAs, Identity, Outside, Runtime, Secret
+from abstractvision_batch.job.marks import CountsAs, FromVariable, Identity, Outside, Runtime, Secret
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.prices import PriceSpec
 from abstractvision_batch.types import Task
@@ -39,10 +39,20 @@ class OpenAIBackendSpec(BackendSection):
             str,
             StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"),
             Outside("contact {value}"),
+            FromVariable("ABSTRACTVISION_BASE_URL", "The server's `/v1`-style root."),
+            FromVariable("OPENAI_BASE_URL", "The same, where nothing else names a server."),
         ]
     ]
     """The `/v1`-style root: `http://127.0.0.1:8000/v1`, `https://api.openai.com/v1`."""
-    api_key: Runtime[Annotated[FromEnv, Outside(with_secret="send it the value of {value}")] | None] = None
+    api_key: Runtime[
+        Annotated[
+            Annotated[FromEnv, Outside(with_secret="send it the value of {value}")] | None,
+            FromVariable(
+                "ABSTRACTVISION_API_KEY", "Key of `ABSTRACTVISION_BASE_URL`; of any server, if that is not set."
+            ),
+            FromVariable("OPENAI_API_KEY", "Key of OpenAI's server, or of `OPENAI_BASE_URL`; for no other."),
+        ]
+    ] = None
     """Key of the server, by the variable that holds it on every worker: `{env: OPENAI_API_KEY}`."""
     headers: Runtime[
         Annotated[
@@ -54,7 +64,13 @@ class OpenAIBackendSpec(BackendSection):
     """More headers; they go to this server only. Secrets as `{env: NAME}`."""
     served_model: Identity[Text | None] = None
     """The server's own name of the model; by default the model's id."""
-    timeout_s: Runtime[Annotated[Number, Field(gt=0, le=86400)]] = 600.0
+    timeout_s: Runtime[
+        Annotated[
+            Number,
+            Field(gt=0, le=86400),
+            FromVariable("ABSTRACTVISION_TIMEOUT_S", "Seconds for one request to a server."),
+        ]
+    ] = 600.0
     """For one request altogether: its retries, waits, polls and downloads; from when it gets its turn."""
     connect_timeout_s: Runtime[Annotated[Number, Field(gt=0, le=3600)]] = 10.0
     retries: Runtime[Annotated[int, Field(ge=0, le=100)]] = 5
@@ -101,14 +117,28 @@ class OpenAIBackendSpec(BackendSection):
     """Between width and height in `size`."""
     idempotency_key: Runtime[bool] = True
     """Whether every attempt at a request carries the same `Idempotency-Key` header."""
-    image_generations_path: Runtime[UrlPath] = "/images/generations"
-    image_edits_path: Runtime[UrlPath] = "/images/edits"
-    models_path: Runtime[UrlPath] = "/models"
+    image_generations_path: Runtime[
+        Annotated[UrlPath, FromVariable("ABSTRACTVISION_IMAGES_GENERATIONS_PATH", host="image_generations_path")]
+    ] = "/images/generations"
+    """Path of images from prompts."""
+    image_edits_path: Runtime[
+        Annotated[UrlPath, FromVariable("ABSTRACTVISION_IMAGES_EDITS_PATH", host="image_edits_path")]
+    ] = "/images/edits"
+    """Path of images from images."""
+    models_path: Runtime[Annotated[UrlPath, FromVariable("ABSTRACTVISION_MODELS_PATH")]] = "/models"
+    """Path of the server's catalog."""
     video_mode: Identity[Literal["paths", "videos_api"]] = "paths"
     """`paths`: one call to the paths below; `videos_api`: create a job at `videos_path`, poll it, download."""
-    text_to_video_path: Runtime[UrlPath | None] = None
-    image_to_video_path: Runtime[UrlPath | None] = None
-    image_to_video_mode: Runtime[Literal["multipart", "json_b64"]] = "multipart"
+    text_to_video_path: Runtime[Annotated[UrlPath | None, FromVariable("ABSTRACTVISION_TEXT_TO_VIDEO_PATH")]] = None
+    """Path of videos from prompts."""
+    image_to_video_path: Runtime[Annotated[UrlPath | None, FromVariable("ABSTRACTVISION_IMAGE_TO_VIDEO_PATH")]] = None
+    """Path of videos from images."""
+    image_to_video_mode: Runtime[
+        Annotated[
+            Literal["multipart", "json_b64"],
+            FromVariable("ABSTRACTVISION_IMAGE_TO_VIDEO_MODE", "`multipart` or `json_b64`."),
+        ]
+    ] = "multipart"
     """How the image goes to `image_to_video_path`: as a form's file, or as `image_b64` in JSON."""
     videos_path: Runtime[UrlPath] = "/videos"
     poll_interval_s: Runtime[Annotated[Number, Field(gt=0, le=600)]] = 1.0

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import RENAMED, WEIGHTS
+
 Mode = Literal["auto", "cli", "server", "python"]
 Guidance = Literal["cfg", "distilled", "none"]
 ImageInput = Literal["init", "reference"]
 
 _CARD_FACTS = ("guidance", "image_input", "flow_shift", "qwen_image_zero_cond_t")
-#: Fields that name a file of weights.
-WEIGHTS = (
-    "model", "diffusion_model", "high_noise_diffusion_model", "vae", "taesd", "clip_l", "clip_g", "clip_vision",
-    "t5xxl", "llm", "llm_vision",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +97,5 @@ def config_from_fields(
     own = {name: value for name, value in fields.items() if value is not None}
     own["loras"] = tuple(Lora(**lora) for lora in own.get("loras", ()))
     facts = {key: card_facts[key] for key in _CARD_FACTS if key in card_facts}
-    if "model_path" in own:
-        own["model"] = own.pop("model_path")
-    if "threads" in own:
-        own["n_threads"] = own.pop("threads")
+    own = {RENAMED.get(name, name): value for name, value in own.items()}
     return StableDiffusionCppBackendConfig(**{**facts, **own}, model_id=model)

@@ -1,6 +1,6 @@
 """The parameters of stable-diffusion.cpp in its three spellings: command line, Python package, JSON of the server.
 
-Flags are candidates: which of them a program takes is probed (`program`).
+Those that a job's `backend` section has are there (`fields`).
 """
 
 from __future__ import annotations
@@ -8,54 +8,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import OPTIONS, SAMPLE, TILING, Option
 from abstractvision_batch.errors import DependencyError, GenerationError
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One parameter: its type, flags, argument of the Python package, and place in the server's JSON."""
-
-    kind: type
-    flags: tuple[str, ...]
-    argument: str
-    place: tuple[str, ...] = ()
-
-
-_SAMPLE = "sample_params"
-_GUIDANCE = (_SAMPLE, "guidance")
+_GUIDANCE = (SAMPLE, "guidance")
 _SLG = (*_GUIDANCE, "slg")
-_TILING = "vae_tiling_params"
 _HIGH_NOISE = "high_noise_sample_params"
 
 #: Chosen once, when the model loads.
 CONTEXT: dict[str, Option] = {
-    "model": Option(str, ("--model", "-m"), "model_path"),
-    "diffusion_model": Option(str, ("--diffusion-model",), "diffusion_model_path"),
-    "high_noise_diffusion_model": Option(str, ("--high-noise-diffusion-model",), "high_noise_diffusion_model_path"),
-    "vae": Option(str, ("--vae",), "vae_path"),
-    "taesd": Option(str, ("--taesd", "--tae"), "taesd_path"),
-    "clip_l": Option(str, ("--clip_l",), "clip_l_path"),
-    "clip_g": Option(str, ("--clip_g",), "clip_g_path"),
-    "clip_vision": Option(str, ("--clip_vision",), "clip_vision_path"),
-    "t5xxl": Option(str, ("--t5xxl",), "t5xxl_path"),
-    "llm": Option(str, ("--llm", "--qwen2vl"), "llm_path"),
-    "llm_vision": Option(str, ("--llm_vision", "--qwen2vl_vision"), "llm_vision_path"),
-    "lora_dir": Option(str, ("--lora-model-dir",), "lora_model_dir"),
+    **{name: option for name, option in OPTIONS.items() if not option.place},
     "lora_apply_mode": Option(str, ("--lora-apply-mode",), "lora_apply_mode"),
-    "weight_type": Option(str, ("--type",), "wtype"),
-    "n_threads": Option(int, ("--threads", "-t"), "n_threads"),
-    "rng": Option(str, ("--rng",), "rng_type"),
     "sampler_rng": Option(str, ("--sampler-rng",), "sampler_rng_type"),
-    "flash_attention": Option(bool, ("--diffusion-fa",), "diffusion_flash_attn"),
-    "offload_to_cpu": Option(bool, ("--offload-to-cpu",), "offload_params_to_cpu"),
-    "clip_on_cpu": Option(bool, ("--clip-on-cpu",), "keep_clip_on_cpu"),
-    "vae_on_cpu": Option(bool, ("--vae-on-cpu",), "keep_vae_on_cpu"),
     "qwen_image_zero_cond_t": Option(bool, ("--qwen-image-zero-cond-t",), "qwen_image_zero_cond_t"),
-    "mmap": Option(bool, ("--mmap",), "enable_mmap"),
 }
 
 #: A request's own fields, and what the backend decides for it.
@@ -64,7 +32,7 @@ REQUEST: dict[str, Option] = {
     "negative_prompt": Option(str, ("--negative-prompt", "-n"), "negative_prompt", ("negative_prompt",)),
     "width": Option(int, ("--width", "-W"), "width", ("width",)),
     "height": Option(int, ("--height", "-H"), "height", ("height",)),
-    "steps": Option(int, ("--steps",), "sample_steps", (_SAMPLE, "sample_steps")),
+    "steps": Option(int, ("--steps",), "sample_steps", (SAMPLE, "sample_steps")),
     "cfg_scale": Option(float, ("--cfg-scale",), "cfg_scale", (*_GUIDANCE, "txt_cfg")),
     "seed": Option(int, ("--seed", "-s"), "seed", ("seed",)),
     "strength": Option(float, ("--strength",), "strength", ("strength",)),
@@ -73,24 +41,21 @@ REQUEST: dict[str, Option] = {
 
 #: What `extra` may say.
 EXTRA: dict[str, Option] = {
-    "sampler": Option(str, ("--sampling-method",), "sample_method", (_SAMPLE, "sample_method")),
-    "scheduler": Option(str, ("--scheduler",), "scheduler", (_SAMPLE, "scheduler")),
-    "eta": Option(float, ("--eta",), "eta", (_SAMPLE, "eta")),
-    "sigmas": Option(list, ("--sigmas",), "sigmas", (_SAMPLE, "custom_sigmas")),
+    **{name: option for name, option in OPTIONS.items() if option.place},
+    "sigmas": Option(list, ("--sigmas",), "sigmas", (SAMPLE, "custom_sigmas")),
     "guidance": Option(float, ("--guidance",), "guidance", (*_GUIDANCE, "distilled_guidance")),
     "img_cfg_scale": Option(float, ("--img-cfg-scale",), "image_cfg_scale", (*_GUIDANCE, "img_cfg")),
-    "flow_shift": Option(float, ("--flow-shift",), "flow_shift", (_SAMPLE, "flow_shift")),
-    "timestep_shift": Option(int, ("--timestep-shift",), "timestep_shift", (_SAMPLE, "shifted_timestep")),
+    "timestep_shift": Option(int, ("--timestep-shift",), "timestep_shift", (SAMPLE, "shifted_timestep")),
     "clip_skip": Option(int, ("--clip-skip",), "clip_skip", ("clip_skip",)),
     "slg_scale": Option(float, ("--slg-scale",), "slg_scale", (*_SLG, "scale")),
     "skip_layer_start": Option(float, ("--skip-layer-start",), "skip_layer_start", (*_SLG, "layer_start")),
     "skip_layer_end": Option(float, ("--skip-layer-end",), "skip_layer_end", (*_SLG, "layer_end")),
-    "vae_tiling": Option(bool, ("--vae-tiling",), "vae_tiling", (_TILING, "enabled")),
-    "vae_tile_overlap": Option(float, ("--vae-tile-overlap",), "vae_tile_overlap", (_TILING, "target_overlap")),
+    "vae_tile_overlap": Option(float, ("--vae-tile-overlap",), "vae_tile_overlap", (TILING, "target_overlap")),
 }
 
 #: What `extra` of a video request may say besides.
 VIDEO_EXTRA: dict[str, Option] = {
+    **{name: option for name, option in OPTIONS.items() if option.place},
     "high_noise_steps": Option(int, ("--high-noise-steps",), "high_noise_sample_steps", (_HIGH_NOISE, "sample_steps")),
     "high_noise_cfg_scale": Option(
         float, ("--high-noise-cfg-scale",), "high_noise_cfg_scale", (_HIGH_NOISE, "guidance", "txt_cfg")

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
+from abstractvision_batch.backends.stable_diffusion_cpp.fields import OPTIONS
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
 from abstractvision_batch.errors import GenerationError
@@ -135,9 +136,8 @@ def _sampling(request: SdcppRequest, config: StableDiffusionCppBackendConfig) ->
         values["cfg_scale"] = 1.0
         if config.guidance == "distilled" and scale is not None:
             values["guidance"] = float(scale)
-    chosen = {name: getattr(config, name) for name in ("sampler", "scheduler", "eta", "flow_shift")}
-    chosen["vae_tiling"] = config.vae_tiling or None
-    return values | {name: value for name, value in chosen.items() if value is not None}
+    chosen = {name: getattr(config, name) for name, option in OPTIONS.items() if option.place}
+    return values | {name: value for name, value in chosen.items() if value is not None and value is not False}
 
 
 def _images(

@@ -14,6 +14,7 @@ from abstractvision_batch.backends.base_backend import Cancelled, ProgressCallba
 from abstractvision_batch.backends.stable_diffusion_cpp.child import Child
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
+from abstractvision_batch.backends.stable_diffusion_cpp.options import CONTEXT
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation
 from abstractvision_batch.errors import (
     DependencyError,
@@ -139,9 +140,7 @@ def context_values(config: StableDiffusionCppBackendConfig, loras: LoraFolder) -
     values: dict[str, Any] = dict(config.weights())
     values |= {"n_threads": config.n_threads, "weight_type": config.weight_type}
     values |= {"rng": config.rng, "sampler_rng": config.rng}
-    switches = ("flash_attention", "offload_to_cpu", "clip_on_cpu", "vae_on_cpu", "mmap", "qwen_image_zero_cond_t")
-    for name in switches:
-        values[name] = getattr(config, name) or None
+    values |= {name: getattr(config, name) or None for name, option in CONTEXT.items() if option.kind is bool}
     # at_runtime: the other way, baking LoRAs into the weights, does not restore these to the bit
     return values | {"lora_dir": loras.path, "lora_apply_mode": "at_runtime"}
 
