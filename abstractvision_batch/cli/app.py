@@ -21,7 +21,7 @@ from abstractvision_batch.cli.commands.generate import generate
 from abstractvision_batch.cli.commands.init import init
 from abstractvision_batch.cli.commands.jobs import jobs_app
 from abstractvision_batch.cli.commands.lock import lock
-from abstractvision_batch.cli.commands.models import list_models, list_tasks, show_model
+from abstractvision_batch.cli.commands.models import list_tasks, models_app, show_model
 from abstractvision_batch.cli.commands.plan import plan
 from abstractvision_batch.cli.commands.provider_models import provider_models
 from abstractvision_batch.cli.commands.record import record
@@ -111,7 +111,7 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "show": show,
     "repl": repl,
     "init": init,
-    "models": list_models,
+    "models": models_app,
     "show-model": show_model,
     "tasks": list_tasks,
     "provider-models": provider_models,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from abstractvision_batch.cli.output import plural, print_json, print_notes
 from abstractvision_batch.errors import AbstractVisionError
@@ -53,13 +53,13 @@ TrustOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 
 
-class Command(TyperCommand):
-    """A command whose errors are printed as its user needs them."""
+class _PlainEnd:
+    """Errors are printed as the user of a command needs them."""
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command's function."""
         try:
-            result = super().invoke(ctx)
+            result = super().invoke(ctx)  # type: ignore[misc]
             sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
         except AbstractVisionError as error:
             _print_error(error, as_json=bool(ctx.params.get("as_json")))
@@ -80,6 +80,14 @@ class Command(TyperCommand):
             print_notes(said)
             raise typer.Exit(FAULT) from error
         return result
+
+
+class Command(_PlainEnd, TyperCommand):
+    """A command whose errors are printed as its user needs them."""
+
+
+class CommandGroup(_PlainEnd, TyperGroup):
+    """A command that has others under it, and does something of its own without them."""
 
 
 def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:

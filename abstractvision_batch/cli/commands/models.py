@@ -1,4 +1,4 @@
-"""`models`, `tasks` and `show-model`: what the registry of model cards says."""
+"""`models`, `tasks` and `show-model`: what the registry of model cards says; `models add`: a card for another model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, RegistryOption, check_choice
+from abstractvision_batch.cli.command import Command, CommandGroup, JsonOption, RegistryOption, check_choice
 from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines, print_notes, print_table
 
 if TYPE_CHECKING:
@@ -18,13 +18,25 @@ if TYPE_CHECKING:
     from abstractvision_batch.registry.param_rule import ParamRule
 
 
+models_app = typer.Typer(
+    cls=CommandGroup,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@models_app.callback()
 def list_models(
+    ctx: typer.Context,
     task: Annotated[str | None, typer.Option(help="Only models that can do this task.")] = None,
     backend: Annotated[str | None, typer.Option(help="Only models that this backend runs.")] = None,
     registry: RegistryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the models that have a card."""
+    if ctx.invoked_subcommand is not None:
+        return
     from abstractvision_batch.types import TASKS
 
     check_choice("--task", task, TASKS)
@@ -49,6 +61,39 @@ def list_models(
     print_lines("", f"{plural(len(cards), 'model')}. `avbatch show-model ID` shows one.")
     if backend is not None and not cards:
         print_notes(f"note: no card names {backend}; a backend whose server brings the models needs none")
+
+
+@models_app.command("add", cls=Command)
+def add(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A folder or file, as ./my-finetune, or an id in the hub cache."),
+    ],
+    like: Annotated[
+        str | None, typer.Option(metavar="ID", help="Write only what differs from the card of this model.")
+    ] = None,
+    model_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The card's id.  [SOURCE, or its name]", show_default=False)
+    ] = None,
+    backend: Annotated[str, typer.Option(help="The kind of backend that runs it.")] = "diffusers",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of stdout.")
+    ] = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a card to edit for a model that has none, by what its files say."""
+    from abstractvision_batch.verbs.models_add import describe_model, write_card
+
+    card, text = describe_model(source, like=like, model_id=model_id, kind=backend, registry_paths=registry or ())
+    if output is not None:
+        write_card(text, output)
+    if as_json:
+        print_json({"ok": True, "path": None if output is None else str(output), "card": card.to_json()})
+    elif output is None:
+        print_lines(text.rstrip("\n"))
+    else:
+        print_lines(f"wrote {output}", f"use it     registry: {{paths: [{output}]}} and model: {card.id} in a spec")
 
 
 def list_tasks(registry: RegistryOption = None, as_json: JsonOption = False) -> None:
