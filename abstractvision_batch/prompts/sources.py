@@ -1,7 +1,8 @@
 """Where the prompts of a job come from: whatever `prompts.source` names becomes files on this machine.
 
     files, globs, URLs → as they are (`files`)          a frame, given in Python → kept with the run (`frames`)
-    another run        → its rows (`runs.as_source`)
+    another run        → its rows (`other_run`)         a folder of pictures    → their names (`pictures`)
+    a data set of Hugging Face → its rows (`hub_datasets`)
 
 The digest is of the bytes as stored, or of the rows where there is no file, and never of names, so moving a dataset
 does not change it. Not covered: what the files hold (`readers`).
@@ -20,7 +21,9 @@ from abstractvision_batch.job.model import SourceSpec
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_name
 from abstractvision_batch.prompts.files import find_prompt_files
 from abstractvision_batch.prompts.frames import find_frame
+from abstractvision_batch.prompts.hub_datasets import find_dataset, is_on_hub
 from abstractvision_batch.prompts.other_run import find_run_rows
+from abstractvision_batch.prompts.pictures import find_pictures
 from abstractvision_batch.prompts.source_files import SourceFile
 
 
@@ -33,9 +36,15 @@ def find_files(job: Job, scratch: Path) -> list[SourceFile]:
         StorageError: a remote store failed.
     """
     source = job.spec.prompts.source
+    if isinstance(source, str) and is_on_hub(source):
+        return [find_dataset(job, SourceSpec(dataset=source), scratch)]
     if isinstance(source, SourceSpec):
         if source.run is not None:
             return [find_run_rows(job, source.run, source.where, scratch)]
+        if source.images is not None:
+            return [find_pictures(job, source.images, source.masks, scratch)]
+        if source.dataset is not None:
+            return [find_dataset(job, source, scratch)]
         if source.frame is not None:
             return [find_frame(job, source.frame, scratch)]
     return find_prompt_files(job, list(_named_files(job)), scratch)
