@@ -41,43 +41,54 @@ class Positions:
     file: str
     root: Node | None = None
     overrides: Mapping[FieldPath, str] = field(default_factory=dict)
+    bases: tuple[tuple[str, Node], ...] = ()
+    """Documents that this one is merged over, the nearest first; a field stands in the first that has it."""
 
     def where(self, path: FieldPath) -> str:
         """Place of the field, or of its nearest parent that is written down."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return self.overrides[path[:length]]
-        line_column = self._find(path)
-        return self.file if line_column is None else f"{self.file}:{line_column[0]}:{line_column[1]}"
+        number, line_column = self._find(path)
+        file = (self.file, *(name for name, _ in self.bases))[number]
+        return file if line_column is None else f"{file}:{line_column[0]}:{line_column[1]}"
 
     def problem(self, path: FieldPath, message: str) -> str:
         """One line: ``place: field: what``."""
         name = format_path(path)
         return f"{self.where(path)}: {name}: {message}" if name else f"{self.where(path)}: {message}"
 
-    def sort_key(self, path: FieldPath) -> tuple[int, int, int]:
-        """Orders problems as they stand in the file, overrides last."""
+    def sort_key(self, path: FieldPath) -> tuple[int, ...]:
+        """Orders problems as they stand in the file, then in its bases, overrides last."""
         if self.is_overridden(path):
-            return (1, 0, 0)
-        return (0, *(self._find(path) or (0, 0)))
+            return (1, 0, 0, 0)
+        number, line_column = self._find(path)
+        return (0, number, *(line_column or (0, 0)))
 
     def is_overridden(self, path: FieldPath) -> bool:
         """Whether ``--set`` gave the field."""
         return any(path[:length] in self.overrides for length in range(1, len(path) + 1))
 
-    def _find(self, path: FieldPath) -> tuple[int, int] | None:
-        if self.root is None:
-            return None
-        node, found = self.root, (self.root.line, self.root.column)
-        for part in path:
-            if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
-                found, node = node.keys[part], node.value[part]
-            elif isinstance(node.value, list) and isinstance(part, int) and 0 <= part < len(node.value):
-                node = node.value[part]
-                found = (node.line, node.column)
-            else:
-                break
-        return found
+    def _find(self, path: FieldPath) -> tuple[int, tuple[int, int] | None]:
+        """Number of the document that has most of the path, the nearest of several, and the place in it."""
+        roots = (self.root, *(root for _, root in self.bases))
+        found = [(0, None) if root is None else _find_in(root, path) for root in roots]
+        number = max(range(len(found)), key=lambda number: found[number][0])
+        return number, found[number][1]
+
+
+def _find_in(root: Node, path: FieldPath) -> tuple[int, tuple[int, int]]:
+    """How many parts of a path there are, and where the last of them stands."""
+    node, found = root, (root.line, root.column)
+    for depth, part in enumerate(path):
+        if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
+            found, node = node.keys[part], node.value[part]
+        elif isinstance(node.value, list) and isinstance(part, int) and 0 <= part < len(node.value):
+            node = node.value[part]
+            found = (node.line, node.column)
+        else:
+            return depth, found
+    return len(path), found
 
 
 def format_path(path: FieldPath) -> str:
@@ -118,6 +129,13 @@ def plain_value(node: Node) -> Any:
     if isinstance(node.value, list):
         return [plain_value(child) for child in node.value]
     return node.value
+
+
+def node_of(value: Any) -> Node:
+    """Return a plain value as nodes without places."""
+    if isinstance(value, dict):
+        return Node({key: node_of(child) for key, child in value.items()}, 0, 0)
+    return Node([node_of(child) for child in value] if isinstance(value, list) else value, 0, 0)
 
 
 def broken_paths(node: Node, path: FieldPath = ()) -> Iterator[FieldPath]:

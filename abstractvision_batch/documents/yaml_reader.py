@@ -4,8 +4,8 @@ The event stream is walked by hand, so that a deep, long or self-multiplying doc
 Scalars follow the YAML 1.2 core schema, as editors and the JSON Schema do: ``no`` and ``2026-01-31`` are text, ``1e-4``
 is a number, ``010`` is ten. Mapping keys are always text.
 
-Merge keys (``<<``) are read where the kind of document has them: a mapping's own keys win over merged ones, of several
-mappings the first wins. Not covered: tags other than ``!!str``, several documents in a file.
+Merge keys (``<<``) are read: a mapping's own keys win over merged ones, of several mappings the first wins. Not
+covered: tags other than ``!!str``, several documents in a file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class Kind:
     if_large: str = ""
     max_values: int = 50_000
     """Keys and values, those that aliases repeat included."""
-    merge_keys: bool = False
 
 
 _VALUE = Kind("value")
@@ -205,15 +204,12 @@ class _Builder:
         assert isinstance(top.items, dict)
         top.key, top.role = key, "own"
         path = (*top.path, key)
-        if key == "<<" and plain and self.kind.merge_keys:
+        if key == "<<" and plain:
             top.role = "merged"
         elif key in top.items:
             top.role = "left out"
             first = ":".join(map(str, top.keys[key]))
             self._complain(path, f"written twice (first at {first}; keep one)", line, column)
-        elif key == "<<" and plain:
-            self._complain(path, "merge keys are not read (write the fields out)", line, column)
-            top.role = "left out"
         else:
             top.keys[key] = (line, column)
 

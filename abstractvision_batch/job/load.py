@@ -18,7 +18,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abstractvision_batch.documents.positions import FieldPath, Positions, broken_paths, format_path, plain_value, show
+from abstractvision_batch.documents.positions import (
+    FieldPath,
+    Node,
+    Positions,
+    broken_paths,
+    format_path,
+    node_of,
+    plain_value,
+    show,
+)
 from abstractvision_batch.documents.yaml_reader import (
     INT_LIMIT,
     MAX_DEPTH,
@@ -31,6 +40,7 @@ from abstractvision_batch.documents.yaml_reader import (
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate, resolve_options
+from abstractvision_batch.job.extends import EXTENDS, merge_specs, read_bases
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
 from abstractvision_batch.job.local_model import find_model_paths, local_path, resolve_backend, settle_model
 from abstractvision_batch.job.marks import LocalPath
@@ -44,10 +54,14 @@ from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
 
 SPEC = Kind(
-    "spec", if_missing="write a starter spec with `avbatch init`", if_large="put prompts into a file of their own"
+    "spec",
+    if_missing="write a starter spec with `avbatch init`",
+    if_large="put prompts into a file of their own",
 )
 
 _SOURCE = ("prompts", "source")
+
+_HERE = Path()
 
 if TYPE_CHECKING:
     from abstractvision_batch.storage.store import Store
@@ -121,6 +135,11 @@ class Job:
     def path(self) -> str:
         """The file as it was named, or `<spec>` for a mapping."""
         return self.positions.file
+
+    @property
+    def files(self) -> list[Path]:
+        """The file of the spec, and those that it extends."""
+        return [Path(self.path), *(Path(name) for name, _ in self.positions.bases)]
 
     @property
     def scheduled_at(self) -> datetime | None:
@@ -225,7 +244,7 @@ def load_job(
     )
     if base_dir is None:
         base_dir = "." if isinstance(given.source, Mapping) else given.file.parent
-    return _check(given, read_values(given), Path(base_dir), card)
+    return _check(given, read_values(given, Path(base_dir)), Path(base_dir), card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +263,10 @@ class ReadValues:
 JobLike = str | Path | Mapping[str, Any] | GivenSpec | Job
 
 
-def read_values(given: GivenSpec) -> ReadValues:
-    """Read a spec as far as its values; single ones may be wrong.
+def read_values(given: GivenSpec, folder: Path = _HERE) -> ReadValues:
+    """Read a spec, over those that it extends, as far as its values; single ones may be wrong.
+
+    `folder` is where the paths of a mapping start.
 
     Raises:
         SpecError: it cannot be read at all.
@@ -254,17 +275,29 @@ def read_values(given: GivenSpec) -> ReadValues:
         shown, root = "<spec>", None
         wrong: list[tuple[FieldPath, str]] = []
         plain = _as_yaml_would(given.source, (), wrong)
-        broken = frozenset(path for path, _ in wrong)
+        said = [Positions(shown).problem(path, text) for path, text in wrong]
+        top, broken = node_of(plain), frozenset(path for path, _ in wrong)
     else:
         shown = _printable(str(given.source))
-        root, found = read_yaml(read_file(given.file, shown, SPEC), shown, SPEC)
+        root, said = read_yaml(read_file(given.file, shown, SPEC), shown, SPEC)
         if not isinstance(root.value, dict):
             raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
         plain, broken = plain_value(root), frozenset(broken_paths(root))
+        top, folder = root, given.file.parent
+    own = None if root is None else str(given.source)
+    bases: list[tuple[str, Node]] = []
+    if plain.get(EXTENDS) is not None:
+        bases, found = read_bases(plain[EXTENDS], Positions(shown, root).where((EXTENDS,)), own, folder, SPEC)
+        merged = merge_specs([top, *(base for _, base in bases)])
+        plain, said = plain_value(merged), [*said, *found]
+        broken |= frozenset(broken_paths(merged))
+    # A place for anchors, as in cards.
+    plain = {name: value for name, value in plain.items() if not name.startswith("x-")}
     plain = _with_given_prompts(plain, given.prompts)
     data, places, problems = apply_overrides(plain, given.overrides)
-    positions = Positions(shown, root, places)
-    said = found if root is not None else [positions.problem(path, text) for path, text in wrong]
+    positions = Positions(shown, root, places, tuple(bases))
+    if data.get(EXTENDS) is not None:
+        problems.append(positions.problem((EXTENDS,), "is read before --set (write it into the spec)"))
     return ReadValues(data, positions, [*problems, *said], broken)
 
 

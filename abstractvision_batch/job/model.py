@@ -314,6 +314,11 @@ class JobSpec(StrictModel):
 
     version: Identity[Literal[1]] = 1
     """Version of this format."""
+    extends: Runtime[Text | None] = None
+    """Spec that this one is written over; its path starts at this one's folder.
+
+    Mappings are merged, anything else replaces what stands there, and `null` unsets it. A run records what comes out.
+    """
     name: Runtime[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), Timed()]]
     """Up to 100 letters, digits, dots, dashes and underscores."""
     description: Runtime[Annotated[str | None, Timed()]] = None

@@ -38,9 +38,11 @@ def json_schema(kinds: Iterable[str] = BACKENDS) -> dict[str, Any]:
     for leaf in leaves(JobSpec):
         if leaf.mark(Timed) is not None:
             _accept_time_fields(schema, leaf.path)
+    _leave_to_base(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
+        "patternProperties": {"^x-": {"description": "A place for anchors."}},
         "title": "avbatch job spec",
     }
 
@@ -69,6 +71,17 @@ def _accept_time_fields(schema: dict[str, Any], path: FieldPath) -> None:
     own = field.pop("anyOf", None) or [dict(field)]
     field.clear()
     field.update({"anyOf": [*own, {"type": "string", "pattern": r"\{\{.*\}\}"}], **about})
+
+
+def _leave_to_base(schema: dict[str, Any]) -> None:
+    """Require what a spec must have of those that extend none."""
+    whole: dict[str, Any] = {"required": schema.pop("required"), "properties": {}}
+    for section in whole["required"]:
+        reference = schema["properties"][section].get("$ref", "")
+        part = schema["$defs"].get(reference.rpartition("/")[2], {})
+        if "required" in part:
+            whole["properties"][section] = {"required": part.pop("required")}
+    schema |= {"if": {"required": ["extends"]}, "else": whole}
 
 
 def _require_discriminator(schema: dict[str, Any], discriminator: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from abstractvision_batch.registry.likeness import NO_BASES, Bases
 from abstractvision_batch.registry.model_card import IN_FILE, ModelCard
 
 #: Aliases make a small file large.
-CARDS = Kind("card file", if_missing="docs/model-cards.md has an example", max_values=200_000, merge_keys=True)
+CARDS = Kind("card file", if_missing="docs/model-cards.md has an example", max_values=200_000)
 
 
 class _CardFile(StrictModel):

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.backends.table import list_backends
-from abstractvision_batch.documents.positions import FieldPath, format_path
+from abstractvision_batch.documents.positions import FieldPath, format_path, plain_value
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import restate, restate_variables, secret_variables
+from abstractvision_batch.job.extends import EXTENDS
 from abstractvision_batch.job.load import Job, read_values
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
@@ -79,7 +80,7 @@ def pack_job(
     given_cards = [_plain(path) for path in job.given.registry_paths]
     inputs = list_inputs(job)
     kinds = {
-        "spec": [spec, *_present([lock_path(spec)])],
+        "spec": [*map(_plain, job.files), *_present([lock_path(spec)])],
         "prompt file": inputs.prompts,
         "input image": inputs.images,
         "card file": sorted({file for path in [*own_cards, *given_cards] for file in _card_files(path)}),
@@ -155,6 +156,9 @@ def _unusable_paths(job: Job) -> Iterator[str]:
             continue
         place = job.at("prompts.source")
         yield f"{place}: {source} is on this machine alone (write a path, which is packaged)"
+    for file, values in _documents(job):
+        if Path(str(values.get(EXTENDS) or "")).expanduser().is_absolute():
+            yield f"{file}: extends: {values[EXTENDS]} is an absolute path, which is not packaged (name it relatively)"
     for field, path in _model_paths(job):
         if not Path(path).expanduser().is_absolute() and Path(job.local_path(path)).exists():
             yield (
@@ -165,13 +169,24 @@ def _unusable_paths(job: Job) -> Iterator[str]:
 
 def _packaged_secrets(job: Job) -> Iterator[str]:
     """What is written in the spec's file or in an override and gives access: both would be in the package."""
-    source = read_values(job.given).data.get("prompts", {}).get("source")
-    if isinstance(source, str) and gives_access(source):
-        place = job.at("prompts.source")
+    merged = (job.at("prompts.source"), read_values(job.given).data)
+    below = [(f"{file}: prompts.source", values) for file, values in _documents(job)[1:]]
+    for place, values in (merged, *below):
+        section = values.get("prompts")
+        source = section.get("source") if isinstance(section, dict) else None
+        if not isinstance(source, str) or not gives_access(source):
+            continue
         yield (
             f"{place}: the URL gives access, and would be in what is made of the job "
             "(put it into a variable: source: ${NAME})"
         )
+
+
+def _documents(job: Job) -> list[tuple[str, dict[str, Any]]]:
+    """The spec's file and those that it extends, each with what stands in it."""
+    root = job.positions.root
+    documents = [] if root is None else [(job.path, root), *job.positions.bases]
+    return [(file, plain_value(node)) for file, node in documents]
 
 
 def _variable_notes(job: Job) -> Iterator[str]:

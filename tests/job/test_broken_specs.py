@@ -172,8 +172,8 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     ),
     "merge key": (
         "params: {steps: 3, seed: 7}",
-        "params: {<<: {steps: 3}}",
-        '{file}:8:10: params["<<"]: merge keys are not read (write the fields out)',
+        "params: {<<: [3]}",
+        '{file}:8:14: params["<<"]: is not a mapping, or a list of mappings',
     ),
     "python object": (
         "name: demo",

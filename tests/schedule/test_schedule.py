@@ -76,6 +76,17 @@ def test_ticks_that_come_while_a_run_runs_wait_in_order_and_an_edit_holds_from_t
     assert "unknown field" in job.state()["ticks"][1]["said"]
 
 
+def test_a_spec_may_have_its_time_fields_from_the_one_that_it_extends(job: ScheduledJob) -> None:
+    job.spec.rename(job.spec.with_name("base.yaml"))
+    job.spec.write_text("extends: base.yaml\ndescription: over it\n")
+
+    code = job.schedule(EVERY_SECOND, QUICK)
+
+    (name,) = complete_runs(job.runs)
+    assert (code, name) == (0, job.state()["ticks"][0]["tick"])
+    assert open_run(job.runs / name).record.spec.description == "over it"
+
+
 def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: ScheduledJob) -> None:
     job.write(delay_s=0.6)
     words = ["schedule", str(job.spec), "--cron", EVERY_SECOND, "--ticks", "1"]

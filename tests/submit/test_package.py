@@ -57,6 +57,31 @@ def test_files_keep_their_places_to_each_other(home: Path, make_job: MakeJob) ->
     assert package.notes == ()
 
 
+def test_the_files_that_a_spec_extends_go_along(home: Path, make_job: MakeJob) -> None:
+    (home / "base.yaml").write_text(yaml.safe_dump(make_job(prompts={"source": "../data/prompts.txt"})))
+    (home / "specs/middle.yaml").write_text("extends: ../base.yaml\n")
+
+    package = _pack(home, {"extends": "middle.yaml", "samples_per_prompt": 2})
+
+    assert _names(package) == {"specs/job.yaml", "specs/middle.yaml", "base.yaml", "data/prompts.txt"}
+    assert package.files == {"spec": 3, "prompt file": 1}
+    there = home / "there"
+    zipfile.ZipFile(package.path).extractall(there)
+    assert load_job(there / package.spec, overrides=package.overrides).spec.samples_per_prompt == 2
+
+
+def test_a_base_with_a_signed_url_or_by_an_absolute_path_is_refused(home: Path, make_job: MakeJob) -> None:
+    signed = "https://bucket.s3.amazonaws.com/a.txt?X-Amz-Signature=0123456789abcdef"
+    (home / "base.yaml").write_text(yaml.safe_dump(make_job(prompts={"source": signed})))
+
+    with pytest.raises(SpecError) as caught:
+        _pack(home, {"extends": str(home / "base.yaml"), "prompts": {"source": ["a fox"]}})
+
+    absolute, source = caught.value.problems
+    assert "is an absolute path, which is not packaged" in absolute
+    assert "base.yaml: prompts.source: the URL gives access" in source
+
+
 def test_input_images_that_rows_name_go_along_and_no_others(home: Path, make_job: MakeJob) -> None:
     package = _pack(home, make_job(task="image_to_image", prompts={"source": "../data/edits.csv"}))
 
