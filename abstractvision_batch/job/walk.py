@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from abstractvision_batch.documents.by_kind import TAG, find_by_kind
+from abstractvision_batch.documents.by_kind import TAG, ByKind, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.documents.type_words import is_model, is_section, members, unwrap
 from abstractvision_batch.job.fields import FromEnv
@@ -106,21 +107,21 @@ def leaves(
         prefix: What goes before the names.
         marks: Those of what the model is in.
     """
-    for name, info in model.model_fields.items():
+    for field in _fields_of(model):
+        name, info, by_kind = field.name, field.info, field.by_kind
         child = _child(value, name)
         if child is ABSENT and value is not ABSENT:
             continue
-        at, dotted, around = (*path, name), f"{prefix}{name}", (*_marks(info.metadata), *marks)
-        models = [bare for member in members(info.annotation) if is_model(bare := unwrap(member)[0])]
-        if (by_kind := find_by_kind(info)) is not None:
+        at, dotted, around = (*path, name), f"{prefix}{name}", (*field.marks, *marks)
+        if by_kind is not None:
             said = _child(child, TAG)
             yield FieldValue(f"{dotted}.{TAG}", (*at, TAG), info, info.annotation, around, said)
             for kind in by_kind.usual if child is ABSENT else (said,):
                 section = type(child) if isinstance(child, BaseModel) else by_kind.model_for({TAG: kind})
                 below = () if section is None else leaves(section, child, path=at, prefix=f"{dotted}.{kind}.")
                 yield from (leaf for leaf in below if leaf.path[-1] != TAG)
-        elif _is_section(info) and (child is ABSENT or isinstance(child, BaseModel | Mapping)):
-            yield from leaves(models[0], child, path=at, prefix=f"{dotted}.", marks=around)
+        elif field.section is not None and (child is ABSENT or isinstance(child, BaseModel | Mapping)):
+            yield from leaves(field.section, child, path=at, prefix=f"{dotted}.", marks=around)
         else:
             yield FieldValue(dotted, at, info, info.annotation, around, child)
     for name, child in ((isinstance(value, BaseModel) and value.model_extra) or {}).items():  # of a backend of before
@@ -145,10 +146,27 @@ def put_value(value: Any, path: FieldPath, new: Any) -> Any:
     return type(value)(put_value(item, rest, new) if index == first else item for index, item in enumerate(value))
 
 
-def _is_section(info: FieldInfo) -> bool:
-    """Tell whether the field has fields of its own, and no other form; a model that is one value has none."""
-    types = [unwrap(member)[0] for member in members(info.annotation)]
-    return len(types) == 1 and is_section(types[0])
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What a walk needs to know of a field of a model."""
+
+    name: str
+    info: FieldInfo
+    marks: tuple[Mark, ...]
+    by_kind: ByKind | None
+    section: type[BaseModel] | None
+    """Its model, if it has fields of its own and no other form; a model that is one value has none."""
+
+
+@cache
+def _fields_of(model: type[BaseModel]) -> tuple[_Field, ...]:
+    """Read the fields of a model once: a run walks its spec a dozen times."""
+    found = []
+    for name, info in model.model_fields.items():
+        types = [unwrap(member)[0] for member in members(info.annotation)]
+        section = types[0] if len(types) == 1 and is_section(types[0]) else None
+        found.append(_Field(name, info, _marks(info.metadata), find_by_kind(info), section))
+    return tuple(found)
 
 
 def _child(value: Any, name: str) -> Any:
