@@ -22,8 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.backends.procedural.fields import ProceduralBackendSpec
-from abstractvision_batch.backends.table import BackendEntry, create_backend, outside_backends
+from abstractvision_batch.backends.table import BackendEntry, create_backend, load_section_class, outside_backends
 from abstractvision_batch.cli.output import format_size
 from abstractvision_batch.errors import AbstractVisionError
 from abstractvision_batch.execute.executor_choice import choose_executor
@@ -134,7 +133,7 @@ def _check_drawing() -> Check:
     """The whole way from a request to pixels, with the backend that needs nothing."""
     try:
         card = load_cards()["avbatch/procedural"]
-        with create_backend(ProceduralBackendSpec(), card=card, model=card.id) as backend:
+        with create_backend(load_section_class("procedural")(kind="procedural"), card=card, model=card.id) as backend:
             request = ImageGenerationRequest(prompt="a small picture", width=64, height=48, seed=7)
             (asset,) = backend.generate_batch([request])
         if not isinstance(asset, GeneratedAsset):

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
-from abstractvision_batch.backends.huggingface_diffusers.fields import DiffusersBackendSpec
 from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
 from abstractvision_batch.documents.by_kind import ByKind
 from abstractvision_batch.documents.messages import FieldProblems
@@ -27,7 +26,7 @@ from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resour
 from abstractvision_batch.types import Fit, Task
 
 BackendSpec = Annotated[BackendSection, ByKind(list_backends, load_section_class, tuple(BACKENDS), UnknownSection)]
-DEFAULT_BACKEND = DiffusersBackendSpec()
+DEFAULT_BACKEND = load_section_class("diffusers")(kind="diffusers")
 StorageOptions = Annotated[
     dict[str, str | int | bool | float | FromEnv],
     Secret("option"),

@@ -16,6 +16,8 @@ import pytest
 
 import abstractvision_batch
 from abstractvision_batch import errors
+from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.job.backend_section import BackendSection
 
 PACKAGE = Path(abstractvision_batch.__file__).parent
 NAME = PACKAGE.name
@@ -32,8 +34,8 @@ LAYERS = (
     ("integrations", "emit", "schedule", "submit", "verbs"),
     ("__main__", "cli"),
 )
-#: What `job` may import of a higher row: the table of backends, which names classes, and the section of each.
-SECTIONS = re.compile(rf"{NAME}\.backends\.(table|\w+\.fields)\b")
+#: What `job` may import of a higher row: the table of backends, which names classes.
+SECTIONS = re.compile(rf"{NAME}\.backends\.table\b")
 #: The files of the root: those whose paths are promised, and the version.
 ROOT = {"__init__", "__main__", "artifacts", "errors", "model_capabilities", "types", "version", "vision_manager"}
 #: Heavy third-party packages and the only places that may import them, as paths of the package.
@@ -127,16 +129,39 @@ def test_outside_backends_nobody_asks_a_section_for_its_kind_or_for_fields_that_
     """Such a question has no answer for a backend of another package; `BackendSection` has methods with defaults."""
     asking = re.compile(
         r"getattr\((\w+\.)*(backend|section)\b|backend\.kind (==|!=|in|not in) [\"(\[{]|"
-        r"isinstance\([^)]*BackendSpec\b|case \w+BackendSpec\("
+        r"isinstance\([^)]*BackendSpec\b|case \w+BackendSpec\(|\b\w+BackendSpec\(\)"
     )
+    elsewhere = [path for path in _modules() if not path.is_relative_to(PACKAGE / "backends")]
     found = [
         f"{path.relative_to(PACKAGE).as_posix()}: {match[0]}"
-        for path in _modules()
-        if not path.is_relative_to(PACKAGE / "backends")
+        for path in elsewhere
         for match in asking.finditer(path.read_text("utf-8"))
     ]
+    imported = [
+        f"{path.relative_to(PACKAGE).as_posix()} imports {name}"
+        for path in elsewhere
+        for name in _imports(path)
+        if re.match(rf"{NAME}\.backends\.\w+\.fields\b", name)
+    ]
 
-    assert found == []
+    assert found + imported == []
+
+
+def test_outside_backends_nobody_reads_a_field_that_only_some_sections_have() -> None:
+    """Every attribute of a backend's section that is read is one of `BackendSection`."""
+    reading = re.compile(r"\b(?:spec|context|job|target|self|record\.spec)\.backend\.([a-z]\w*)")
+    known = {name for name in dir(BackendSection) if not name.startswith("_")} | {"kind"}
+    manager = {name for name in dir(VisionBackend) if not name.startswith("_")}  # `context.backend` may be one
+
+    read = {
+        (path.relative_to(PACKAGE).as_posix(), match[1])
+        for path in _modules()
+        if not path.is_relative_to(PACKAGE / "backends")
+        for match in reading.finditer(path.read_text("utf-8"))
+    }
+
+    assert {name for _, name in read} >= {"max_in_flight", "kind"}
+    assert [one for one in sorted(read) if one[1] not in known | manager] == []
 
 
 @pytest.mark.parametrize("knob", ["clip_l", "clip_vision", "flash_attention", "quantization"])
