@@ -18,6 +18,7 @@ from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.ray_sections import ActorRange
 from abstractvision_batch.job.time_fields import find_timed_texts
 from abstractvision_batch.job.walk import find_parts, leaves
+from abstractvision_batch.prompts.hub_datasets import is_on_hub
 from abstractvision_batch.prompts.sources import source_names
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.urls import is_remote
@@ -91,6 +92,7 @@ def needed_packages(job: Job, *, gpus: int = 0) -> list[str]:
         extras.add("ray")
     for url in (spec.output.path, *source_names(job)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
+        extras |= {"datasets"} if is_on_hub(url) else set()
     ours = f"abstractvision_batch[{','.join(sorted(extras))}]" if extras else "abstractvision_batch"
     return [ours, entry.package.replace(" ", "==")] if entry.package else [ours]
 
@@ -123,7 +125,8 @@ def require_fixed_files(job: Job) -> None:
         SpecError: they are.
     """
     texts = find_timed_texts(read_values(job.given).data)
-    if ("prompts", "source") in texts and not is_remote(str(job.spec.prompts.source)):
+    timed = any(path[:2] == ("prompts", "source") for path in texts)
+    if timed and not all(map(is_remote, source_names(job))):
         place = job.at("prompts.source")
         raise SpecError(f"{place}: another file of this machine at every time (put them on storage)")
 

@@ -148,7 +148,7 @@ avbatch {environment["avbatch"]}, Python {environment["python"]}, {versions}. Th
 def _shortened(spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the spec with the first of many inline prompts, and a comment that says how many it leaves out."""
     source = spec["prompts"]["source"]
-    if isinstance(source, str) or len(source) <= SHOWN_PROMPTS:
+    if not isinstance(source, list) or len(source) <= SHOWN_PROMPTS:
         return spec, ""
     note = f"# {len(source) - SHOWN_PROMPTS:,} more prompts are in run.json\n"
     return {**spec, "prompts": {**spec["prompts"], "source": source[:SHOWN_PROMPTS]}}, note

@@ -24,7 +24,8 @@ from abstractvision_batch.documents.positions import FieldPath, format_path, pla
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import restate, restate_variables, secret_variables
 from abstractvision_batch.job.extends import EXTENDS
-from abstractvision_batch.job.load import Job, read_values
+from abstractvision_batch.job.load import GivenTable, Job, read_values
+from abstractvision_batch.job.model import SourceSpec
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import find_files, source_names
@@ -114,7 +115,8 @@ def list_inputs(job: Job) -> Inputs:
         SpecError: there is no such file, or rows are wrong.
     """
     sources = source_names(job)
-    if sources and all(map(is_remote, sources)):
+    kept = isinstance(source := job.spec.prompts.source, SourceSpec) and source.frame is not None
+    if kept or (sources and all(map(is_remote, sources))):
         return Inputs([], [], ())
     with scratch_folder() as scratch:
         files = find_files(job, scratch)
@@ -139,7 +141,7 @@ def list_inputs(job: Job) -> Inputs:
             for _ in reader.prompts():
                 pass
     images = sorted(path for path in packed if path.is_file())
-    local = [_plain(file.path) for file in files if not is_remote(file.name)]
+    local = [_plain(file.path) for file in files if not is_remote(file.name) and file.digest is None]
     return Inputs(local, images, tuple(_absolute_note(elsewhere)))
 
 
@@ -151,11 +153,19 @@ def _absolute_note(names: list[str]) -> Iterator[str]:
 
 def _unusable_paths(job: Job) -> Iterator[str]:
     """What is here and can be nowhere else."""
-    for source in source_names(job):
-        if not source.startswith(("file:", "local:", "memory:")):
+    for named in source_names(job):
+        if not named.startswith(("file:", "local:", "memory:")):
             continue
         place = job.at("prompts.source")
-        yield f"{place}: {source} is on this machine alone (write a path, which is packaged)"
+        yield f"{place}: {named} is on this machine alone (write a path, which is packaged)"
+    source = job.spec.prompts.source
+    if isinstance(source, SourceSpec):
+        for name in ("run", "dataset"):
+            if (path := getattr(source, name)) is not None and not is_remote(path):
+                place = job.at(("prompts", "source", name))
+                yield f"{place}: {path} is on this machine, and is not packaged (name it by URL)"
+    if isinstance(job.given.prompts, GivenTable):
+        yield f"{job.at('prompts.source')}: a table given in Python is not packaged (write it to a file, and name that)"
     for file, values in _documents(job):
         if Path(str(values.get(EXTENDS) or "")).expanduser().is_absolute():
             yield f"{file}: extends: {values[EXTENDS]} is an absolute path, which is not packaged (name it relatively)"
@@ -174,7 +184,9 @@ def _packaged_secrets(job: Job) -> Iterator[str]:
     for place, values in (merged, *below):
         section = values.get("prompts")
         source = section.get("source") if isinstance(section, dict) else None
-        if not isinstance(source, str) or not gives_access(source):
+        named = list(source.values()) if isinstance(source, dict) else [source]
+        named += source.get("files") or () if isinstance(source, dict) else ()
+        if not any(isinstance(text, str) and gives_access(text) for text in named):
             continue
         yield (
             f"{place}: the URL gives access, and would be in what is made of the job "
@@ -214,11 +226,21 @@ def _model_paths(job: Job) -> Iterator[tuple[FieldPath, str]]:
 def _restated(job: Job, folder: Path, cards: list[Path]) -> Iterator[str]:
     """`--set` of fields whose text would mean something else there: absolute paths, and variables that are set here."""
     source = job.spec.prompts.source
-    sources = list(source_names(job))
     moved: dict[str, Any] = {}
-    there = [name if is_remote(name) else os.path.relpath(_plain(job.local_path(name)), folder) for name in sources]
-    if there != sources:
-        moved["prompts.source"] = there[0] if isinstance(source, str) else there
+
+    def relative(name: str) -> str:
+        return name if is_remote(name) else os.path.relpath(_plain(job.local_path(name)), folder)
+
+    if isinstance(source, SourceSpec):
+        fields = {name: getattr(source, name) for name in ("files", "images", "masks")}
+        for name, value in fields.items():
+            there = None if value is None else relative(value) if isinstance(value, str) else [*map(relative, value)]
+            if there not in (value, [*(value or ())]):
+                moved[f"prompts.source.{name}"] = there
+    else:
+        sources = list(source_names(job))
+        if (moves := [relative(name) for name in sources]) != sources:
+            moved["prompts.source"] = moves[0] if isinstance(source, str) else moves
     paths = [os.path.relpath(path, folder) for path in cards]
     moved |= {"registry.paths": paths} if paths != list(job.spec.registry.paths) else {}
     yield from (restate(field, value) for field, value in moved.items())

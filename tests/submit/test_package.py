@@ -89,6 +89,26 @@ def test_input_images_that_rows_name_go_along_and_no_others(home: Path, make_job
     assert package.files == {"spec": 1, "prompt file": 1, "input image": 2}
 
 
+def test_a_folder_of_pictures_goes_along_and_is_named_from_the_spec(home: Path, make_job: MakeJob) -> None:
+    prompts = {"source": {"images": str(home / "data" / "images")}, "template": "a fox"}
+
+    package = _pack(home, make_job(task="image_to_image", prompts=prompts))
+
+    pictures = {f"data/images/{colour}.png" for colour in ("red", "blue", "green")}
+    assert _names(package) == {"specs/job.yaml", *pictures}
+    assert package.overrides == ('prompts.source.images="../data/images"',)
+
+
+@pytest.mark.parametrize("source", [{"run": "runs/a"}, {"dataset": "sets/a"}])
+def test_a_run_and_a_data_set_of_this_machine_are_named_by_url(
+    home: Path, make_job: MakeJob, source: dict[str, str]
+) -> None:
+    (name,) = source
+
+    with pytest.raises(SpecError, match=rf"prompts\.source\.{name}: \w+/a is on this machine, and is not packaged"):
+        _pack(home, make_job(prompts={"source": source}))
+
+
 def test_images_of_rows_that_are_left_out_stay_here(home: Path, make_job: MakeJob) -> None:
     prompts = {"source": "../data/edits.csv", "where": "prompt == 'a cat'"}
 
