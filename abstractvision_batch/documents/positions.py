@@ -44,6 +44,14 @@ class Positions:
     bases: tuple[tuple[str, Node], ...] = ()
     """Documents that this one is merged over, the nearest first; a field stands in the first that has it."""
 
+    def place(self, path: FieldPath) -> FieldPath:
+        """Return the path in the file of what stands for a field."""
+        return path
+
+    def within(self, path: FieldPath) -> FieldPath | None:
+        """Return the field that a path in the file stands for; None where it stands for none."""
+        return path
+
     def where(self, path: FieldPath) -> str:
         """Place of the field, or of its nearest parent that is written down."""
         for length in range(len(path), 0, -1):

@@ -37,7 +37,13 @@ class Specimen:
 
 
 def check_batching(
-    store: Store, backend: VisionBackend, specimens: Sequence[Specimen], *, batch_size: int, cancelled: Cancelled
+    store: Store,
+    backend: VisionBackend,
+    specimens: Sequence[Specimen],
+    *,
+    batch_size: int,
+    cancelled: Cancelled,
+    folder: str = "",
 ) -> None:
     """Generate the first and the last request of a batch alone, compare, and record the differences.
 
@@ -50,13 +56,14 @@ def check_batching(
         specimens: Requests of the batch that succeeded, in its order.
         batch_size: How many requests shared the forward pass.
         cancelled: Polled while they are generated.
+        folder: In the store, of the model's record.
 
     Raises:
         BatchingFaultError: a request alone gives another picture.
         StorageError: the record cannot be written.
     """
     tolerance_db = backend.batch_tolerance_db()
-    if tolerance_db is None or batch_size < 2 or not specimens or store.exists(CANARY):
+    if tolerance_db is None or batch_size < 2 or not specimens or store.exists(folder + CANARY):
         return
     measured = []
     for specimen in [*specimens[:1], *specimens[1:][-1:]]:
@@ -69,7 +76,7 @@ def check_batching(
                 raise BatchingFaultError(_explain(specimen, batch_size, found, tolerance_db))
             measured.append({"request_id": specimen.request_id, "slot": specimen.slot, **found})
     record = {"batch_size": batch_size, "tolerance_db": tolerance_db, "requests": measured}
-    store.put_if_absent(CANARY, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
+    store.put_if_absent(folder + CANARY, json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def _difference(batched: GeneratedAsset, alone: GeneratedAsset) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from abstractvision_batch.execute.executor_choice import INLINE, ExecutorChoice
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.prices import PriceSpec
 from abstractvision_batch.runs.columns import FAILED
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.shard_rows import Retry
@@ -34,6 +35,8 @@ class RunContext:
     """As `spec.backend`, with local paths made absolute."""
     card: ModelCard
     plan: PlanSummary
+    model_folder: str = ""
+    """Of the run, with what is recorded of the model; of a job with variants, each has its own."""
     store_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     prompt_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     signed_images: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -44,6 +47,11 @@ class RunContext:
     """What runs the shards, and why."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
+
+    @property
+    def price(self) -> PriceSpec | None:
+        """What a request costs, as far as anybody says."""
+        return self.spec.backend.find_price(self.card)
 
     @property
     def has_brake(self) -> bool:

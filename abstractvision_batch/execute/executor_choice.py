@@ -43,8 +43,17 @@ class ExecutorChoice:
 INLINE = ExecutorChoice("inline", "nothing else was chosen")
 
 
-def choose_executor(spec: JobSpec) -> ExecutorChoice:
-    """Return what runs the shards of a job on this machine, in this environment."""
+def choose_executor(*specs: JobSpec) -> ExecutorChoice:
+    """Return what runs the shards of a job on this machine, in this environment: Ray, if one of its variants wants it.
+
+    Args:
+        specs: Of its variants, of which there is one at least.
+    """
+    choices = [_choose(spec) for spec in specs]
+    return next((choice for choice in choices if choice.executor == "ray"), choices[0])
+
+
+def _choose(spec: JobSpec) -> ExecutorChoice:
     execution = spec.execution
     if execution.executor != "auto":
         return ExecutorChoice(execution.executor, "execution.executor says so")

@@ -15,13 +15,13 @@ from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.job.model import JobSpec
 
 
-def require_executor(spec: JobSpec) -> None:
+def require_executor(*specs: JobSpec) -> None:
     """Check that what a job's executor imports is installed, without importing it.
 
     Raises:
         OptionalDependencyMissingError: it is not; the message has the pip command.
     """
-    choice = choose_executor(spec)
+    choice = choose_executor(*specs)
     if choice.executor == "ray" and find_spec("ray") is None:
         raise OptionalDependencyMissingError(f"ray is not installed, and {choice.why} ({INSTALL_RAY}, or use inline)")
 

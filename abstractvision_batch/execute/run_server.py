@@ -26,21 +26,22 @@ SERVER = "server.json"
 logger = logging.getLogger(__name__)
 
 
-def read_server(store: Store) -> dict[str, Any] | None:
-    """What the run settled about its server; None where nobody asked it yet, or there is none.
+def read_server(store: Store, folder: str = "") -> dict[str, Any] | None:
+    """What a run, or a variant in its folder, settled about its server; None where nobody asked yet, or it has none.
 
     Raises:
         StorageError: the record cannot be read.
     """
-    if not store.exists(SERVER):
+    name = folder + SERVER
+    if not store.exists(name):
         return None
-    found = read_json(store, SERVER, hint="delete it, if no shard is done")
+    found = read_json(store, name, hint="delete it, if no shard is done")
     if not isinstance(found, dict):
-        raise StorageError(f"{store.url_of(SERVER)}: damaged: no object (delete it, if no shard is done)")
+        raise StorageError(f"{store.url_of(name)}: damaged: no object (delete it, if no shard is done)")
     return found
 
 
-def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card: ModelCard) -> None:
+def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card: ModelCard, folder: str = "") -> None:
     """Have the run's server be what the backend finds, unless that is known: then require the same.
 
     Raises:
@@ -48,7 +49,7 @@ def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card
         SpecError: the job asks for what this kind of server ignores.
         StorageError: the record cannot be read or written.
     """
-    known = read_server(store)
+    known = read_server(store, folder)
     unasked = _unasked_params(spec, card)
     found = backend.settle(known, unasked=unasked)
     if found is None:
@@ -56,8 +57,8 @@ def agree_on_server(store: Store, backend: VisionBackend, *, spec: JobSpec, card
     if known is None:
         require_read(spec, found)
         data = json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-        if not store.put_if_absent(SERVER, data):
-            backend.settle(read_server(store), unasked=unasked)
+        if not store.put_if_absent(folder + SERVER, data):
+            backend.settle(read_server(store, folder), unasked=unasked)
             return
     said, guessed = backend.describe_settlement()
     logger.log(logging.WARNING if guessed else logging.INFO, "%s", said)

@@ -108,7 +108,7 @@ class ShardRunner:
         spec = context.spec
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
         self._worker = worker_name()
-        self._price = context.spec.backend.find_price(context.card)
+        self._price = context.price
         self._weights: Weights | None = None
         self._environment: WorkerEnvironment | None = None
         self._canary_checked = False
@@ -129,7 +129,10 @@ class ShardRunner:
 
     def _agree_on_server(self) -> None:
         if not self._server_agreed:
-            agree_on_server(self._store, self._backend, spec=self._context.spec, card=self._context.card)
+            context = self._context
+            agree_on_server(
+                self._store, self._backend, spec=context.spec, card=context.card, folder=context.model_folder
+            )
             self._server_agreed = True
 
     def _record_worker(self) -> None:
@@ -143,7 +146,7 @@ class ShardRunner:
 
     def _require_weights(self) -> None:
         if self._weights is not None:
-            agree_on_weights(self._store, self._weights, who=self._worker)
+            agree_on_weights(self._store, self._weights, who=self._worker, folder=self._context.model_folder)
 
     def run_shard(
         self,
@@ -327,7 +330,14 @@ class ShardRunner:
                 for row, outcome in zip(batch, outcomes, strict=True)
                 if isinstance(outcome.item, GeneratedAsset)
             ]
-            check_batching(self._store, self._backend, specimens, batch_size=len(batch), cancelled=limits.cancelled)
+            check_batching(
+                self._store,
+                self._backend,
+                specimens,
+                batch_size=len(batch),
+                cancelled=limits.cancelled,
+                folder=self._context.model_folder,
+            )
 
     def _generate_batch(
         self, batch: Sequence[Row], limits: TimeLimits, budget: RetryBudget, *, size: int

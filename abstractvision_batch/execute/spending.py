@@ -65,6 +65,10 @@ class SpendingGuard:
         self.stopped: str | None = None
         """Why no further shard may start, and how the run goes on."""
 
+    def charge(self, price: PriceSpec | None) -> None:
+        """Reckon with another price of a request from here on; no shard may be running."""
+        self._request_usd = 0.0 if price is None else price.request_usd
+
     def grant(self, shard: int, *, requests: int | None = None) -> Grant | None:
         """What a shard, or `requests` of it, may use from now on.
 

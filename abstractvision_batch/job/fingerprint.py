@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -59,6 +60,12 @@ def fingerprint(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def join_fingerprints(fingerprints: Iterable[str]) -> str:
+    """Return the fingerprint of a job of variants with these fingerprints, in whatever order."""
+    text = json.dumps({"variants": sorted(fingerprints)}, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def spec_identity(spec: JobSpec) -> dict[str, Any]:
     """Identity fields that differ from their defaults, as JSON types under their dotted names."""
     differing = (leaf for leaf in leaves(JobSpec, spec) if leaf.effect is Effect.IDENTITY and not leaf.is_default)
@@ -74,6 +81,13 @@ def backend_identity(spec: JobSpec) -> dict[str, Any]:
     prefix = f"backend.{kind}."
     own = {name.removeprefix(prefix): value for name, value in spec_identity(spec).items() if name.startswith(prefix)}
     return {"kind": kind, **own}
+
+
+def model_identity(spec: JobSpec) -> str:
+    """Return a short hash of the model, and of what the backend makes of it; of 12 hex digits."""
+    identity = {"model": spec.model, "backend": backend_identity(spec)}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def card_identity(card: ModelCard, spec: JobSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -41,7 +41,7 @@ from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate, resolve_options
 from abstractvision_batch.job.extends import EXTENDS, merge_specs, read_bases
-from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint
+from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint, join_fingerprints, model_identity
 from abstractvision_batch.job.local_model import find_model_paths, local_path, resolve_backend, settle_model
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
@@ -49,6 +49,7 @@ from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
+from abstractvision_batch.job.variants import VARIANTS, describe_variants, place_variant, split_variants
 from abstractvision_batch.job.walk import FieldValue
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
@@ -130,6 +131,44 @@ class Job:
     positions: Positions
     version: int = FINGERPRINT_VERSION
     """The fingerprint's version, which says by which rules it is planned: that of its run, where there is one."""
+    variant: str | None = None
+    """Its name, where it is one variant of a job, as if it were a job of its own."""
+    parts: tuple[Job, ...] = ()
+    """The variants of a job that has any; its `spec` without them and its `card` are then those of the first."""
+
+    @property
+    def variants(self) -> tuple[Job, ...]:
+        """The variants, each with its own model, card, backend and parameters; the job itself where it has none."""
+        return self.parts or (self,)
+
+    @property
+    def model_folder(self) -> str:
+        """Where a run of it records what is known of its model: its own folder, but for a variant."""
+        return "" if self.variant is None else f"models/{model_identity(self.spec)}/"
+
+    @property
+    def specs(self) -> tuple[JobSpec, ...]:
+        """The specs of its variants, each as if it were a job of its own."""
+        return tuple(job.spec for job in self.variants)
+
+    def variant_named(self, name: str | None) -> Job:
+        """Return a variant.
+
+        Raises:
+            SpecError: the job has none of that name.
+        """
+        for job in self.variants:
+            if job.variant == name:
+                return job
+        raise SpecError(f"{self.path}: has no variant {name!r} (as its run has: leave the names of variants)")
+
+    def with_each(self, change: Callable[[Job], Job]) -> Job:
+        """Return the job with a change of every variant; the job's own fields are those of the first."""
+        if not self.parts:
+            return change(self)
+        parts = tuple(map(change, self.parts))
+        spec = parts[0].spec.model_copy(update={VARIANTS: self.spec.variants})
+        return replace(self, spec=spec, parts=parts, version=parts[0].version)
 
     @property
     def path(self) -> str:
@@ -192,10 +231,12 @@ class Job:
 
     def under(self, version: int) -> Job:
         """Return the spec as it is planned by the rules of a version."""
-        return self if version == self.version else replace(self, version=version)
+        return self.with_each(lambda job: job if version == job.version else replace(job, version=version))
 
     def fingerprint(self, prompts_digest: str) -> str:
-        """Return the fingerprint of the job with these prompts."""
+        """Return the fingerprint of the job with these prompts, whatever variants are called and their order."""
+        if self.parts:
+            return join_fingerprints(part.fingerprint(prompts_digest) for part in self.parts)
         return fingerprint(self.spec, prompts_digest=prompts_digest, card=self.card, version=self.version)
 
     def local_path(self, text: str) -> str:
@@ -219,7 +260,7 @@ def load_job(
     registry_paths: Sequence[str | Path] = (),
     scheduled_at: datetime | None = None,
     base_dir: str | Path | None = None,
-    card: ModelCard | None = None,
+    cards: Mapping[str, ModelCard] | None = None,
 ) -> Job:
     """Load and check a spec.
 
@@ -229,7 +270,7 @@ def load_job(
         registry_paths: More card files or folders.
         scheduled_at: What its time fields stand for, with the timezone that they are of.
         base_dir: Where the relative paths of a mapping start, by default here.
-        card: The model's card, in place of any registry: that of a run, as it was.
+        cards: Cards by id, in place of any registry: those of a run, as they were.
 
     Raises:
         SpecError: anything is wrong; `problems` has one `file:line:column: field: what (what would do)` line each. Of a
@@ -244,7 +285,7 @@ def load_job(
     )
     if base_dir is None:
         base_dir = "." if isinstance(given.source, Mapping) else given.file.parent
-    return _check(given, read_values(given, Path(base_dir)), Path(base_dir), card)
+    return _check(given, read_values(given, Path(base_dir)), Path(base_dir), cards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,30 +349,63 @@ def _with_given_prompts(data: dict[str, Any], prompts: GivenTable | str | list[A
     return {**data, "prompts": {**section, "source": source}}
 
 
-def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCard | None) -> Job:
-    data, positions, lines, scheduled_at = read.data, read.positions, read.problems, given.scheduled_at
-    broken = frozenset(path for path in read.broken if not positions.is_overridden(path))
+def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_cards: Mapping[str, ModelCard] | None) -> Job:
+    positions, scheduled_at = read.positions, given.scheduled_at
     if scheduled_at is not None and scheduled_at.tzinfo is None:
         raise _spec_error([f"{positions.file}: scheduled_at {scheduled_at} has no timezone (give it one, as UTC)"])
-    untimed = find_untimed(data) if scheduled_at is None else None
-    if untimed is not None:
-        raise _spec_error([*lines, positions.problem(*untimed)])
-    data, mistimed = render_time_fields(data, scheduled_at)
+    broken = frozenset(path for path in read.broken if not positions.is_overridden(path))
+    split, misshapen = split_variants(read.data)
+    places = {name: place_variant(positions, name, read.data) for name in split}
+    parts: list[_Checked] = []
+    for name, values in split.items():
+        at = places[name]
+        untimed = find_untimed(values) if scheduled_at is None else None
+        if untimed is not None:
+            raise _spec_error([*read.problems, positions.problem(at.place(untimed[0]), untimed[1])])
+        hurt = frozenset(path for place in broken if (path := at.within(place)) is not None)
+        parts.append(_check_values(given, values, name, at, hurt, base_dir, own_cards))
+    problems = _gather(parts, misshapen)
+    ordered = sorted((path for path in problems if path not in broken), key=positions.sort_key)
+    lines = [*read.problems, *(positions.problem(path, problems[path]) for path in ordered)]
+    jobs = [checked.job for checked in parts if checked.job is not None]
+    if lines or len(jobs) < len(parts):
+        raise _spec_error(lines)
+    return jobs[0] if jobs[0].variant is None else join_variants(jobs, positions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What checking the values of a job, or of one variant of it, gave."""
+
+    job: Job | None
+    """None where too much is wrong."""
+    places: Positions
+    problems: dict[FieldPath, str]
+
+
+def _check_values(
+    given: GivenSpec,
+    data: dict[str, Any],
+    variant: str | None,
+    positions: Positions,
+    broken: frozenset[FieldPath],
+    base_dir: Path,
+    own_cards: Mapping[str, ModelCard] | None,
+) -> _Checked:
+    data, mistimed = render_time_fields(data, given.scheduled_at)
     data, unset = interpolate(data)
     problems: dict[FieldPath, str] = dict((*mistimed, *unset))
     spec, wrong = validate_with_stand_ins(data, problems, broken)
     card: ModelCard | None = None
     if spec is not None:
         ignore = frozenset(wrong)
-        if own_card is None:  # that of a run may hold what earlier versions let pass for no secret
+        if own_cards is None:  # those of a run may hold what earlier versions let pass for no secret
             for path, said in find_plain_secrets(spec):
                 problems.setdefault(path, said)
-        cards: Mapping[str, ModelCard] | None = None
+        cards: Mapping[str, ModelCard] | None = own_cards
         if any(path[:1] == ("registry",) for path in problems):
-            pass  # what it names is not looked at
-        elif own_card is not None:
-            cards = {own_card.id: own_card}
-        else:
+            cards = None  # what it names is not looked at
+        elif own_cards is None:
             cards = _load_cards(spec, base_dir, given.registry_paths, problems)
         if cards is not None:
             if spec.model not in cards and any(path[0] == "registry" for path in ignore):
@@ -343,11 +417,45 @@ def _check(given: GivenSpec, read: ReadValues, base_dir: Path, own_card: ModelCa
             spec, card = checked.spec, checked.card
             for path, said in checked.problems:
                 problems.setdefault(path, said)
-    ordered = sorted((path for path in problems if path not in broken), key=positions.sort_key)
-    lines = [*lines, *(positions.problem(path, problems[path]) for path in ordered)]
-    if lines or spec is None or card is None:
-        raise _spec_error(lines)
-    return Job(spec, given, base_dir, card, positions)
+    job = None if spec is None or card is None else Job(spec, given, base_dir, card, positions, variant=variant)
+    return _Checked(job, positions, {path: said for path, said in problems.items() if path not in broken})
+
+
+def _gather(parts: Sequence[_Checked], misshapen: Mapping[FieldPath, str]) -> dict[FieldPath, str]:
+    """Return all problems at their places; of the job's own fields, that which only some variants have names these."""
+    found: dict[FieldPath, dict[str, list[str]]] = {}
+    for checked in parts:
+        for path, said in checked.problems.items():
+            variant = getattr(checked.places, "variant", None)
+            found.setdefault(checked.places.place(path), {}).setdefault(said, []).append(str(variant))
+    problems = dict(misshapen)
+    for path, said_by in found.items():
+        own = path[0] == VARIANTS
+        lines = [
+            said if own or len(names) == len(parts) else f"{said} (in variant {', '.join(names)})"
+            for said, names in said_by.items()
+        ]
+        problems.setdefault(path, "; ".join(lines))
+    return problems
+
+
+def join_variants(jobs: Sequence[Job], positions: Positions) -> Job:
+    """Make one job of its variants, whose own fields are those of the first.
+
+    Raises:
+        SpecError: two of them are the same job.
+    """
+    first, known = jobs[0], dict[str, Job]()
+    for job in jobs:
+        twin = known.setdefault(job.fingerprint(""), job)
+        if twin is not job:
+            said = f"is the same job as variant {twin.variant}: {job.spec.model} with equal settings (remove one)"
+            raise _spec_error([positions.problem((VARIANTS, str(job.variant)), said)])
+    differences = describe_variants(
+        {str(job.variant): job.spec.model_dump(mode="json", exclude_unset=True) for job in jobs}
+    )
+    spec = first.spec.model_copy(update={VARIANTS: differences})
+    return Job(spec, first.given, first.base_dir, first.card, positions, parts=tuple(jobs))
 
 
 def _spec_error(lines: Sequence[str]) -> SpecError:

@@ -308,6 +308,9 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Seeds = Annotated[Annotated[list[Seed], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
 
 
+VariantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
 class JobSpec(StrictModel):
     """A batch job: one task, one model, one backend, a prompt dataset and what varies over it."""
 
@@ -329,6 +332,12 @@ class JobSpec(StrictModel):
     A path is relative to the spec. What has no card is described by its own files, and so checked.
     """
     backend: Identity[BackendSpec] = DEFAULT_BACKEND
+    variants: Identity[dict[VariantName, dict[str, Any]]] = Field(default_factory=dict)
+    """Several ways to make the same prompts: by name, what is different of model, backend, params, matrix, zip,
+    prompts.template and of an actor's needs in execution.
+
+    Mappings merge key by key, `null` takes a key away, and a backend of another kind takes the place of the job's.
+    """
     registry: Runtime[RegistrySpec] = RegistrySpec()
     prompts: PromptsSpec
     params: Identity[Params] = Params()

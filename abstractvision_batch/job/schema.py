@@ -19,6 +19,7 @@ from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.marks import Timed
 from abstractvision_batch.job.model import DEFAULT_BACKEND, JobSpec
+from abstractvision_batch.job.variants import VARIANT_FIELDS
 from abstractvision_batch.job.walk import leaves
 
 SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
@@ -35,6 +36,9 @@ def json_schema(kinds: Iterable[str] = BACKENDS) -> dict[str, Any]:
             discriminator = field.get("discriminator")
             if discriminator is not None:
                 _require_discriminator(schema, discriminator)
+    variants = schema["properties"]["variants"]
+    variants["patternProperties"] = dict.fromkeys(variants["patternProperties"], _variant_schema(schema))
+    variants["additionalProperties"] = False
     for leaf in leaves(JobSpec):
         if leaf.mark(Timed) is not None:
             _accept_time_fields(schema, leaf.path)
@@ -45,6 +49,33 @@ def json_schema(kinds: Iterable[str] = BACKENDS) -> dict[str, Any]:
         "patternProperties": {"^x-": {"description": "A place for anchors."}},
         "title": "avbatch job spec",
     }
+
+
+def _variant_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what a variant may say: of the job's own fields, those that it may override, or null."""
+    definitions = schema["$defs"]
+
+    def partly(section: str, fields: Iterable[str]) -> dict[str, Any]:
+        own = definitions[schema["properties"][section]["$ref"].rpartition("/")[2]]["properties"]
+        return _mapping({name: own[name] for name in fields})
+
+    fields = {
+        name: {"type": "object"}
+        if name == "backend"
+        else partly(name, own)
+        if own
+        else _bare(schema["properties"][name])
+        for name, own in VARIANT_FIELDS.items()
+    }
+    return _mapping({name: {"anyOf": [field, {"type": "null"}]} for name, field in fields.items()})
+
+
+def _bare(field: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in field.items() if key not in ("default", "description", "title")}
+
+
+def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
 def _of_one_kind(section: type[BackendSection], kind: str) -> type[BackendSection]:

@@ -14,17 +14,19 @@ import hashlib
 import pickle
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import combinations, groupby, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.plan.batches import SHARDS_PER_FILE, auto_shard_size, cut_shards, pin_batches
-from abstractvision_batch.plan.existing import ExistingPlan
+from abstractvision_batch.plan.existing import ExistingPlan, packed_ids
 from abstractvision_batch.plan.requests import ColumnBuilder, Expansion
 from abstractvision_batch.prompts.images import InputsDigest
 from abstractvision_batch.prompts.mapping import IMAGE_TASKS
@@ -32,7 +34,7 @@ from abstractvision_batch.prompts.notes import Notes
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import digest_prompts, find_files
-from abstractvision_batch.runs.columns import PLAN_FORMAT, fit_columns, plan_schema
+from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fit_columns, plan_schema
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
 from abstractvision_batch.storage.scratch import scratch_folder
@@ -65,12 +67,59 @@ def build_plan(
 
     With `existing`, the plan is of the requests that it lacks, and rows, batches, shards and files are numbered on from
     those that it has; there may be none. With an earlier `format`, the plan is what the version of that time wrote.
+    Variants come one after the other, each in files of its own.
 
     Raises:
         SpecError: the prompt dataset, or a row of it, is not what the spec and the model need; all problems together.
+            Or two variants have a request in common.
         OptionalDependencyMissingError: a source needs a driver that is not installed.
         StorageError: a remote source failed.
     """
+    before = _NOTHING if existing is None else existing.summary
+    plan: PlanSummary | None = None
+    for variant in job.variants:
+        added = _build_variant(variant, folder, before, existing, format, among=len(job.variants))
+        before = before.extended_by(added)
+        plan = added if plan is None else _join(plan, added)
+    assert plan is not None
+    if job.parts:
+        _require_distinct(job, folder, plan)
+    return plan
+
+
+def _join(plan: PlanSummary, added: PlanSummary) -> PlanSummary:
+    """Return the plan of variants, and of a further one."""
+    return replace(
+        plan.extended_by(added),
+        matrix_points=plan.matrix_points + added.matrix_points,
+        notes=tuple(dict.fromkeys((*plan.notes, *added.notes))),
+    )
+
+
+def _require_distinct(job: Job, folder: Path, plan: PlanSummary) -> None:
+    """Refuse variants that would make a picture twice: requests of one id.
+
+    Raises:
+        SpecError: two variants have a request in common.
+    """
+    ids: dict[str | None, Any] = {}
+    for variant in job.variants:
+        files = [file for file in plan.files if file.variant == variant.variant]
+        ids[variant.variant] = packed_ids(lambda name: (folder / name).open("rb"), files)
+    for one, other in combinations(job.variants, 2):
+        if one.spec.model != other.spec.model:
+            continue
+        if shared := len(np.intersect1d(ids[one.variant], ids[other.variant])):
+            raise SpecError(
+                f"{job.at(('variants', str(other.variant)))}: {shared:,} of its requests are also those of variant "
+                f"{one.variant} (give the values that both have to one of them)"
+            )
+
+
+def _build_variant(
+    job: Job, folder: Path, before: PlanSummary, existing: ExistingPlan | None, format: int, *, among: int
+) -> PlanSummary:
+    """Write the plan of one of so many variants, numbered on from what is before it."""
     spec = job.spec
     with scratch_folder() as scratch:
         files = find_files(job, scratch)
@@ -83,20 +132,22 @@ def build_plan(
         expansion = Expansion(job, format)
         requests = expansion.requests(lambda: _read_spool(spool))
         count = prompts * expansion.requests_per_prompt
-        before = _NOTHING if existing is None else existing.summary
+        known = 0
         if existing is not None:
             requests = existing.drop_known(requests)
-        batch_size = _batch_size(job)
+            known = existing.summary.requests // among
+        batch_size = planned_batch_size(job)
         shard_size = spec.execution.shard_size
         if shard_size == "auto":
-            shard_size = auto_shard_size(
-                count - before.requests, video=spec.task in ("text_to_video", "image_to_video")
-            )
+            shard_size = auto_shard_size(count - known, video=spec.task in ("text_to_video", "image_to_video"))
         batches = pin_batches(requests, batch_size)
-        schema = plan_schema(reader.passed_schema, format)
+        passed = _passed_columns(job, reader.passed_schema)
+        schema = plan_schema(passed, format)
         columns = ColumnBuilder(job, schema, format, rows=before.requests, batches=before.batches, shards=before.shards)
         shards = map(columns.build, cut_shards(batches, shard_size))
-        written = tuple(_write_files(shards, schema, folder, before))
+        written = tuple(_write_files(shards, schema, folder, before, job.variant))
+    if job.variant is not None and existing is not None and columns.rows - before.requests < count:
+        _require_known_variant(job, existing)
     return PlanSummary(
         requests=columns.rows - before.requests,
         shards=columns.shards - before.shards,
@@ -109,7 +160,7 @@ def build_plan(
         prompts_digest=digest,
         prompts_files=tuple(file.name for file in files),
         files=written,
-        columns=tuple((field.name, str(field.type)) for field in reader.passed_schema),
+        columns=tuple((field.name, str(field.type)) for field in passed),
         format=format,
         notes=notes.lines,
         inputs_digest=inputs.value if format > 1 else None,
@@ -150,7 +201,34 @@ def digest_inputs(job: Job) -> tuple[str | None, dict[str, str]]:
     return digest.value, files
 
 
-def _batch_size(job: Job) -> int:
+def _passed_columns(job: Job, passed: pa.Schema) -> pa.Schema:
+    """Return the prompt dataset's own columns, after that of the variant where there are any."""
+    if job.variant is None:
+        return passed
+    taken = [name for name in passed.names if name.casefold() == VARIANT]
+    if taken:
+        raise SpecError(
+            f"{job.at('prompts.source')}: column {taken[0]!r} has the name of the column that says which variant made "
+            f"a picture (prompts.rename: {{{taken[0]}: another_name}}, or prompts.drop)"
+        )
+    return pa.schema([(VARIANT, pa.string()), *passed])
+
+
+def _require_known_variant(job: Job, existing: ExistingPlan) -> None:
+    """Refuse a new variant with requests that the run has already, which are another variant's.
+
+    Raises:
+        SpecError: it is new.
+    """
+    if job.variant not in {file.variant for file in existing.summary.files}:
+        raise SpecError(
+            f"{job.at('model')}: variant {job.variant} is not in the run there, and requests of it are, of another "
+            "variant (give the values that both have to one of them)"
+        )
+
+
+def planned_batch_size(job: Job) -> int:
+    """Return how many requests of a job without variants, or of one, share a forward pass."""
     spec = job.spec
     if spec.execution.batch_size != "auto":
         return spec.execution.batch_size
@@ -180,7 +258,7 @@ def _read_spool(path: Path) -> Iterator[Prompt]:
 
 
 def _write_files(
-    shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, before: PlanSummary
+    shards: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, before: PlanSummary, variant: str | None
 ) -> Iterator[PlanFile]:
     shards = iter(shards)
     names: list[str] = []
@@ -195,28 +273,25 @@ def _write_files(
                 writer.write_batch(shard)
                 counts[-1] += 1
         names.append(name)
-    if len(names) == 1 and not before.files:
+    if len(names) == 1 and not before.files and variant is None:
         (folder / names[0]).replace(folder / "plan.parquet")
         (folder / "plan").rmdir()
         names = ["plan.parquet"]
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
-        yield describe_file(folder, name, before.shards + number * SHARDS_PER_FILE, count)
+        yield describe_file(folder, name, before.shards + number * SHARDS_PER_FILE, count, variant)
 
 
-def describe_file(folder: Path, name: str, first_shard: int, shards: int) -> PlanFile:
+def describe_file(folder: Path, name: str, first_shard: int, shards: int, variant: str | None = None) -> PlanFile:
     """A plan's file that was just written into `folder`, as a summary names it."""
     with (folder / name).open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards)
-
-
-SELECTED_PLAN = "plan.parquet"
+    return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards, variant)
 
 
 def select_batches(
     open_file: Callable[[str], BinaryIO], plan: PlanSummary, batches: Mapping[int, Collection[int]], folder: Path
 ) -> PlanSummary:
-    """Write the plan of some batches into `folder`, as `plan.parquet`.
+    """Write the plan of some batches into `folder`, as `plan.parquet`, or as a file for each of several variants.
 
     Rows keep their index, batch, slot and everything that determines their pixels; shards are numbered anew.
 
@@ -229,20 +304,27 @@ def select_batches(
     Raises:
         StorageError: the whole plan cannot be read.
     """
-    requests = 0
-    with pq.ParquetWriter(folder / SELECTED_PLAN, plan.schema) as writer:
-        for number, shard in enumerate(sorted(batches)):
-            rows = fit_columns(read_shard(open_file, plan, shard), plan.schema)
-            rows = rows.filter(pc.field("batch_id").isin(list(batches[shard])))
-            position = rows.schema.get_field_index("shard")
-            shards = pa.array([number] * rows.num_rows, pa.int64())
-            rows = rows.set_column(position, rows.schema.field(position), shards)
-            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-            requests += rows.num_rows
+    requests, number = 0, 0
+    files: list[PlanFile] = []
+    runs = [list(shards) for _, shards in groupby(sorted(batches), lambda shard: plan.file_of(shard).variant)]
+    for shards in runs:
+        name = f"plan/{len(files):05d}.parquet" if len(runs) > 1 else "plan.parquet"
+        (folder / name).parent.mkdir(exist_ok=True)
+        first = number
+        with pq.ParquetWriter(folder / name, plan.schema) as writer:
+            for shard in shards:
+                rows = fit_columns(read_shard(open_file, plan, shard), plan.schema)
+                rows = rows.filter(pc.field("batch_id").isin(list(batches[shard])))
+                position = rows.schema.get_field_index("shard")
+                numbers = pa.array([number] * rows.num_rows, pa.int64())
+                rows = rows.set_column(position, rows.schema.field(position), numbers)
+                writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+                requests, number = requests + rows.num_rows, number + 1
+        files.append(describe_file(folder, name, first, len(shards), plan.file_of(shards[0]).variant))
     return replace(
         plan,
         requests=requests,
         shards=len(batches),
         batches=sum(len(set(chosen)) for chosen in batches.values()),
-        files=(describe_file(folder, SELECTED_PLAN, 0, len(batches)),),
+        files=tuple(files),
     )

@@ -18,7 +18,7 @@ from abstractvision_batch.plan.request_ids import RequestIds, canonical_json, de
 from abstractvision_batch.prompts.mapping import ROW_PARAMS
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.sizes import SizePlanner
-from abstractvision_batch.runs.columns import PLAN_FORMAT, fixed_columns
+from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fixed_columns
 
 _NEGATIVE, _SEED = ROW_PARAMS.index("negative_prompt"), ROW_PARAMS.index("seed")
 _SHARED = tuple(ROW_PARAMS.index(name) for name in PARAM_COLUMNS)
@@ -138,8 +138,9 @@ class ColumnBuilder:
     ) -> None:
         self.schema = schema
         self._fit = job.spec.prompts.fit
-        self._passed = schema.names[len(fixed_columns(format)) :]
+        self._passed = schema.names[len(fixed_columns(format)) + (job.variant is not None) :]
         self._constant = {
+            VARIANT: job.variant,
             "task": job.spec.task,
             "model": job.spec.model,
             "backend": job.spec.backend.kind,

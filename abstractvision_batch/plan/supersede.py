@@ -18,8 +18,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abstractvision_batch.job.model import JobSpec
-from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.plan.build import WRITER_OPTIONS, describe_file
 from abstractvision_batch.runs.plan_rows import SUPERSEDES, iter_rows
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
@@ -28,7 +26,7 @@ from abstractvision_batch.storage.parquet import open_parquet
 Row = Mapping[str, Any]
 
 
-def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], spec: JobSpec) -> PlanSummary:
+def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], axes: Iterable[str]) -> PlanSummary:
     """Pair what an extension adds with the recorded requests that its spec lacks, and write that into its plan.
 
     The same spec and recorded plan give the same bytes.
@@ -37,9 +35,9 @@ def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], spec: Jo
         folder: Has the extension's plan.
         added: That plan.
         missing: Rows of the recorded plan that the spec lacks, in order.
-        spec: The extension's.
+        axes: Columns in which requests of one prompt and sample differ.
     """
-    axes = sorted(find_axes(spec))
+    axes = sorted(axes)
 
     def key(row: Row) -> tuple[Any, ...]:
         return (row["prompt_id"], row["sample_index"], *(row[name] for name in axes))
@@ -69,7 +67,7 @@ def _rewrite(folder: Path, file: PlanFile, pairs: Mapping[str, str]) -> PlanFile
     with pq.ParquetWriter(path, groups[0].schema, **WRITER_OPTIONS) as writer:
         for group in groups:
             writer.write_table(group)
-    return describe_file(folder, file.name, file.first_shard, file.shards)
+    return describe_file(folder, file.name, file.first_shard, file.shards, file.variant)
 
 
 def _with_column(path: Path, shards: int, pairs: Mapping[str, str]) -> Iterator[pa.Table]:

@@ -79,6 +79,8 @@ PLAN_COLUMNS = (
     Column("input_sha256", _TEXT, "SHA-256 of the input image's file.", since=2),
     Column("mask_sha256", _TEXT, "SHA-256 of the mask's file.", since=2),
 )
+#: The column before the prompt dataset's own, where the job has variants: the name of the row's.
+VARIANT = "variant"
 PLAN_FORMAT = max(column.since for column in PLAN_COLUMNS)
 
 

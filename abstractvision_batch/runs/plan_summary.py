@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ class PlanFile:
     size_bytes: int
     first_shard: int
     shards: int
+    variant: str | None = None
+    """The name of the variant that its shards are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class PlanSummary:
         """A JSON-safe mapping that `from_json` reads back."""
         names: dict[str, Any] = {"prompts_files": list(self.prompts_files), "superseding": list(self.superseding)}
         names |= {"notes": list(self.notes), "prompts_origins": [dict(origin) for origin in self.prompts_origins]}
-        data = {**asdict(self), **names, "files": [asdict(f) for f in self.files]}
+        data = {**asdict(self), **names, "files": [_file_json(file) for file in self.files]}
         for name in ("signed_images", "superseding", "notes", "prompts_origins"):
             if not data[name]:
                 del data[name]  # which earlier versions do not know
@@ -72,7 +74,8 @@ class PlanSummary:
         """The summary that `to_json` wrote; what a later version added to it is left out."""
         own = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         files = tuple(
-            PlanFile(**{field.name: file[field.name] for field in fields(PlanFile)}) for file in data["files"]
+            PlanFile(**{field.name: file[field.name] for field in fields(PlanFile) if field.name in file})
+            for file in data["files"]
         )
         columns = tuple((name, type_) for name, type_ in data["columns"])
         known = {file.name for file in files}
@@ -100,6 +103,13 @@ class PlanSummary:
             signed_images=self.signed_images or added.signed_images,
         )
 
+    def by_variant(self, shards: Iterable[int]) -> dict[str | None, list[int]]:
+        """Return shards by the variant that they are of, in the order of the plan."""
+        found: dict[str | None, list[int]] = {}
+        for shard in sorted(shards):
+            found.setdefault(self.file_of(shard).variant, []).append(shard)
+        return found
+
     def file_of(self, shard: int) -> PlanFile:
         """The file whose row groups include `shard`.
 
@@ -110,3 +120,10 @@ class PlanSummary:
         if position >= 0 and shard < self.files[position].first_shard + self.files[position].shards:
             return self.files[position]
         raise IndexError(f"shard {shard} is not one of the plan's {self.shards}")
+
+
+def _file_json(file: PlanFile) -> dict[str, Any]:
+    data = asdict(file)
+    if file.variant is None:
+        del data["variant"]  # which earlier versions do not know
+    return data

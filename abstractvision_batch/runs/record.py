@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,12 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint, spec_identity
+from abstractvision_batch.job.fingerprint import spec_identity
+from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.points import base_params, extra_params
 from abstractvision_batch.job.scheduled_time import timezone_name
+from abstractvision_batch.job.variants import split_variants
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.environment import describe_driver
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -50,7 +52,18 @@ FORMAT = 2
 
 
 #: What an extension says anew of its run.
-_RENEWED = ("name", "fingerprint", "fingerprint_version", "spec_path", "base_dir", "spec", "card", "params")
+_RENEWED = (
+    "name",
+    "fingerprint",
+    "fingerprint_version",
+    "spec_path",
+    "base_dir",
+    "spec",
+    "card",
+    "params",
+    "cards",
+    "variants",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,7 @@ class RunRecord:
             {"created_at": extension["created_at"], "requests": extension["plan"]["requests"]}
             for extension in self.revisions[1:]
         ]
-        renewed = {name: newest[name] for name in _RENEWED}
+        renewed = {name: newest[name] for name in _RENEWED if name in newest}
         return {**first, **renewed, "plan": self.plan.to_json(), "extensions": extensions}
 
     @property
@@ -104,6 +117,12 @@ class RunRecord:
         return JobSpec.from_record(self.revisions[-1]["spec"])  # checked when it was read
 
     @property
+    def specs(self) -> dict[str | None, JobSpec]:
+        """The resolved spec of each variant by its name, as if it were a job of its own; of None where it has none."""
+        values, _ = split_variants(dict(self.revisions[-1]["spec"]))
+        return {name: JobSpec.model_validate(own) for name, own in values.items()}
+
+    @property
     def scheduled_at(self) -> datetime | None:
         """The scheduled time of its spec, in the timezone of the schedule."""
         return recorded_time(self.revisions[-1])
@@ -123,76 +142,81 @@ class RunRecord:
         """The model's card as it was."""
         return ModelCard.from_json(self.revisions[-1]["card"])
 
+    @property
+    def cards(self) -> dict[str, ModelCard]:
+        """The cards of its models as they were, by id; variants may have several."""
+        return cards_of(self.revisions[-1])
+
+    @property
+    def variants(self) -> tuple[Mapping[str, Any], ...]:
+        """What is recorded of each variant: `name`, `model`, `backend`, `settings` (their hash), `folder`, `params`."""
+        return tuple(self.revisions[-1].get("variants", ()))
+
+    @property
+    def model_folders(self) -> tuple[str, ...]:
+        """The folders of the run that say what is known of its models."""
+        return tuple(dict.fromkeys(variant["folder"] for variant in self.variants)) or ("",)
+
 
 def build_record(
-    spec: JobSpec,
-    *,
-    spec_path: str,
-    base_dir: Path,
-    card: ModelCard,
+    job: Job,
     plan: PlanSummary,
+    *,
     conditional_put: bool | None,
-    scheduled_at: datetime | None = None,
-    version: int = FINGERPRINT_VERSION,
     executor: Mapping[str, str] | None = None,
+    spec_path: str | None = None,
 ) -> RunRecord:
     """The record of a new run; `executor` says what is to run its shards, and why."""
-    described = _describe_generation(
-        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=plan, scheduled_at=scheduled_at, version=version
-    )
     first = {
         "run_id": uuid.uuid4().hex,
         "conditional_put": conditional_put,
         **({} if executor is None else {"executor": dict(executor)}),
     }
-    return RunRecord(({**first, **described},))
+    return RunRecord(({**first, **_describe_generation(job, plan, spec_path)},))
 
 
-def extend_record(
-    record: RunRecord,
-    spec: JobSpec,
-    *,
-    spec_path: str,
-    base_dir: Path,
-    card: ModelCard,
-    added: PlanSummary,
-    scheduled_at: datetime | None = None,
-    version: int = FINGERPRINT_VERSION,
-) -> RunRecord:
+def extend_record(record: RunRecord, job: Job, added: PlanSummary) -> RunRecord:
     """The record of a run as it is once it has been extended; `added` is what its plan gains."""
-    described = _describe_generation(
-        spec, spec_path=spec_path, base_dir=base_dir, card=card, plan=added, scheduled_at=scheduled_at, version=version
-    )
-    extension = {"run_id": record.revisions[0]["run_id"], "extends": record.fingerprint, **described}
-    return RunRecord((*record.revisions, extension))
+    first = {"run_id": record.revisions[0]["run_id"], "extends": record.fingerprint}
+    return RunRecord((*record.revisions, {**first, **_describe_generation(job, added)}))
 
 
-def _describe_generation(
-    spec: JobSpec,
-    *,
-    spec_path: str,
-    base_dir: Path,
-    card: ModelCard,
-    plan: PlanSummary,
-    scheduled_at: datetime | None,
-    version: int,
-) -> dict[str, Any]:
-    return {
+def _describe_generation(job: Job, plan: PlanSummary, spec_path: str | None = None) -> dict[str, Any]:
+    time = job.scheduled_at
+    described = {
         "format": FORMAT,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scheduled_at": None if scheduled_at is None else scheduled_at.isoformat(),
-        "timezone": None if scheduled_at is None else timezone_name(scheduled_at),
-        "name": spec.name,
-        "fingerprint": fingerprint(spec, prompts_digest=plan.prompts_digest, card=card, version=version),
-        "fingerprint_version": version,
-        "spec_path": spec_path,
-        "base_dir": str(base_dir.absolute()),
-        "spec": _recorded(spec),
-        "card": card.to_json(),
-        "params": {**base_params(spec, card), "extra": extra_params(spec, card)},
+        "scheduled_at": None if time is None else time.isoformat(),
+        "timezone": None if time is None else timezone_name(time),
+        "name": job.spec.name,
+        "fingerprint": job.fingerprint(plan.prompts_digest),
+        "fingerprint_version": job.version,
+        "spec_path": spec_path or job.path,
+        "base_dir": str(job.base_dir.absolute()),
+        "spec": _recorded(job.spec),
+        "card": job.card.to_json(),
+        "params": _params(job),
         "plan": plan.to_json(),
         "environment": describe_driver(),
     }
+    if job.parts:
+        described["cards"] = {part.card.id: part.card.to_json() for part in job.parts}
+        described["variants"] = [
+            {
+                "name": part.variant,
+                "model": part.spec.model,
+                "backend": part.spec.backend.kind,
+                "settings": part.fingerprint(""),
+                "folder": part.model_folder,
+                "params": _params(part),
+            }
+            for part in job.parts
+        ]
+    return described
+
+
+def _params(job: Job) -> dict[str, Any]:
+    return {**base_params(job.spec, job.card), "extra": extra_params(job.spec, job.card)}
 
 
 def _recorded(spec: JobSpec) -> dict[str, Any]:
@@ -200,6 +224,12 @@ def _recorded(spec: JobSpec) -> dict[str, Any]:
     data = spec.model_dump(mode="json")
     data["prompts"]["source"] = with_kept_urls(data["prompts"]["source"])
     return data
+
+
+def cards_of(revision: Mapping[str, Any]) -> dict[str, ModelCard]:
+    """The model cards of a revision, by id."""
+    cards = [ModelCard.from_json(card) for card in (revision["card"], *revision.get("cards", {}).values())]
+    return {card.id: card for card in cards}
 
 
 def recorded_time(revision: Mapping[str, Any]) -> datetime | None:
@@ -274,6 +304,11 @@ def _find_spec_violation(data: Mapping[str, Any]) -> str | None:
         return f"spec.{describe_violation(exc)}{newer_version(data)}"
     if spec.model != data["card"]["id"] or spec.task not in data["card"]["tasks"]:
         return f"card: not that of {spec.task} with {spec.model}"
+    if {*spec.variants} != {variant["name"] for variant in data.get("variants", ())}:
+        return "variants: not those of its spec"
+    for variant in data.get("variants", ()):
+        if variant["model"] not in {spec.model, *data.get("cards", {})}:
+            return f"cards: none of variant {variant['name']}"
     return None
 
 
@@ -319,24 +354,37 @@ def require_same_layout(found: RunRecord, spec: JobSpec, *, place: str) -> None:
         )
 
 
-def describe_difference(found: RunRecord, spec: JobSpec, *, prompts_digest: str, card: ModelCard) -> str:
+def describe_difference(found: RunRecord, job: Job, prompts_digest: str) -> str:
     """What of a spec makes another run of it, for people, in a few words."""
-    differing = list(differing_fields(found, spec).values())
+    differing = [said for _, said in differing_fields(found, job)]
+    there, here = ({*specs} for specs in (found.specs, {variant.variant: 0 for variant in job.variants}))
+    if there != here:
+        differing.append(f"variants: {_names(there)} there, {_names(here)} here")
     if found.plan.prompts_digest != prompts_digest:
         differing.append("the prompt dataset's content")
     if not differing:
-        differing.append(f"the card of {card.id}")
+        differing.append(f"the card of {', '.join(sorted({part.card.id for part in job.variants}))}")
     return "; ".join(differing[:5]) + (f"; {len(differing) - 5} more" if len(differing) > 5 else "")
 
 
-def differing_fields(found: RunRecord, spec: JobSpec) -> dict[str, str]:
-    """Identity fields whose value is another one, each with both values, for people."""
-    there, here = spec_identity(found.spec), spec_identity(spec)
-    return {
-        name: f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
-    }
+def differing_fields(found: RunRecord, job: Job) -> Iterator[tuple[str, str]]:
+    """Yield the identity fields whose value is another one, each with both values, for people.
+
+    Of variants, those that both have are compared.
+    """
+    recorded = found.specs
+    for variant in job.variants:
+        if variant.variant not in recorded:
+            continue
+        there, here = spec_identity(recorded[variant.variant]), spec_identity(variant.spec)
+        of = "" if variant.variant is None else f"variant {variant.variant}: "
+        for name in sorted({*there, *here}):
+            if there.get(name) != here.get(name):
+                yield name, f"{of}{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+
+
+def _names(variants: Iterable[str | None]) -> str:
+    return ", ".join(sorted(name for name in variants if name is not None)) or "none"
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from abstractvision_batch.documents.strict_model import IN_RECORD
+from abstractvision_batch.job.variants import NAME as VARIANT_NAME
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.columns import reserved_name
 from abstractvision_batch.version import __version__
@@ -92,6 +93,7 @@ class _PlanFile(_Shape):
     size_bytes: Annotated[int, Field(ge=1, le=1 << 50)]
     first_shard: Annotated[int, Field(ge=0, le=MAX_SHARDS)]
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+    variant: _Text | None = None
 
 
 class _Plan(_Shape):
@@ -160,6 +162,15 @@ class _Spec(_Shape):
     draw: dict[str, Any] | None = None
 
 
+class _Variant(_Shape):
+    name: Annotated[str, Field(pattern=rf"^{VARIANT_NAME.pattern}$")]
+    model: _Text
+    backend: _Text
+    settings: _Text
+    folder: Annotated[str, Field(pattern=r"^models/[0-9a-f]{12}/$")]
+    params: dict[str, Any]
+
+
 class _Environment(_Shape):
     avbatch: _Text
     python: _Text
@@ -194,6 +205,8 @@ class _Generation(_Shape):
     base_dir: Annotated[_Text, Field(pattern=r"^[^\x00]*$")]
     spec: _Spec
     card: ModelCard
+    cards: dict[str, ModelCard] = {}
+    variants: list[_Variant] = []
     params: dict[str, Any]
     plan: _Plan
     environment: _Environment

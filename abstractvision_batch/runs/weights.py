@@ -22,49 +22,50 @@ _SHOWN_FILES = 3
 _SHOWN_DIGITS = 12
 
 
-def read_weights(store: Store) -> Weights | None:
-    """The run's weights; None where nobody loaded any yet, or its backend has none.
+def read_weights(store: Store, folder: str = "") -> Weights | None:
+    """The weights of a run, or of a variant in its folder; None where nobody loaded any yet, or there are none.
 
     Raises:
         StorageError: the record cannot be read.
     """
-    if not store.exists(WEIGHTS):
+    name = folder + WEIGHTS
+    if not store.exists(name):
         return None
     try:
-        return Weights.from_json(read_json(store, WEIGHTS, hint="delete it, if no shard is done"))
+        return Weights.from_json(read_json(store, name, hint="delete it, if no shard is done"))
     except ValueError as exc:
-        raise StorageError(f"{store.url_of(WEIGHTS)}: damaged: {exc} (delete it, if no shard is done)") from exc
+        raise StorageError(f"{store.url_of(name)}: damaged: {exc} (delete it, if no shard is done)") from exc
 
 
-def agree_on_weights(store: Store, found: Weights, *, who: str) -> None:
+def agree_on_weights(store: Store, found: Weights, *, who: str, folder: str = "") -> None:
     """Have the run's weights be `found`, unless they are known: then require the same.
 
     Raises:
         DependencyError: the run has other weights; nothing may be generated with these.
         StorageError: the record cannot be read or written.
     """
-    recorded = read_weights(store)
+    recorded = read_weights(store, folder)
     if recorded is None:
         data = json.dumps(found.to_json(), indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
-        if store.put_if_absent(WEIGHTS, data):
+        if store.put_if_absent(folder + WEIGHTS, data):
             return
-        recorded = read_weights(store)
+        recorded = read_weights(store, folder)
     if recorded is not None and (difference := _explain_difference(recorded, found)):
         raise DependencyError(f"{who}: {difference} (bring the run's own files there, or start a new run)")
 
 
-def find_conflict(store: Store, found: Weights) -> str | None:
+def find_conflict(store: Store, found: Weights, folder: str = "") -> str | None:
     """Both digests and the files that are not the run's; None where all are, or nothing was made of the run's yet."""
-    recorded = read_weights(store)
+    recorded = read_weights(store, folder)
     difference = None if recorded is None else _explain_difference(recorded, found)
     return difference if difference and list_parts(store) else None
 
 
-def forget_unused_weights(store: Store, found: Weights) -> None:
+def forget_unused_weights(store: Store, found: Weights, folder: str = "") -> None:
     """Let the next worker say again which weights the run has, if they are not `found` and nothing was made of them."""
-    recorded = read_weights(store)
+    recorded = read_weights(store, folder)
     if recorded is not None and recorded.differing_files(found) and not list_parts(store):
-        store.delete(WEIGHTS)
+        store.delete(folder + WEIGHTS)
 
 
 def _explain_difference(recorded: Weights, found: Weights) -> str | None:

@@ -45,13 +45,20 @@ def find_changes_since(source: Run, job: Job) -> Iterator[Change]:
         source: The run.
         job: Its spec, as it would be executed now.
     """
-    yield from weights_changes(read_weights(source.store), find_weights(job))
+    for variant in job.variants:
+        yield from _weights_changes(read_weights(source.store, variant.model_folder), find_weights(variant))
     for name, left, right in differing_values(source.record.data["environment"], describe_driver()):
         if name not in _NO_MATTER:
             yield Change("environment", name, left, right)
 
 
-def weights_changes(left: Weights | None, right: Weights | None) -> Iterator[Change]:
+def weights_changes(left: Run, right: Run) -> Iterator[Change]:
+    """Files of the weights of two runs that are not the same; of variants, those of models that both have."""
+    for folder in left.record.model_folders:
+        yield from _weights_changes(read_weights(left.store, folder), read_weights(right.store, folder))
+
+
+def _weights_changes(left: Weights | None, right: Weights | None) -> Iterator[Change]:
     """Files of the weights that are not the same; nothing where one side is not known."""
     if left is None or right is None:
         return

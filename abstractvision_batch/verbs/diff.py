@@ -27,7 +27,6 @@ from abstractvision_batch.runs.environment import differing_values
 from abstractvision_batch.runs.manifest import iter_rows
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.row_files import FILE_COLUMNS, row_views
-from abstractvision_batch.runs.weights import read_weights
 from abstractvision_batch.text.to_json import to_json
 from abstractvision_batch.verbs.changes import Change, environment_changes, weights_changes
 
@@ -190,7 +189,7 @@ def find_changes(left: Run, right: Run) -> Iterator[Change]:
         yield Change("card", name, before, after)
     if left.plan.prompts_digest != right.plan.prompts_digest:
         yield Change("prompts", "prompt dataset", left.plan.prompts_digest[:12], right.plan.prompts_digest[:12])
-    yield from weights_changes(read_weights(left.store), read_weights(right.store))
+    yield from weights_changes(left, right)
     yield from environment_changes(left, right)
 
 

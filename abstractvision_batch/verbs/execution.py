@@ -8,8 +8,8 @@ Not covered: which shards are on storage already (`runs.manifest`), what runs th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from abstractvision_batch.errors import RunStoppedError
@@ -22,6 +22,7 @@ from abstractvision_batch.execute.progress import Progress, ProgressListener, Pr
 from abstractvision_batch.execute.spending import SpendingGuard
 from abstractvision_batch.job.env import resolve_options
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.plan.build import planned_batch_size
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.runs.columns import NOT_RUN
 from abstractvision_batch.runs.counts import Counts, count_rows
@@ -109,7 +110,23 @@ def _run_rows(
     if limit.reached(failed) or not guard.admits(next(iter(rows))):
         return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
     check_model(job)
-    return run_on_executor(build_context(job, store, plan, retry), store, list(rows), tracker, limit, guard)
+    return run_on_executor(build_contexts(job, store, plan, rows, retry), store, tracker, limit, guard)
+
+
+def build_contexts(
+    job: Job,
+    store: Store,
+    plan: PlanSummary,
+    shards: Iterable[int],
+    retry: Retry | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[tuple[RunContext, list[int]]]:
+    """Build the workers' context of each variant that has any of the shards, with those, in the order of the plan."""
+    by_variant = plan.by_variant(shards)
+    return [
+        (build_context(job.variant_named(name), store, plan, retry, storage_options), own)
+        for name, own in by_variant.items()
+    ]
 
 
 def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: float | None = None) -> SpendingGuard:
@@ -117,8 +134,9 @@ def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: f
 
     The invocation `started` at this time of the monotonic clock, by default now.
     """
-    price = job.spec.backend.find_price(job.card)
-    return SpendingGuard(job.spec.execution, price=price, spent=before, rows=rows, started=started)
+    prices = [variant.spec.backend.find_price(variant.card) for variant in job.variants]
+    dearest = max((price for price in prices if price is not None), key=lambda price: price.request_usd, default=None)
+    return SpendingGuard(job.spec.execution, price=dearest, spent=before, rows=rows, started=started)
 
 
 def build_context(
@@ -128,17 +146,18 @@ def build_context(
     retry: Retry | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> RunContext:
-    """Build the workers' context. `storage_options` override the spec's."""
+    """Build the workers' context of a job without variants, or of one. `storage_options` override the spec's."""
     execution = job.spec.execution
     backend = job.backend.without_repeats() if execution.budget.counts else job.backend
-    choice = choose_executor(job.spec)
+    choice = choose_executor(*job.specs)
     secrets = execution.runtime_env.secrets() if choice.executor == "ray" else {}
     return RunContext(
         url=store.url,
         spec=job.spec,
         backend=backend,
         card=job.card,
-        plan=plan,
+        plan=plan if job.variant is None else replace(plan, batch_size=planned_batch_size(job)),
+        model_folder=job.model_folder,
         store_options=job.output_options(storage_options),
         prompt_options=job.prompt_options(),
         signed_images=find_signed_images(job) if plan.signed_images else {},
@@ -149,17 +168,20 @@ def build_context(
 
 
 def run_on_executor(
-    context: RunContext,
+    work: Sequence[tuple[RunContext, Sequence[int]]],
     store: Store,
-    shards: Sequence[int],
     tracker: ProgressTracker,
     limit: FailureLimit,
     guard: SpendingGuard,
 ) -> Ending:
-    """Run shards until they are done, an interrupt ends it, too many rows failed, or the budget is used up."""
-    tracker.on_executor(context.choice)
-    note_executor(store, asdict(context.choice))
-    with Interrupts(context.spec.execution.drain_timeout_s) as interrupts:
+    """Run the shards of one variant after the other, until an interrupt or a limit ends it, or the budget is used up.
+
+    Each worker loads one model, and has ended before those of the next variant begin.
+    """
+    first = work[0][0]
+    tracker.on_executor(first.choice)
+    note_executor(store, asdict(first.choice))
+    with Interrupts(first.spec.execution.drain_timeout_s) as interrupts:
 
         def stop_if_too_many_fail(now: Progress) -> None:
             if limit.reached(now.failed):
@@ -168,9 +190,18 @@ def run_on_executor(
         tracker.add_listener(stop_if_too_many_fail)
         stopped: str | None = None
         try:
-            run_shards(
-                context, shards, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard
-            )
+            for context, shards in work:
+                if interrupts.draining or guard.stopped is not None:
+                    break
+                guard.charge(context.price)
+                run_shards(
+                    context,
+                    shards,
+                    interrupts=interrupts,
+                    guard=guard,
+                    on_rows=tracker.on_rows,
+                    on_shard=tracker.on_shard,
+                )
         except RunStoppedError as error:
             stopped = str(error)
     failed = tracker.failed_rows

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fingerprint import card_identity
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.supersede import supersede
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, VARIANT
 from abstractvision_batch.runs.manifest import iter_rows as iter_manifest_rows
 from abstractvision_batch.runs.plan_rows import SUPERSEDES, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
@@ -48,7 +49,7 @@ def plan_extension(job: Job, store: Store, record: RunRecord, folder: Path) -> P
     added = build_plan(job, folder, existing, format=record.plan.format)
     missing, row = _count_kept(store, record.plan, existing)
     if row is not None:
-        difference = describe_difference(record, job.spec, prompts_digest=added.prompts_digest, card=job.card)
+        difference = describe_difference(record, job, added.prompts_digest)
         moved = added.prompts_digest != record.plan.prompts_digest
         hint = "; without an id column a prompt's id is its row number: add prompts at the end" if moved else ""
         raise SpecError(
@@ -73,13 +74,14 @@ def mark_superseded(job: Job, folder: Path, existing: ExistingPlan, added: PlanS
     Raises:
         SpecError: the prompts have a column of the name that this takes.
     """
+    axes = set[str]().union(*map(find_axes, job.specs)) | ({VARIANT} if job.parts else set())
     taken = [name for name, _ in (*existing.summary.columns, *added.columns) if name.casefold() == SUPERSEDES]
     if taken and not existing.summary.superseding:
         raise SpecError(
             f"{job.at('prompts.source')}: column {taken[0]!r} has the name that says which failed request another "
             f"one replaces (rename: {{{taken[0]}: another name}}, or --new-run)"
         )
-    return supersede(folder, added, existing.missing_rows(), job.spec)
+    return supersede(folder, added, existing.missing_rows(), axes)
 
 
 def _count_kept(store: Store, plan: PlanSummary, existing: ExistingPlan) -> tuple[int, dict[str, Any] | None]:
@@ -108,15 +110,21 @@ def _require_same_settings(job: Job, record: RunRecord) -> None:
 
 
 def _differing_settings(job: Job, record: RunRecord) -> Iterator[str]:
-    for name, said in differing_fields(record, job.spec).items():
+    for name, said in differing_fields(record, job):
         if not name.startswith(_REQUEST_FIELDS):
             yield said
     if record.plan.format == 1 and job.spec.prompts.fit in ("crop", "pad"):
         yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {job.spec.prompts.fit}"
     if record.layout != job.spec.output.layout:
         yield f"output.layout: {record.layout} there, {job.spec.output.layout} here"
-    if card_identity(record.card, record.spec)["backend"] != card_identity(job.card, job.spec)["backend"]:
-        yield f"what the card of {job.card.id} says of the backend"
+    recorded, cards = record.specs, record.cards
+    for variant in job.variants:
+        spec = recorded.get(variant.variant)
+        if spec is None:
+            continue
+        card = cards.get(spec.model)
+        if card is None or card_identity(card, spec)["backend"] != card_identity(variant.card, variant.spec)["backend"]:
+            yield f"what the card of {variant.card.id} says of the backend"
 
 
 def _require_fitting_columns(job: Job, record: RunRecord, added: PlanSummary) -> None:

@@ -24,9 +24,10 @@ def check_model(job: Job) -> None:
         SpecError: it takes no such parameters.
     """
     if workers_are_here(job):
-        check_parameters(job)
-        with job.blame("model"):
-            _create_backend(job).check_ready()
+        for variant in job.variants:
+            check_parameters(variant)
+            with variant.blame("model"):
+                _create_backend(variant).check_ready()
 
 
 def check_server(job: Job) -> None:
@@ -36,12 +37,15 @@ def check_server(job: Job) -> None:
         DependencyError: it is missing, or refuses the key.
         SpecError: it ignores something that the job asks for; a line for each field.
     """
-    if job.spec.backend.server_url is None or not workers_are_here(job):
+    if not workers_are_here(job):
         return
-    with job.blame("backend.base_url"), _create_backend(job) as backend:
-        settled = backend.settle()
-    if settled is not None:
-        require_read(job.spec, settled, at=job.at)
+    for variant in job.variants:
+        if variant.spec.backend.server_url is None:
+            continue
+        with variant.blame("backend.base_url"), _create_backend(variant) as backend:
+            settled = backend.settle()
+        if settled is not None:
+            require_read(variant.spec, settled, at=variant.at)
 
 
 def check_parameters(job: Job) -> None:
@@ -83,20 +87,22 @@ def check_weights(job: Job, store: Store) -> None:
     Raises:
         SpecError: they are not; the message names the files that changed.
     """
-    found = find_weights(job) if store.exists(WEIGHTS) else None
-    if found is None:
-        return
-    if conflict := find_conflict(store, found):
-        raise SpecError(
-            f"{job.at('model')}: {store.url} was begun with other files of "
-            f"{job.spec.model}: {conflict} (put those back, choose another output.path, or --new-run)"
-        )
-    forget_unused_weights(store, found)
+    for variant in job.variants:
+        folder = variant.model_folder
+        found = find_weights(variant) if store.exists(folder + WEIGHTS) else None
+        if found is None:
+            continue
+        if conflict := find_conflict(store, found, folder):
+            raise SpecError(
+                f"{variant.at('model')}: {store.url} was begun with other files of "
+                f"{variant.spec.model}: {conflict} (put those back, choose another output.path, or --new-run)"
+            )
+        forget_unused_weights(store, found, folder)
 
 
 def workers_are_here(job: Job) -> bool:
     """Whether what is on this machine is what workers will load."""
-    return choose_executor(job.spec).executor == "inline" or find_address(job.spec.execution) is None
+    return choose_executor(*job.specs).executor == "inline" or find_address(job.spec.execution) is None
 
 
 def _create_backend(job: Job) -> VisionBackend:

@@ -49,7 +49,7 @@ def load_recorded(
             escape_references(record.data["spec"]),
             base_dir=record.base_dir,
             overrides=overrides,
-            card=record.card,
+            cards=record.cards,
             scheduled_at=record.scheduled_at,
         )
         require_trust(source, recorded, verb=verb, overrides=overrides, trust=trust)
@@ -59,7 +59,7 @@ def load_recorded(
     # The prompts are in the plan already: their dataset is not read again.
     digest = record.plan.prompts_digest
     if record.fingerprint != job.fingerprint(digest):
-        differing = describe_difference(record, job.spec, prompts_digest=digest, card=job.card)
+        differing = describe_difference(record, job, digest)
         raise SpecError(
             f"{record.data['name']}: {verb} gives the run's own pixels, and these fields would change them: "
             f"{differing} (leave them as they are, or start a new run)"

@@ -132,8 +132,10 @@ def execute_plan(
         check_model(job)
         record = write_record(store, _new_record(source, job, plan, store.probe_conditional_put()))
         note_started(store, record)
-        if (server := read_server(source.store)) is not None:  # so that requests are written as they were
-            store.put_if_absent(SERVER, json.dumps(server, indent=2, sort_keys=True).encode() + b"\n")
+        for models in record.model_folders:
+            if (server := read_server(source.store, models)) is None:  # so that requests are written as they were
+                continue
+            store.put_if_absent(models + SERVER, json.dumps(server, indent=2, sort_keys=True).encode() + b"\n")
     if record.plan.files != plan.files or record.data.get("rerun_of", {}).get("run_id") != source.record.data["run_id"]:
         raise SpecError(
             f"{store.url}: holds another run, {record.data['name']} of {record.data['created_at']} "
@@ -160,15 +162,11 @@ def _check_changes(source: Run, job: Job, *, strict: bool, accept_weights: bool)
 
 def _new_record(source: Run, job: Job, plan: PlanSummary, conditional_put: bool | None) -> RunRecord:
     record = build_record(
-        job.spec,
-        spec_path=str(source.record.data["spec_path"]),
-        base_dir=job.base_dir,
-        card=job.card,
-        plan=plan,
+        job,
+        plan,
         conditional_put=conditional_put,
-        scheduled_at=job.scheduled_at,
-        version=source.record.fingerprint_version,
-        executor=asdict(choose_executor(job.spec)),
+        executor=asdict(choose_executor(*job.specs)),
+        spec_path=str(source.record.data["spec_path"]),
     )
     origin = {"path": source.url, "run_id": source.record.data["run_id"]}
     return replace(record, revisions=({**record.revisions[0], "rerun_of": origin},))

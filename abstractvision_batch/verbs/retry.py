@@ -29,7 +29,7 @@ from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.record import require_same_layout
 from abstractvision_batch.runs.row_filter import check_condition
 from abstractvision_batch.runs.shard_rows import Retry, rows_to_run
-from abstractvision_batch.verbs.execution import Ending, build_context, build_guard, run_on_executor
+from abstractvision_batch.verbs.execution import Ending, build_contexts, build_guard, run_on_executor
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.model_check import check_model, check_weights
 from abstractvision_batch.verbs.reload import load_recorded
@@ -75,9 +75,9 @@ def retry(
         check_weights(job, opened.store)
         parts = list_parts(opened.store)
         again = Retry(parts={shard: tuple(parts[shard]) for shard in chosen}, where=where)
-        context = build_context(job, opened.store, opened.plan, again, storage_options)
+        work = build_contexts(job, opened.store, opened.plan, chosen, again, storage_options)
         limit = FailureLimit(job.spec.execution.max_failed, sum(chosen.values()))
-        ending = run_on_executor(context, opened.store, list(chosen), tracker, limit, guard)
+        ending = run_on_executor(work, opened.store, tracker, limit, guard)
         if tracker.committed_rows == sum(chosen.values()):
             ending = Ending()
     record, counts = finish_run(opened.store, opened.record, tracker)

@@ -11,8 +11,10 @@ and files that a crash left out are written by the next invocation, whether it e
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,10 +28,9 @@ from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import SERVER
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
-from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.model import JobSpec, OutputSpec
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.prompts.frames import keep_table, list_tables
-from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.artifact_names import ARTIFACTS
 from abstractvision_batch.runs.counts import count_rows
 from abstractvision_batch.runs.environment_files import ENVIRONMENTS
@@ -41,6 +42,7 @@ from abstractvision_batch.runs.record import (
     RECORD,
     RunRecord,
     build_record,
+    cards_of,
     describe_difference,
     extend_record,
     read_record,
@@ -66,12 +68,17 @@ def require_installed(job: Job) -> None:
         DependencyError: it is not.
         SpecError: the address of the cluster is none that a driver joins.
     """
-    with job.blame("backend.kind"):
-        require_extra(job.spec.backend.kind)
+    for variant in job.variants:
+        with variant.blame("backend.kind"):
+            require_extra(variant.spec.backend.kind)
     with job.blame("execution.executor"):
-        require_executor(job.spec)
-    if choose_executor(job.spec).executor == "ray":
+        require_executor(*job.specs)
+    if choose_executor(*job.specs).executor == "ray":
         find_address(job.spec.execution, place=job.at("execution.address"))
+
+
+def _write_to(output: OutputSpec, job: Job) -> Job:
+    return replace(job, spec=job.spec.model_copy(update={"output": output}))
 
 
 def choose_output(job: Job) -> Job:
@@ -81,15 +88,17 @@ def choose_output(job: Job) -> Job:
         SpecError: nothing can be written there.
         StorageError: the outputs cannot be read.
     """
-    weights = find_weights(job)
+    weights = {variant.model_folder: find_weights(variant) for variant in job.variants}
     path = job.spec.output.path.rstrip("/")
     for number in count(1):
         output = job.spec.output.model_copy(update={"path": path if number == 1 else f"{path}-{number}"})
-        candidate = replace(job, spec=job.spec.model_copy(update={"output": output}))
+        candidate = job.with_each(partial(_write_to, output))
         store = candidate.open_output(writable=True)
         record = read_record(store)
         same = record is not None and record.layout == output.layout and _is_run_of(candidate, record)
-        if record is None or (same and (weights is None or find_conflict(store, weights) is None)):
+        if record is None or (
+            same and not any(found and find_conflict(store, found, folder) for folder, found in weights.items())
+        ):
             return candidate
     raise AssertionError("unreachable")
 
@@ -100,7 +109,22 @@ def _is_run_of(job: Job, record: RunRecord) -> bool:
 
 
 def as_begun(job: Job, record: RunRecord) -> Job:
-    """The spec as its run was begun: one of before there were dialects keeps to its request shape."""
+    """The spec as its run was begun: one of before there were dialects keeps to its request shape.
+
+    A variant that was renamed since keeps the name that it has in the run.
+
+    Raises:
+        SpecError: two variants would have one name then.
+    """
+    if job.parts:
+        names = {variant["settings"]: variant["name"] for variant in record.variants}
+        job = job.with_each(lambda part: replace(part, variant=names.get(part.fingerprint(""), part.variant)))
+        twice = [name for name, count in Counter(part.variant for part in job.parts).items() if count > 1]
+        if twice:
+            raise SpecError(
+                f"{job.at('variants')}: {twice[0]} is another variant in the run there (give the new one another name)"
+            )
+        return job
     backend = job.spec.backend.as_begun(record.revisions[0]["spec"]["backend"])
     return replace(job, spec=job.spec.model_copy(update={"backend": backend}))
 
@@ -118,7 +142,7 @@ def check_time_limits(job: Job) -> None:
 def _idle_time_limits(job: Job) -> list[str]:
     execution = job.spec.execution
     given = [name for name in ("request_timeout_s", "shard_timeout_s") if getattr(execution, name) is not None]
-    if choose_executor(job.spec).executor == "ray":
+    if choose_executor(*job.specs).executor == "ray":
         return []
     return [
         f"{job.at(f'execution.{name}')}: nothing can end what hangs in this process "
@@ -163,15 +187,10 @@ def _start_new_run(job: Job, store: Store) -> RunRecord:
         check_server(job)
         with job.blame("output.path"):
             record = build_record(
-                job.spec,
-                spec_path=job.path,
-                base_dir=job.base_dir,
-                card=job.card,
-                plan=plan,
-                scheduled_at=job.scheduled_at,
-                version=job.version,
+                job,
+                plan,
                 conditional_put=store.probe_conditional_put(),
-                executor=asdict(choose_executor(job.spec)),
+                executor=asdict(choose_executor(*job.specs)),
             )
             keep_table(job, store)
             record = write_record(store, record)
@@ -226,16 +245,7 @@ def _extend_run(job: Job, store: Store, record: RunRecord) -> RunRecord:
             return record
         check_model(job)
         known = was_started_here(store, record)
-        extended = extend_record(
-            record,
-            job.spec,
-            spec_path=job.path,
-            base_dir=job.base_dir,
-            card=job.card,
-            added=added,
-            scheduled_at=job.scheduled_at,
-            version=job.version,
-        )
+        extended = extend_record(record, job, added)
         keep_table(job, store)
         found = write_record(store, extended)
         if found.fingerprint != extended.fingerprint:
@@ -262,7 +272,8 @@ def take_back_run(store: Store, record: RunRecord) -> None:
         return
     environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
     kept = (*environments, *list_tables(store))
-    for name in (*kept, CANARY, EXECUTOR, SERVER, WEIGHTS, *(file.name for file in found.plan.files), RECORD):
+    models = [folder + name for folder in found.model_folders for name in (CANARY, SERVER, WEIGHTS)]
+    for name in (*kept, EXECUTOR, *models, *(file.name for file in found.plan.files), RECORD):
         store.delete(name)
     logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)
 
@@ -302,7 +313,7 @@ def _recorded_spec(revision: Mapping[str, Any]) -> Job:
     return load_job(
         escape_references(given),
         base_dir=Path(revision["base_dir"]),
-        card=ModelCard.from_json(revision["card"]),
+        cards=cards_of(revision),
         scheduled_at=recorded_time(revision),
     ).under(revision["fingerprint_version"])
 
@@ -340,7 +351,7 @@ def _refuse(job: Job, store: Store, record: RunRecord, digest: str) -> NoReturn:
                 f"{output_of(job)} was extended since this spec, by that of {later['spec_path']} on "
                 f"{later['created_at']} (run that one, choose another output.path, or --new-run)"
             )
-    difference = describe_difference(record, job.spec, prompts_digest=digest, card=job.card)
+    difference = describe_difference(record, job, digest)
     adds = _requests_to_add(job, store, record)
     extend = (
         "" if adds is None else f", or --extend, which keeps all {record.plan.requests:,} requests and adds {adds:,}"

@@ -59,6 +59,11 @@ def require_trust(source: Run, job: Job, *, verb: str, overrides: Sequence[str],
 
 def find_demands(job: Job) -> Iterator[tuple[str, str]]:
     """Everything outside of a run that its spec names, as (field, what would be done)."""
+    demands = (demand for variant in job.variants for demand in _demands_of_variant(variant))
+    yield from dict.fromkeys(demands)
+
+
+def _demands_of_variant(job: Job) -> Iterator[tuple[str, str]]:
     spec = job.spec.model_copy(update={"backend": job.backend})
     for leaf in leaves(JobSpec, spec):
         if not leaf.is_default:

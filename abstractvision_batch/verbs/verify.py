@@ -27,7 +27,6 @@ from abstractvision_batch.plan.build import select_batches
 from abstractvision_batch.runs.columns import NOT_RUN, OK
 from abstractvision_batch.runs.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.runs.opened import Run, open_run
-from abstractvision_batch.runs.weights import read_weights
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.verbs.changes import Change, environment_changes, input_changes, weights_changes
 from abstractvision_batch.verbs.diff import compare_rows
@@ -140,7 +139,7 @@ def verify(
         options = job.prompt_options()
         rows = tuple(compare_shards(source, again, sorted(batches), frozenset(ids)))
         changes = (
-            *weights_changes(read_weights(source.store), read_weights(store)),
+            *weights_changes(source, again),
             *environment_changes(source, again),
             *input_changes(_rows_without_input(again), options),
         )

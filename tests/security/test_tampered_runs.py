@@ -306,7 +306,7 @@ def _backend(**fields: Any) -> Tamper:
 
         _edit(guard, change)
         record = open_run(guard.run).record
-        loaded = load_job(record.data["spec"], card=record.card).under(record.fingerprint_version)
+        loaded = load_job(record.data["spec"], cards=record.cards).under(record.fingerprint_version)
         _set("fingerprint", loaded.fingerprint(record.plan.prompts_digest))(guard)
 
     return tamper

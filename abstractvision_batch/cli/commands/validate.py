@@ -74,7 +74,10 @@ def _missing_dependencies(job: Job) -> list[str]:
     from abstractvision_batch.execute.executors import require_executor
 
     missing = []
-    for require in (partial(require_extra, job.spec.backend.kind), partial(require_executor, job.spec)):
+    for require in (
+        *(partial(require_extra, spec.backend.kind) for spec in job.specs),
+        partial(require_executor, *job.specs),
+    ):
         try:
             require()
         except OptionalDependencyMissingError as error:
