@@ -90,6 +90,8 @@ def needed_packages(job: Job, *, gpus: int = 0) -> list[str]:
     extras: set[str] = {spec.backend.kind} if entry.install else set()
     if is_for_ray(job) or (gpus > 1 and spec.execution.executor == "auto" and uses_gpu(spec)):
         extras.add("ray")
+    if spec.prompts.grammar is not None:
+        extras.add("dynamic")
     for url in (spec.output.path, *source_names(job)):
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
         extras |= {"datasets"} if is_on_hub(url) else set()

@@ -35,6 +35,8 @@ of them, and a separator other than the comma is found; an empty negative prompt
 inline list of file names is read as files.
 """
 
+#: Fields whose value is a mapping to which forms may be added.
+_LATER = frozenset({"draw", "prompts.grammar"})
 #: What a card says of a backend for people or for scheduling.
 _CARD_RUNTIME_KEYS = frozenset({"memory_bytes", "notes", "sources", "gated", "price", "output_size", "packages"})
 
@@ -112,7 +114,7 @@ def _json_value(name: str, value: Any) -> Any:
     if name == "zip":
         return {param: [_number(param, item) for item in items] for param, items in value.items()}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_none=name == "draw")
+        return value.model_dump(mode="json", exclude_none=name in _LATER)
     if isinstance(value, tuple):
         return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
     if isinstance(value, dict):

@@ -19,7 +19,7 @@ from abstractvision_batch.documents.strict_model import IN_RECORD, Number, Stric
 from abstractvision_batch.job.backend_section import BackendSection, UnknownSection
 from abstractvision_batch.job.draw import DrawSpec
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
-from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, Outside, Runtime, Secret, Timed
+from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, LocalPath, Outside, Runtime, Secret, Timed
 from abstractvision_batch.job.prompt_files import FRAME_NAME
 from abstractvision_batch.job.ranges import MAX_VALUES, ParamValues, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
@@ -150,6 +150,34 @@ SOURCE_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+class DynamicGrammar(StrictModel):
+    """Prompts in the grammar of dynamic prompts, and how many each stands for."""
+
+    written: ClassVar[str] = "dynamic, or a mapping {kind: dynamic, mode: random, n: 4}"
+
+    kind: Literal["dynamic"] = "dynamic"
+    mode: Literal["combinatorial", "random"] = "combinatorial"
+    """`combinatorial`: all that the prompt of a row stands for; `random`: drawn by `params.seed`."""
+    n: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Prompts of each row: how many are drawn (1), or at most how many of all are taken (all, up to 10,000)."""
+    wildcards: Annotated[Text, LocalPath("read wildcards from {value}")] | None = None
+    """Folder of the wildcards, text, YAML or JSON files, relative to the spec: `__colours/warm__`."""
+
+
+def _without_path(grammar: DynamicGrammar | None) -> DynamicGrammar | None:
+    """The wildcards count by their content, with the prompts."""
+    return grammar and grammar.model_copy(update={"wildcards": None})
+
+
+Grammar = Annotated[
+    DynamicGrammar,
+    BeforeValidator(
+        lambda given: DynamicGrammar() if given == "dynamic" else given,
+        json_schema_input_type=Literal["dynamic"] | DynamicGrammar,
+    ),
+]
+
+
 class PromptsSpec(StrictModel):
     """The prompt dataset."""
 
@@ -177,6 +205,8 @@ class PromptsSpec(StrictModel):
     """
     template: Identity[Text | None] = None
     """Jinja2 template of the prompt over the row's columns; an unknown column is an error."""
+    grammar: Identity[Annotated[Grammar | None, CountsAs(_without_path)]] = None
+    """`dynamic`: `{a|b}`, `{2$$a|b|c}` and `__wildcard__` in a prompt make several of it, by `dynamicprompts`."""
     where: Identity[Text | None] = None
     """Jinja2 expression over the row's columns; rows for which it is false are left out."""
     shuffle: Identity[Annotated[Annotated[int, Field(ge=0, le=MAX_SEED)] | None, Timed()]] = None

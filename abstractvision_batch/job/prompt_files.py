@@ -15,6 +15,8 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+#: Endings of files with the values of wildcards.
+WILDCARD_SUFFIXES = frozenset({".txt", ".yaml", ".json"})
 #: Endings of packed files, and what they are packed with.
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "Zstandard"}
 _MAX_NAME_CHARACTERS = 2000

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.model import Fields
+from abstractvision_batch.prompts.grammar import find_grammar
 from abstractvision_batch.prompts.mapping import ColumnMap
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.text.suggestions import foreign_name_of, squeeze
@@ -60,6 +61,9 @@ class Notes:
         self._prompts = 0
         self._unknown = 0
         self._words: dict[str, None] = {}
+        self._has_grammar = job.spec.prompts.grammar is not None
+        self._like_grammar = 0
+        self._first_like_it = ""
 
     def add(self, lines: Iterable[str]) -> None:
         """Take up notes, in order."""
@@ -72,12 +76,15 @@ class Notes:
             self._unknown += 1
             if len(self._words) <= _SHOWN_WORDS:
                 self._words |= dict.fromkeys(words)
+        if not self._has_grammar and (found := find_grammar(prompt.text)) is not None:
+            self._like_grammar += 1
+            self._first_like_it = self._first_like_it or found
         return prompt
 
     @property
     def lines(self) -> tuple[str, ...]:
         """All of them."""
-        return (*self._lines, *self._of_words())
+        return (*self._lines, *self._of_words(), *self._of_grammar())
 
     def _of_words(self) -> Iterator[str]:
         if self._unknown:
@@ -88,6 +95,14 @@ class Notes:
             yield (
                 f"{self._unknown:,} of {prompts} {use} words that {self._card.id} was not trained on: {shown} (it "
                 f'draws prompts such as "{self._card.example_prompt}")'
+            )
+
+    def _of_grammar(self) -> Iterator[str]:
+        if self._like_grammar:
+            which = "prompt looks" if self._like_grammar == 1 else "prompts look"
+            yield (
+                f"{self._like_grammar:,} {which} like dynamic prompts, as {_short(self._first_like_it)}, and "
+                f"the model reads that as it stands (prompts.grammar: dynamic makes several prompts of it)"
             )
 
 

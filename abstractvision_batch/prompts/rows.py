@@ -1,6 +1,6 @@
 """The prompts of a job: every row of the dataset read, filtered and shuffled, then made a `Prompt`, in order.
 
-    files → rows → `where` → `shuffle` → `limit` → `Prompt`
+    files → rows → `where` → `shuffle` → `limit` → `Prompt` → `grammar`
 
 What is wrong with rows is collected and raised together. Memory is that of one row, and with `shuffle` of some.
 """
@@ -18,6 +18,7 @@ import pyarrow as pa
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.prompts.column_types import ColumnTypes, holds_bytes
+from abstractvision_batch.prompts.grammar import PromptGrammar
 from abstractvision_batch.prompts.mapping import ColumnMap, map_columns
 from abstractvision_batch.prompts.notes import find_idle_columns
 from abstractvision_batch.prompts.problems import Problems
@@ -44,6 +45,7 @@ class PromptReader:
         self._map: ColumnMap = map_columns(job, columns)
         self._where = self._on_typed_rows(compile_where(job, columns))
         template = self._on_typed_rows(compile_template(job, columns))
+        self._grammar = None if job.spec.prompts.grammar is None else PromptGrammar(job)
         self._check_binary()
         surrogates = not files or any(file.format in ROWS_WITH_NAMES for file in files)
         self._parser = PromptParser(
@@ -84,7 +86,7 @@ class PromptReader:
             empty = False
             if hashes is not None:
                 hashes.append(_hash64(prompt.id))
-            yield prompt
+            yield from [prompt] if self._grammar is None else self._expanded(row, prompt, self._grammar)
         self._problems.raise_any()
         if empty:
             where = self._job.at("prompts.source")
@@ -92,6 +94,13 @@ class PromptReader:
             raise SpecError(f"{where}: there is no prompt ({hint})")
         if hashes is not None:
             self._check_unique(hashes)
+
+    def _expanded(self, row: SourceRow, prompt: Prompt, grammar: PromptGrammar) -> list[Prompt]:
+        try:
+            return grammar.expand(prompt)
+        except ValueError as error:
+            self._problems.add(f"{row.place}: {error}")
+            return []
 
     def image_names(self) -> Iterator[tuple[str, str]]:
         """Folder of its file, and name, of every input image and mask that the chosen rows name; opens none.

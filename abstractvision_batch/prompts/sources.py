@@ -21,6 +21,7 @@ from abstractvision_batch.job.model import SourceSpec
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of, is_file_name
 from abstractvision_batch.prompts.files import find_prompt_files
 from abstractvision_batch.prompts.frames import find_frame
+from abstractvision_batch.prompts.grammar import wildcard_files
 from abstractvision_batch.prompts.hub_datasets import find_dataset, is_on_hub
 from abstractvision_batch.prompts.other_run import find_run_rows
 from abstractvision_batch.prompts.pictures import find_pictures
@@ -93,7 +94,19 @@ def _is_there(job: Job, item: object) -> bool:
 
 
 def digest_prompts(job: Job, files: Sequence[SourceFile]) -> str:
-    """SHA-256 over the format and the SHA-256 of each of its files, in order; of inline prompts, over their JSON."""
+    """SHA-256 over the format and the SHA-256 of each of its files, in order; of inline prompts, over their JSON.
+
+    Files of wildcards count by their names and content.
+    """
+    digest = _digest_source(job, files)
+    if wildcards := wildcard_files(job):
+        folder = job.local_path(str(job.spec.prompts.grammar and job.spec.prompts.grammar.wildcards))
+        named = [(path.relative_to(folder).as_posix(), _hash_file(path)) for path in wildcards]
+        return hashlib.sha256(json.dumps([digest, named]).encode()).hexdigest()
+    return digest
+
+
+def _digest_source(job: Job, files: Sequence[SourceFile]) -> str:
     if not files:
         text = json.dumps(job.spec.prompts.source, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()

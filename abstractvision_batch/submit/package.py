@@ -26,6 +26,7 @@ from abstractvision_batch.job.env import restate, restate_variables, secret_vari
 from abstractvision_batch.job.extends import EXTENDS
 from abstractvision_batch.job.load import GivenTable, Job, read_values
 from abstractvision_batch.job.model import SourceSpec
+from abstractvision_batch.prompts.grammar import wildcard_files
 from abstractvision_batch.prompts.images import locate_image
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import find_files, source_names
@@ -83,6 +84,7 @@ def pack_job(
     kinds = {
         "spec": [*map(_plain, job.files), *_present([lock_path(spec)])],
         "prompt file": inputs.prompts,
+        "wildcard file": [_plain(path) for path in wildcard_files(job)],
         "input image": inputs.images,
         "card file": sorted({file for path in [*own_cards, *given_cards] for file in _card_files(path)}),
     }
@@ -241,6 +243,9 @@ def _restated(job: Job, folder: Path, cards: list[Path]) -> Iterator[str]:
         sources = list(source_names(job))
         if (moves := [relative(name) for name in sources]) != sources:
             moved["prompts.source"] = moves[0] if isinstance(source, str) else moves
+    grammar = job.spec.prompts.grammar
+    if grammar is not None and grammar.wildcards is not None and Path(grammar.wildcards).expanduser().is_absolute():
+        moved["prompts.grammar.wildcards"] = relative(grammar.wildcards)
     paths = [os.path.relpath(path, folder) for path in cards]
     moved |= {"registry.paths": paths} if paths != list(job.spec.registry.paths) else {}
     yield from (restate(field, value) for field, value in moved.items())

@@ -50,6 +50,7 @@ HEAVY = {
     "stable_diffusion_cpp": ("backends/stable_diffusion_cpp/binding_worker.py",),
     "prompt_toolkit": ("cli/repl/line_editor.py",),
     "cronsim": ("schedule/cron.py", "emit/ticks.py"),
+    "dynamicprompts": ("prompts/grammar.py",),
     "datasets": ("prompts/hub_datasets.py",),
     "duckdb": ("documents/conditions.py",),
 }

@@ -100,6 +100,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "prompts.fields.fps": "fps",
     "prompts.fit": "error",
     "prompts.template": None,
+    "prompts.grammar": None,
     "prompts.where": None,
     "prompts.shuffle": None,
     "prompts.limit": None,
@@ -218,6 +219,7 @@ PINNED_OF_EVERY_FIELD = {
 }
 #: Fields of parameter spaces, which came later, over `GOOD`.
 EVERY_FIELD_OF_SPACES: dict[str, Any] = {
+    "prompts.grammar": {"kind": "dynamic", "mode": "random", "n": 3, "wildcards": "w"},
     "seeds": [3, 4],
     "skip": "steps > 10 and guidance_scale < 2",
     "draw": {
@@ -228,7 +230,7 @@ EVERY_FIELD_OF_SPACES: dict[str, Any] = {
         "height": {"choice": [32, 64]},
     },
 }
-PINNED_OF_SPACES = "0be1b829ead1ed5a8a58b1940de6e2e8e1e84841b6ec3510d2d84bedcfeb26b0"
+PINNED_OF_SPACES = "c68230dd243ada129caedf38399e8dc71e8c7198769bf59547b92cf250446296"
 
 
 def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
@@ -277,6 +279,7 @@ CHANGES_IT: dict[str, dict[str, Any]] = {
     "samples": {"samples_per_prompt": 2},
     "seeds": {"seeds": [1, 2]},
     "draws": {"draw": {"n": 2, "fps": {"uniform": [1, 2]}}},
+    "a grammar": {"prompts.grammar": "dynamic"},
     "skipped points": {"skip": "steps > 10"},
     "a lossy format": {"output.image_format": "jpeg"},
     "batch size": {"execution.batch_size": 2},

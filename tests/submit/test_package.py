@@ -82,6 +82,18 @@ def test_a_base_with_a_signed_url_or_by_an_absolute_path_is_refused(home: Path, 
     assert "base.yaml: prompts.source: the URL gives access" in source
 
 
+def test_files_of_wildcards_go_along(home: Path, make_job: MakeJob) -> None:
+    (home / "cards/warm").mkdir(parents=True)
+    (home / "cards/warm/red.txt").write_text("red\n")
+    prompts: dict[str, Any] = {"source": ["a __warm/red__ fox"], "grammar": {"wildcards": "../cards"}}
+
+    package = _pack(home, make_job(prompts=prompts))
+    absolute = _pack(home, make_job(prompts={**prompts, "grammar": {"wildcards": str(home / "cards")}}))
+
+    assert _names(package) == _names(absolute) == {"specs/job.yaml", "cards/warm/red.txt"}
+    assert (package.overrides, absolute.overrides) == ((), ('prompts.grammar.wildcards="../cards"',))
+
+
 def test_input_images_that_rows_name_go_along_and_no_others(home: Path, make_job: MakeJob) -> None:
     package = _pack(home, make_job(task="image_to_image", prompts={"source": "../data/edits.csv"}))
 
