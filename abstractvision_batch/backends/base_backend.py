@@ -23,6 +23,7 @@ from abstractvision_batch.errors import (
 )
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.storage.hub import HubPart
 from abstractvision_batch.types import (
     Fit,
     GeneratedAsset,
@@ -187,6 +188,10 @@ class VisionBackend(ABC):
             DependencyError: a file is not there.
         """
         return None
+
+    def hub_parts(self, task: Task | None = None) -> Iterator[HubPart]:
+        """Name what requests of `task`, or of any, need from the Hugging Face hub; nothing is asked of it yet."""
+        return iter(())
 
     def batch_tolerance_db(self) -> float | None:
         """PSNR in dB that a request of a batch keeps to the same request generated alone, at the least.

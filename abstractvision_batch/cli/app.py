@@ -17,6 +17,7 @@ from abstractvision_batch.cli.commands.backfill import backfill
 from abstractvision_batch.cli.commands.diff import diff
 from abstractvision_batch.cli.commands.doctor import doctor
 from abstractvision_batch.cli.commands.emit import emit_app
+from abstractvision_batch.cli.commands.fetch import fetch
 from abstractvision_batch.cli.commands.generate import generate
 from abstractvision_batch.cli.commands.init import init
 from abstractvision_batch.cli.commands.jobs import jobs_app
@@ -107,6 +108,7 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "verify": verify,
     "diff": diff,
     "lock": lock,
+    "fetch": fetch,
     "generate": generate,
     "show": show,
     "repl": repl,

@@ -40,6 +40,7 @@ from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.storage.hub import HubPart
 from abstractvision_batch.types import (
     GeneratedAsset,
     ImageGenerationRequest,
@@ -129,6 +130,12 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         from abstractvision_batch.backends.huggingface_diffusers.derived_card import derive_card
 
         return derive_card(self.config)
+
+    def hub_parts(self, task: Task | None = None) -> Iterator[HubPart]:
+        """Name the repositories of the model, of its components and of its adapters."""
+        from abstractvision_batch.backends.huggingface_diffusers.hub_parts import find_parts
+
+        return find_parts(self.config, task)
 
     def _find_kinds(self) -> tuple[str, ...]:
         try:

@@ -9,9 +9,10 @@ Not covered: adapters and transformers that a request asks for in its `extra`; t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TypeVar
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
@@ -27,6 +28,8 @@ from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.registry.weights import Weights, WeightsPart, hash_part
 from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.types import Task
+
+_Path = TypeVar("_Path", bound=PurePath)
 
 #: `diffusion_pytorch_model.fp16-00001-of-00002.safetensors`, `model.safetensors.index.fp16.json`, and plain ones.
 _WEIGHTS = re.compile(
@@ -118,12 +121,23 @@ def _describe_folder(part: str, source: str, component: str, config: HuggingFace
 
 def _component_files(folder: Path, config: HuggingFaceDiffusersBackendConfig, *, weights: bool) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return _loaded_files(files, config, weights=weights)
+
+
+def choose_component_files(names: Iterable[str], config: HuggingFaceDiffusersBackendConfig) -> list[str]:
+    """Return those of a component's files that are loaded, by their names alone."""
+    paths = [PurePosixPath(name) for name in sorted(names)]
+    shown = [path for path in paths if not path.name.startswith(".")]
+    return [str(path) for path in _loaded_files(shown, config, weights=True)]
+
+
+def _loaded_files(files: Sequence[_Path], config: HuggingFaceDiffusersBackendConfig, *, weights: bool) -> list[_Path]:
     found = {path: match for path in files if (match := _WEIGHTS.fullmatch(path.name))}
     kept = [path for path in files if path not in found and path.suffix not in _NEVER]
     return [*kept, *_loaded_weights(found, config)] if weights else kept
 
 
-def _loaded_weights(found: dict[Path, re.Match[str]], config: HuggingFaceDiffusersBackendConfig) -> Iterator[Path]:
+def _loaded_weights(found: dict[_Path, re.Match[str]], config: HuggingFaceDiffusersBackendConfig) -> Iterator[_Path]:
     """Of the weights in one folder, those of the format and the variant that are loaded."""
     formats = {match["format"] for match in found.values()}
     preferred = "safetensors" if config.use_safetensors else "bin"
