@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 
 from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.table import create_backend
-from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.errors import CapabilityNotSupportedError, SpecError, StorageError
 from abstractvision_batch.execute.requests import build_request
 from abstractvision_batch.runs.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.storage.json_file import parse_json
+from abstractvision_batch.storage.urls import split_part
 from abstractvision_batch.verbs.reload import load_recorded
 
 Row = Mapping[str, Any]
@@ -33,6 +34,11 @@ def write_program(run: Run, request_id: str, *, trust: bool = False) -> str:
     if wanted["status"] != "ok":
         raise SpecError(f"{request_id}: it failed ({wanted['error_kind']}): there is nothing to generate again")
     batch = rows.filter(pc.field("batch_id") == wanted["batch_id"]).sort_by("batch_slot").to_pylist()
+    for row in batch:
+        inputs = (row["input_image"], row["mask_image"])
+        if part := next((url for url in inputs if url and split_part(url)[1] is not None), None):
+            said = f"its input image is a part of a file, {part}, which the program could not read"
+            raise CapabilityNotSupportedError(f"{row['request_id']}: {said} (avbatch rerun reads it)")
     loaded = load_recorded(run.url, run, verb="a program", trust=trust)
     with create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model) as backend:
         return backend.write_program([_program_row(row, wanted) for row in batch], wanted["batch_slot"])

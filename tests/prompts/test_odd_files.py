@@ -10,6 +10,7 @@ import json
 import lzma
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -280,6 +281,33 @@ def test_a_list_of_file_names_is_read_as_files(planner: Planner) -> None:
     assert "'names.txt' names a file, and 'a cat' does not" in mixed
     (missing,) = planner.problems(["names.txt", "lost.txt"])
     assert "lost.txt: no such file" in missing
+
+
+def test_files_of_every_kind_follow_each_other_in_the_order_of_the_list(planner: Planner) -> None:
+    planner.write("a.txt", "a fox\n")
+    planner.write("more/2.json", '["a dog", {"prompt": "an owl", "kind": "bird"}]')
+    planner.write("more/1.jsonl.zst", pa.compress(b'{"prompt": "a cat"}\n', "zstd", asbytes=True))
+    fsspec.filesystem("memory").pipe("/odd/b.csv", b"prompt,kind\na bee,insect\n")
+
+    plan = planner.build({"files": ["memory://odd/b.csv", "more/*", "a.txt"]})
+
+    assert plan.column("prompt") == ["a bee", "a cat", "a dog", "an owl", "a fox"]
+    assert plan.column("kind") == ["insect", None, None, "bird", None]
+    listed = planner.build(["memory://odd/b.csv", "more/1.jsonl.zst", "more/2.json", "a.txt"])
+    assert listed.summary.prompts_digest == plan.summary.prompts_digest
+
+
+def test_every_file_that_is_missing_or_of_no_known_kind_is_named_with_its_place(planner: Planner) -> None:
+    planner.write("b.xlsx", "PK")
+
+    problems = planner.problems({"files": ["lost.txt", "b.xlsx", "none/*.csv"]})
+
+    assert [problem.partition(": ")[2].partition(": ")[0] for problem in problems] == [
+        "prompts.source.files[0]",
+        "prompts.source.files[1]",
+        "prompts.source.files[2]",
+    ]
+    assert "a spreadsheet: save it as CSV" in problems[1]
 
 
 @pytest.mark.parametrize("image", [{"bytes": "aGk=", "path": "a.png"}, "data:image/png;base64,aGk="])
