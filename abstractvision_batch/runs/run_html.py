@@ -36,7 +36,7 @@ _CARD = Environment(
     autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean
 ).from_string(
     """<div style="font: 14px/1.4 system-ui, sans-serif">
-<b>{{ name }}</b> · {{ task }} · {{ model }} · {{ backend }}<br>
+<b>{{ name }}</b> · {{ task }} · {{ made_by }}<br>
 {{ "{:,}".format(counts.requests) }} requests: {{ "{:,}".format(counts.succeeded) }} succeeded,
 {{ "{:,}".format(counts.failed) }} failed{% if counts.not_done %}, {{ "{:,}".format(counts.not_done) }} not done yet
 {%- endif %}{% if counts.cost_usd is not none %}, ${{ "{:,.2f}".format(counts.cost_usd) }}{% endif %}<br>
@@ -69,8 +69,7 @@ def describe_run(
     return _CARD.render(
         name=spec.name,
         task=spec.task,
-        model=spec.model,
-        backend=spec.backend.kind,
+        made_by=", ".join(spec.variants) if spec.variants else f"{spec.model} · {spec.backend.kind}",
         url=url,
         counts=counts,
         links=[(name, path.as_uri()) for name in _LINKED if (path := Path(url).absolute() / name).is_file()],

@@ -202,6 +202,22 @@ def test_ray_by_choice_writes_the_same_pixels_and_a_resume_on_it_is_recorded_nex
     }
 
 
+@pytest.mark.slow  # a Ray of its own, and two models
+@pytest.mark.ray
+@pytest.mark.model
+def test_a_machine_with_two_gpus_runs_a_local_model_on_ray_with_the_same_pixels(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = {**LOCAL, "prompts": {"source": ["a large red circle"]}, "samples_per_prompt": 2}
+    inline = run(make_job(**job, output={"path": str(tmp_path / "inline")}))
+    put_gpus(monkeypatch, tmp_path / "two", 2)
+
+    on_ray = run(make_job(**job))
+
+    assert on_ray.run.record.data["executor"] == {"executor": "ray", "why": "2 GPUs here"}
+    assert on_ray.run.table()["pixel_sha256"].equals(inline.run.table()["pixel_sha256"])
+
+
 @pytest.mark.ray
 def test_a_ray_address_that_does_not_answer_is_an_error_and_not_a_reason_for_inline(
     make_job: MakeJob, tmp_path: Path

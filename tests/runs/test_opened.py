@@ -86,6 +86,14 @@ def test_a_run_is_a_line_and_in_a_notebook_a_card_with_its_first_pictures(make_j
     assert (tmp_path / "run/report/contact-sheet.png").as_uri() in card
 
 
+def test_a_run_of_variants_names_them(make_job: MakeJob) -> None:
+    variants = {"plain": {}, "strong": {"params": {"width": 32, "height": 24, "guidance_scale": 4}}}
+    run = avb.run(make_job(variants=variants)).run
+
+    assert "of 2 variants, in" in repr(run)
+    assert "plain, strong" in run._repr_html_()
+
+
 def test_what_a_strangers_run_says_does_nothing_in_a_notebook(make_job: MakeJob, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e" + "x" * 5000
     run = avb.run(make_job(prompts={"source": [{"prompt": evil}]}, params={"width": 512, "height": 400})).run

@@ -24,7 +24,7 @@ def find_address(execution: ExecutionSpec, *, place: str = "execution.address") 
     """
     given, of_environment = execution.address, os.environ.get(ADDRESS)
     if of_environment and (given is None or INSIDE_JOB in os.environ):
-        require_driver_address(of_environment, f"{ADDRESS}={of_environment}")
+        require_driver_address(of_environment, f"{ADDRESS}={of_environment}", "; or set execution.executor: inline")
         return of_environment
     if given is None or given == "local":
         return None
@@ -32,13 +32,13 @@ def find_address(execution: ExecutionSpec, *, place: str = "execution.address") 
     return given
 
 
-def require_driver_address(address: str, place: str) -> None:
-    """Check that an address is not that of another service of Ray.
+def require_driver_address(address: str, place: str, also: str = "") -> None:
+    """Check that an address is not that of another service of Ray; `also` would help too.
 
     Raises:
         SpecError: it is; the message says whose.
     """
-    instead = "or the head's host:6379, on a machine that the cluster's nodes reach"
+    instead = f"or the head's host:6379, on a machine that the cluster's nodes reach{also}"
     if address.startswith(("http://", "https://")):
         raise SpecError(
             f"{place}: is where jobs are submitted, not what a driver joins "
