@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -409,12 +410,14 @@ def test_a_job_that_failed_by_its_request_is_not(server_: OpenAIServer, error: A
 
 def test_a_job_that_the_server_forgot_is_created_again(server_: OpenAIServer) -> None:
     def restart() -> None:
+        while not server_.jobs:
+            time.sleep(0.01)
         server_.jobs.clear()
         server_.polls = 1
 
     server_.polls = 10**9
     with backend_of(server_, dialect="litellm", retries=1) as backend:
-        threading.Timer(0.2, restart).start()
+        threading.Thread(target=restart, daemon=True).start()
         asset = backend.generate_video(VIDEO)
 
     assert (len(server_.posts), asset.metadata["attempts"]) == (2, 2)

@@ -10,17 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.support.outside_backend import FIELDS, Installation, install, install_acme
+from tests.support.outside_backend import PAGE, Installation, install, install_acme
 
-SPEC = """\
-version: 1
-name: acme
-model: avbatch/procedural
-backend: {kind: acme, hue: 120}
-prompts: {source: [a fox, an owl]}
-params: {width: 32, height: 32}
-output: {path: out}
-"""
+SPEC = PAGE["job.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +25,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def acme(site: Path, tmp_path: Path) -> Installation:
     (tmp_path / "spec.yaml").write_text(SPEC)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards/plain.yaml").write_text(PAGE["cards/plain.yaml"])
     return Installation(tmp_path, (site,))
 
 
@@ -74,8 +68,8 @@ def test_a_wrong_value_of_its_own_field_is_a_line_with_its_place(acme: Installat
     (refused,) = acme.avbatch("validate spec.yaml")
 
     assert refused.code == 2
-    assert "spec.yaml:4:23: backend.hue: 400 is not an integer from 0 to 359\n" in refused.err
-    assert "spec.yaml:4:33: backend.huge: unknown field (did you mean hue?)\n" in refused.err
+    assert "spec.yaml:5:23: backend.hue: 400 is not an integer from 0 to 359\n" in refused.err
+    assert "spec.yaml:5:33: backend.huge: unknown field (did you mean hue?)\n" in refused.err
 
 
 def test_another_hue_is_another_run(acme: Installation) -> None:
@@ -87,7 +81,7 @@ def test_another_hue_is_another_run(acme: Installation) -> None:
 
 def test_one_picture_is_generated_by_it_and_the_doctor_and_the_schema_know_it(acme: Installation) -> None:
     made, doctor, schema = acme.avbatch(
-        "generate 'a fox' --backend acme --model avbatch/procedural --width 16 --height 16 -o fox.png",
+        "generate 'a fox' --backend acme --model acme/plain --registry cards/plain.yaml --width 16 -o fox.png",
         "doctor --json",
         "schema",
     )
@@ -134,7 +128,7 @@ def test_a_package_for_a_cluster_refuses_local_files_and_names_the_distribution_
 
     assert printed.splitlines() == [
         "acme-vision 1.0: brings backend acme, and is not packaged: the cluster must have it installed",
-        "local.yaml:4:23: backend.palette: colours.txt is on this machine, and models are not packaged "
+        "local.yaml:5:23: backend.palette: colours.txt is on this machine, and models are not packaged "
         "(write an absolute path that every node has)",
     ]
 
@@ -170,7 +164,7 @@ def test_a_run_is_read_where_another_version_of_its_backend_has_other_fields(
     acme: Installation, tmp_path: Path
 ) -> None:
     assert acme.avbatch("run spec.yaml")[0].code == 0
-    install_acme(tmp_path / "later", fields=FIELDS.replace("hue:", "tone:"))
+    install_acme(tmp_path / "later", replaced=("hue:", "tone:"))
 
     status, verify = Installation(acme.folder, (tmp_path / "later",)).avbatch("status out", "verify out")
 
@@ -204,8 +198,9 @@ def test_a_broken_backend_is_one_line_that_names_its_distribution_and_harms_no_o
     install(site, "clash-vision", {"clash_module": section}, points)
     said = {kind: f"{kind} of {kind}-vision 1.0: {kind}_module:Backend {line}" for kind, (_, line) in BROKEN.items()}
     said["clash"] = "clash of clash-vision 1.0: clash_module:Section is the section of another kind"
+    spec = SPEC.replace("acme/plain", "avbatch/procedural").replace("registry: {paths: [cards/plain.yaml]}\n", "")
     for kind in (*said, "procedural"):
-        (tmp_path / f"{kind}.yaml").write_text(SPEC.replace("acme, hue: 120", kind))
+        (tmp_path / f"{kind}.yaml").write_text(spec.replace("acme, hue: 120", kind))
 
     *ends, ran, doctor, schema = Installation(tmp_path, (site,)).avbatch(
         *(f"run {kind}.yaml" for kind in said), "run procedural.yaml", "doctor --json", "schema"

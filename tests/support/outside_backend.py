@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,57 +16,12 @@ from textwrap import dedent
 
 REPOSITORY = Path(__file__).parents[2]
 
-FIELDS = """
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from abstractvision_batch.documents.strict_model import Text
-from abstractvision_batch.job.backend_section import BackendSection
-from abstractvision_batch.job.marks import Identity, LocalPath, Runtime
-
-
-class AcmeSection(BackendSection):
-    kind: Literal["acme"] = "acme"
-    hue: Identity[Annotated[int, Field(ge=0, le=359)]] = 0
-    '''Of every picture, in degrees.'''
-    refused: Runtime[str] = ""
-    '''A prompt that fails.'''
-    palette: Identity[Annotated[Text, LocalPath()] | None] = None
-    '''File of colours.'''
-"""
-
-BACKEND = """
-import colorsys, io
-
-from PIL import Image
-
-from abstractvision_batch.backends import VisionBackend
-from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
-from abstractvision_batch.types import GeneratedAsset
-
-
-class AcmeBackend(VisionBackend):
-    def __init__(self, hue=0, refused="", palette=None):
-        self.hue, self.refused, self.palette = hue, refused, palette
-
-    @classmethod
-    def from_fields(cls, fields, *, card_facts, model):
-        return cls(**fields)
-
-    def generate_image(self, request):
-        if request.prompt == self.refused:
-            raise GenerationError("acme: no such animal")
-        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(self.hue / 360, 1, 1))
-        stream = io.BytesIO()
-        Image.new("RGB", (request.width, request.height), (red, green, blue)).save(stream, "PNG")
-        return GeneratedAsset("image", stream.getvalue(), "image/png", {})
-
-    def _refuse(self, request):
-        raise CapabilityNotSupportedError("acme: only text_to_image")
-
-    edit_image = generate_angles = generate_video = image_to_video = _refuse
-"""
+#: The files of the page for authors of backends, by path.
+PAGE: dict[str, str] = dict(
+    re.findall(
+        r"^`([\w./]+)`.*?\n\n```\w+\n(.*?)```$", (REPOSITORY / "docs/backends.md").read_text("utf-8"), re.M | re.S
+    )
+)
 
 
 #: Runs commands in one process, which costs a second once; their ends go to stdout as JSON.
@@ -136,16 +92,24 @@ def install(target: Path, name: str, modules: Mapping[str, str], entry_points: s
         for path, text in files.items():
             archive.writestr(path, text)
         archive.writestr(record, "".join(f"{path},,\n" for path in (*files, record)))
+    _pip_install(wheel, target)
+
+
+def _pip_install(wheel: Path, target: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", "--quiet"]
     subprocess.run(
         [*pip, "--disable-pip-version-check", "--target", str(target), str(wheel)], check=True, capture_output=True
     )
 
 
-def install_acme(target: Path, fields: str = FIELDS) -> None:
-    """Install a backend with a section of its own."""
-    points = (
-        "[abstractvision_batch.backends]\nacme = acme_backend:AcmeBackend\n"
-        "[abstractvision_batch.sections]\nacme = acme_fields:AcmeSection\n"
+def install_acme(target: Path, replaced: tuple[str, str] = ("", "")) -> None:
+    """Build the package of the page as pip does, with a text of its fields replaced, and install it into a folder."""
+    project = target.parent / f"{target.name}-project"
+    for path, text in PAGE.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(text.replace(*replaced) if path.endswith("fields.py") else text)
+    code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    built = subprocess.run(
+        [sys.executable, "-c", code, str(project)], cwd=project, capture_output=True, text=True, check=True
     )
-    install(target, "acme-vision", {"acme_backend": BACKEND, "acme_fields": fields}, points)
+    _pip_install(project / built.stdout.split()[-1], target)
