@@ -20,10 +20,9 @@ from abstractvision_batch.errors import BatchingFaultError, DependencyError
 from abstractvision_batch.media.compare import psnr_db
 from abstractvision_batch.media.images import Rgb, decode_image, to_rgb_array
 from abstractvision_batch.media.video import decode_video
+from abstractvision_batch.runs.files import CANARY
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
-
-CANARY = "canary.json"
 
 
 @dataclass(frozen=True, slots=True)

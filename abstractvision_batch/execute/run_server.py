@@ -18,10 +18,9 @@ from abstractvision_batch.job.model import JobSpec, Params
 from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.runs.files import SERVER
 from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
-
-SERVER = "server.json"
 
 logger = logging.getLogger(__name__)
 

@@ -41,6 +41,11 @@ class CountsAs(Mark):
 
 
 @dataclass(frozen=True)
+class Requests(Mark):
+    """The field says which requests there are: a run may be extended by another value, if that only adds some."""
+
+
+@dataclass(frozen=True)
 class Interpolated(Mark):
     """`${NAME}` in the text is replaced by the environment variable."""
 

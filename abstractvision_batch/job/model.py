@@ -19,7 +19,17 @@ from abstractvision_batch.documents.strict_model import IN_RECORD, Number, Stric
 from abstractvision_batch.job.backend_section import BackendSection, UnknownSection
 from abstractvision_batch.job.draw import DrawSpec
 from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
-from abstractvision_batch.job.marks import CountsAs, Identity, Interpolated, LocalPath, Outside, Runtime, Secret, Timed
+from abstractvision_batch.job.marks import (
+    CountsAs,
+    Identity,
+    Interpolated,
+    LocalPath,
+    Outside,
+    Requests,
+    Runtime,
+    Secret,
+    Timed,
+)
 from abstractvision_batch.job.prompt_files import FRAME_NAME
 from abstractvision_batch.job.ranges import MAX_VALUES, ParamValues, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
@@ -369,23 +379,23 @@ class JobSpec(StrictModel):
     Mappings merge key by key, `null` takes a key away, and a backend of another kind takes the place of the job's.
     """
     registry: Runtime[RegistrySpec] = RegistrySpec()
-    prompts: PromptsSpec
-    params: Identity[Params] = Params()
-    matrix: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
+    prompts: Annotated[PromptsSpec, Requests()]
+    params: Identity[Annotated[Params, Requests()]] = Params()
+    matrix: Identity[Annotated[dict[ParamName, ParamValues], Requests()]] = Field(default_factory=dict)
     """Parameter values, as lists or ranges; every combination is generated for every prompt.
 
     Seeds that are listed, here or in `zip`, are used as they are by the first sample of every prompt; those of further
     samples are derived from them.
     """
-    zip: Identity[dict[ParamName, ParamValues]] = Field(default_factory=dict)
+    zip: Identity[Annotated[dict[ParamName, ParamValues], Requests()]] = Field(default_factory=dict)
     """Parameter values, as lists or ranges of equal length, walked in parallel."""
-    draw: Identity[DrawSpec | None] = None
+    draw: Identity[Annotated[DrawSpec | None, Requests()]] = None
     """Random search: `{n: 20, guidance_scale: {uniform: [1, 9]}}` are 20 points, drawn by `params.seed`."""
-    skip: Identity[Text | None] = None
+    skip: Identity[Annotated[Text | None, Requests()]] = None
     """Condition of SQL on parameters; points that meet it are left out: `steps > 30 and guidance_scale < 3`."""
-    seeds: Identity[Seeds] = Field(default_factory=list)
+    seeds: Identity[Annotated[Seeds, Requests()]] = Field(default_factory=list)
     """Seeds that each prompt is generated with at each point, as they are: in place of `samples_per_prompt`."""
-    samples_per_prompt: Identity[Annotated[int, Field(ge=1, le=1_000_000)]] = 1
+    samples_per_prompt: Identity[Annotated[int, Field(ge=1, le=1_000_000), Requests()]] = 1
     """Requests per prompt and matrix point, each with its own seed."""
     output: OutputSpec
     execution: ExecutionSpec = ExecutionSpec()

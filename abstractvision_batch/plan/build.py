@@ -35,6 +35,7 @@ from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.rows import PromptReader
 from abstractvision_batch.prompts.sources import digest_prompts, find_files
 from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fit_columns, plan_schema
+from abstractvision_batch.runs.files import PLAN, PLANS
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
 from abstractvision_batch.storage.scratch import scratch_folder
@@ -264,8 +265,8 @@ def _write_files(
     names: list[str] = []
     counts: list[int] = []
     while (first := next(shards, None)) is not None:
-        name = f"plan/{len(before.files) + len(names):05d}.parquet"
-        (folder / "plan").mkdir(parents=True, exist_ok=True)
+        name = f"{PLANS}/{len(before.files) + len(names):05d}.parquet"
+        (folder / PLANS).mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(folder / name, schema, **WRITER_OPTIONS) as writer:
             writer.write_batch(first)
             counts.append(1)
@@ -274,9 +275,9 @@ def _write_files(
                 counts[-1] += 1
         names.append(name)
     if len(names) == 1 and not before.files and variant is None:
-        (folder / names[0]).replace(folder / "plan.parquet")
-        (folder / "plan").rmdir()
-        names = ["plan.parquet"]
+        (folder / names[0]).replace(folder / PLAN)
+        (folder / PLANS).rmdir()
+        names = [PLAN]
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
         yield describe_file(folder, name, before.shards + number * SHARDS_PER_FILE, count, variant)
 
@@ -308,7 +309,7 @@ def select_batches(
     files: list[PlanFile] = []
     runs = [list(shards) for _, shards in groupby(sorted(batches), lambda shard: plan.file_of(shard).variant)]
     for shards in runs:
-        name = f"plan/{len(files):05d}.parquet" if len(runs) > 1 else "plan.parquet"
+        name = f"{PLANS}/{len(files):05d}.parquet" if len(runs) > 1 else PLAN
         (folder / name).parent.mkdir(exist_ok=True)
         first = number
         with pq.ParquetWriter(folder / name, plan.schema) as writer:

@@ -7,9 +7,9 @@ from typing import Any
 
 from abstractvision_batch.media.images import EXTENSIONS, MIME_TYPES
 from abstractvision_batch.runs.columns import media_column
+from abstractvision_batch.runs.files import METADATA
 
 #: Rows of the pictures that there are, under the name that Hugging Face's image and video folders look for.
-METADATA = "metadata.parquet"
 #: What the Hugging Face hub takes for the data, by layout; one builder serves a folder.
 _CONTAINERS = {"webdataset": "artifacts/*.tar", "parquet": "artifacts/*.parquet"}
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
-from abstractvision_batch.report.loading import METADATA
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
 from abstractvision_batch.runs.environment_files import read_environments
-from abstractvision_batch.runs.manifest import MANIFEST, MERGE_AGAIN, iter_merged, iter_rows, list_parts, missing_shards
+from abstractvision_batch.runs.files import CONTACT_SHEET, MANIFEST, METADATA, README
+from abstractvision_batch.runs.manifest import MERGE_AGAIN, iter_merged, iter_rows, list_parts, missing_shards
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.row_files import read_artifact
 from abstractvision_batch.storage.parquet import open_writer
@@ -22,8 +22,6 @@ from abstractvision_batch.storage.row_groups import read_footer
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 
-CONTACT_SHEET = "report/contact-sheet.png"
-README = "README.md"
 #: Pictures of a contact sheet: what fits a screen.
 MAX_PICTURES = 48
 #: What tells two requests of one matrix point apart.

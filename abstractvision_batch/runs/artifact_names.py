@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from abstractvision_batch.runs.columns import REQUEST_ID_DIGITS
+from abstractvision_batch.runs.files import ARTIFACTS
 
-ARTIFACTS = "artifacts"
 #: Hex digits of the content's SHA-256 in a name.
 SHA_DIGITS = 12
 _CONTAINER_NAME = re.compile(rf"([0-9]{{5,9}})-[0-9a-f]{{{SHA_DIGITS}}}\.[a-z]+")

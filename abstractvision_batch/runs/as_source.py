@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.runs.artifact_names import ARTIFACTS
 from abstractvision_batch.runs.columns import OK, fit_columns, fixed_columns, manifest_schema
+from abstractvision_batch.runs.files import ARTIFACTS
 from abstractvision_batch.runs.manifest import iter_rows
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.row_files import row_files

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.errors import StorageError
+from abstractvision_batch.runs.files import ENVIRONMENTS
 from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
-ENVIRONMENTS = "environments"
 _ID_DIGITS = 12
 _NAME = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}\.json")
 

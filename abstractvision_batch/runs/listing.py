@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.runs.counts import Counts, count_rows
-from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
+from abstractvision_batch.runs.files import RECORD
+from abstractvision_batch.runs.record import RunRecord, read_record
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.store import Store, open_store
 

@@ -31,6 +31,7 @@ from abstractvision_batch.runs.columns import (
     names_in_file,
     with_current_names,
 )
+from abstractvision_batch.runs.files import MANIFEST, PARTS
 from abstractvision_batch.runs.plan_rows import superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.results import METADATA_KEY
@@ -40,8 +41,6 @@ from abstractvision_batch.storage.row_groups import iter_row_groups, read_footer
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 
-MANIFEST = "manifest.parquet"
-PARTS = "manifest"
 PART_NAME = re.compile(r"^(\d+)-a(\d+)\.parquet$")
 #: Rows of one row group of the merged manifest: enough for a scan, little enough to hold.
 ROW_GROUP_ROWS = 16_384

@@ -20,8 +20,8 @@ from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.runs.columns import OK, manifest_schema, with_current_names
 from abstractvision_batch.runs.counts import Counts, count_rows
+from abstractvision_batch.runs.files import MANIFEST
 from abstractvision_batch.runs.manifest import (
-    MANIFEST,
     MERGE_AGAIN,
     count_unfinished,
     is_merged,

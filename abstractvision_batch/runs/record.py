@@ -31,6 +31,7 @@ from abstractvision_batch.job.scheduled_time import timezone_name
 from abstractvision_batch.job.variants import split_variants
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.environment import describe_driver
+from abstractvision_batch.runs.files import EXECUTOR, EXTENSIONS, RECORD
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record_schema import (
     MAX_REQUESTS,
@@ -43,10 +44,6 @@ from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.text.redaction import with_kept_urls
 
-RECORD = "run.json"
-EXTENSIONS = "extensions"
-#: What ran shards of a run later on, where that was another executor than the run was begun on.
-EXECUTOR = "executor.json"
 EXTENSION_NAME = re.compile(r"^([0-9]{5,9})\.json$")
 FORMAT = 2
 

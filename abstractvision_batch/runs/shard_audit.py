@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.runs.artifact_names import (
-    ARTIFACTS,
     artifact_folder,
     is_artifact,
     is_shard_folder,
@@ -24,6 +23,7 @@ from abstractvision_batch.runs.artifact_names import (
     shard_of_container,
 )
 from abstractvision_batch.runs.counts import COUNTED_COLUMNS
+from abstractvision_batch.runs.files import ARTIFACTS
 from abstractvision_batch.runs.manifest import mark_superseded, part_name, read_shard_rows
 from abstractvision_batch.runs.row_files import FILE_COLUMNS, RowFile, row_files
 from abstractvision_batch.storage.failures import is_lost

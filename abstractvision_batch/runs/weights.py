@@ -12,11 +12,11 @@ import json
 
 from abstractvision_batch.errors import DependencyError, StorageError
 from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.runs.files import WEIGHTS
 from abstractvision_batch.runs.manifest import list_parts
 from abstractvision_batch.storage.json_file import read_json
 from abstractvision_batch.storage.store import Store
 
-WEIGHTS = "weights.json"
 #: Files that a message names.
 _SHOWN_FILES = 3
 _SHOWN_DIGITS = 12

@@ -32,15 +32,13 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from abstractvision_batch.errors import DamagedFileError
-from abstractvision_batch.report.loading import METADATA
-from abstractvision_batch.report.run_report import README, iter_made_rows, write_metadata, write_report
+from abstractvision_batch.report.run_report import iter_made_rows, write_metadata, write_report
 from abstractvision_batch.runs.columns import with_current_names
 from abstractvision_batch.runs.counts import Counts, RowCounter
-from abstractvision_batch.runs.environment_files import ENVIRONMENTS, environment_name
+from abstractvision_batch.runs.environment_files import environment_name
+from abstractvision_batch.runs.files import ENVIRONMENTS, FOLDERS, MANIFEST, METADATA, PARTS, README
 from abstractvision_batch.runs.manifest import (
-    MANIFEST,
     PART_NAME,
-    PARTS,
     iter_merged,
     iter_shards,
     list_parts,
@@ -50,7 +48,6 @@ from abstractvision_batch.runs.manifest import (
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import hash_file, read_ids, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
-from abstractvision_batch.runs.record import EXTENSIONS
 from abstractvision_batch.runs.shard_audit import Artifacts, Finding, ShardAudit, audit_shard, orphan
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.names import is_temporary
@@ -257,7 +254,7 @@ def _find_leftovers(store: Store, plan: PlanSummary) -> Iterator[Finding]:
 
     Other files (`.gitattributes`, notes) are their owner's.
     """
-    for folder in ("", PARTS, ENVIRONMENTS, EXTENSIONS, "plan", "report"):
+    for folder in FOLDERS:
         for file in store.scan(folder):
             name = f"{folder}/{file.name}".lstrip("/")
             if is_temporary(file.name):

@@ -26,14 +26,8 @@ from abstractvision_batch.plan.build import planned_batch_size
 from abstractvision_batch.prompts.signed_images import find_signed_images
 from abstractvision_batch.runs.columns import NOT_RUN
 from abstractvision_batch.runs.counts import Counts, count_rows
-from abstractvision_batch.runs.manifest import (
-    MANIFEST,
-    count_unfinished,
-    is_complete,
-    list_parts,
-    merged_shards,
-    missing_shards,
-)
+from abstractvision_batch.runs.files import MANIFEST
+from abstractvision_batch.runs.manifest import count_unfinished, is_complete, list_parts, merged_shards, missing_shards
 from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import note_executor

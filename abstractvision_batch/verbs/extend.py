@@ -21,7 +21,10 @@ import pyarrow.compute as pc
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fingerprint import card_identity
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.marks import Requests
+from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.points import find_axes
+from abstractvision_batch.job.walk import leaves
 from abstractvision_batch.plan.build import build_plan
 from abstractvision_batch.plan.existing import ExistingPlan
 from abstractvision_batch.plan.supersede import supersede
@@ -31,9 +34,6 @@ from abstractvision_batch.runs.plan_rows import SUPERSEDES, superseded_ids
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RunRecord, describe_difference, differing_fields
 from abstractvision_batch.storage.store import Store
-
-#: Fields that say which requests there are and what is in them; the ids of the requests tell whether they only add.
-_REQUEST_FIELDS = ("prompts.", "params.", "matrix", "zip", "draw", "skip", "seeds", "samples_per_prompt")
 
 
 def plan_extension(job: Job, store: Store, record: RunRecord, folder: Path) -> PlanSummary:
@@ -110,8 +110,10 @@ def _require_same_settings(job: Job, record: RunRecord) -> None:
 
 
 def _differing_settings(job: Job, record: RunRecord) -> Iterator[str]:
+    # Whether these only add is told by the requests' ids.
+    of_requests = {leaf.path[0] for leaf in leaves(JobSpec) if leaf.mark(Requests) is not None}
     for name, said in differing_fields(record, job):
-        if not name.startswith(_REQUEST_FIELDS):
+        if name.partition(".")[0] not in of_requests:
             yield said
     if record.plan.format == 1 and job.spec.prompts.fit in ("crop", "pad"):
         yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {job.spec.prompts.fit}"

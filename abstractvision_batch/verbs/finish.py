@@ -8,18 +8,13 @@ from typing import ClassVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.progress import ProgressTracker
-from abstractvision_batch.report.run_report import CONTACT_SHEET, README, write_report
+from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.runs.counts import Counts, count_rows
+from abstractvision_batch.runs.files import CONTACT_SHEET, MANIFEST, README, RECORD
 from abstractvision_batch.runs.layouts.shard_index import write_shard_index
-from abstractvision_batch.runs.manifest import (
-    MANIFEST,
-    is_merged,
-    list_parts,
-    merge_manifest,
-    missing_shards,
-)
+from abstractvision_batch.runs.manifest import is_merged, list_parts, merge_manifest, missing_shards
 from abstractvision_batch.runs.opened import Run
-from abstractvision_batch.runs.record import RECORD, RunRecord, read_record
+from abstractvision_batch.runs.record import RunRecord, read_record
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.execution import Ending
 

@@ -12,7 +12,8 @@ from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import require_read
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.registry.weights import Weights
-from abstractvision_batch.runs.weights import WEIGHTS, find_conflict, forget_unused_weights
+from abstractvision_batch.runs.files import WEIGHTS
+from abstractvision_batch.runs.weights import find_conflict, forget_unused_weights
 from abstractvision_batch.storage.store import Store
 
 

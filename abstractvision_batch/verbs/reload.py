@@ -12,8 +12,9 @@ from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
+from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.runs.opened import Run
-from abstractvision_batch.runs.record import RECORD, describe_difference
+from abstractvision_batch.runs.record import describe_difference
 from abstractvision_batch.verbs.start import as_begun, require_installed
 from abstractvision_batch.verbs.trust import require_trust
 

@@ -21,8 +21,9 @@ from typing import Any
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.progress import ProgressListener, ProgressTracker
-from abstractvision_batch.execute.run_server import SERVER, read_server
+from abstractvision_batch.execute.run_server import read_server
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.runs.files import SERVER
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import require_plan_file
 from abstractvision_batch.runs.plan_summary import PlanSummary

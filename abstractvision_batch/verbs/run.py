@@ -15,7 +15,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyE
 from abstractvision_batch.execute.progress import ProgressListener
 from abstractvision_batch.job.load import JobLike
 from abstractvision_batch.prompts.frames import as_job
-from abstractvision_batch.runs.record import RECORD
+from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.verbs.execution import execute
 from abstractvision_batch.verbs.finish import RunResult, describe_result, finish_run
 from abstractvision_batch.verbs.start import as_begun, require_installed, start_run, take_back_run

@@ -21,25 +21,20 @@ from typing import Any, NoReturn
 
 from abstractvision_batch.backends.table import require_extra
 from abstractvision_batch.errors import SpecError, StorageError
-from abstractvision_batch.execute.canary import CANARY
 from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.executors import require_executor
 from abstractvision_batch.execute.ray.address import find_address
-from abstractvision_batch.execute.run_server import SERVER
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.job.model import JobSpec, OutputSpec
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.prompts.frames import keep_table, list_tables
-from abstractvision_batch.runs.artifact_names import ARTIFACTS
 from abstractvision_batch.runs.counts import count_rows
-from abstractvision_batch.runs.environment_files import ENVIRONMENTS
+from abstractvision_batch.runs.files import ARTIFACTS, ENVIRONMENTS, EXECUTOR, MODEL_FILES, RECORD
 from abstractvision_batch.runs.manifest import list_parts
 from abstractvision_batch.runs.plan_rows import hash_file
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import (
-    EXECUTOR,
-    RECORD,
     RunRecord,
     build_record,
     cards_of,
@@ -51,7 +46,7 @@ from abstractvision_batch.runs.record import (
     write_record,
 )
 from abstractvision_batch.runs.started import note_started, was_started_here
-from abstractvision_batch.runs.weights import WEIGHTS, find_conflict
+from abstractvision_batch.runs.weights import find_conflict
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
@@ -272,7 +267,7 @@ def take_back_run(store: Store, record: RunRecord) -> None:
         return
     environments = [f"{ENVIRONMENTS}/{name}" for name in store.list(ENVIRONMENTS)]
     kept = (*environments, *list_tables(store))
-    models = [folder + name for folder in found.model_folders for name in (CANARY, SERVER, WEIGHTS)]
+    models = [folder + name for folder in found.model_folders for name in MODEL_FILES]
     for name in (*kept, EXECUTOR, *models, *(file.name for file in found.plan.files), RECORD):
         store.delete(name)
     logger.warning("%s: nothing was generated, so the run that was begun there is taken back", store.url)

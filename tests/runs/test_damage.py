@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import DamagedFileError, StorageError
 from abstractvision_batch.report.run_report import sample_positions
-from abstractvision_batch.runs.manifest import MANIFEST, count_failed, iter_rows, read_part
+from abstractvision_batch.runs.files import MANIFEST
+from abstractvision_batch.runs.manifest import count_failed, iter_rows, read_part
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.plan_rows import count_shard_rows, read_ids
 from abstractvision_batch.runs.plan_rows import iter_rows as iter_plan
@@ -195,7 +196,7 @@ READ_ALL = """
 import io, sys
 from pathlib import Path
 from abstractvision_batch.errors import DamagedFileError
-from abstractvision_batch.runs.manifest import MANIFEST
+from abstractvision_batch.runs.files import MANIFEST
 from abstractvision_batch.storage.local import LocalStore
 from abstractvision_batch.storage.row_groups import iter_row_groups
 from tests.runs.test_damage import damages, each_sets_a_byte_of_the_footer

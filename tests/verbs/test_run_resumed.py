@@ -14,14 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from abstractvision_batch.runs.manifest import (
-    MANIFEST,
-    list_parts,
-    merge_manifest,
-    missing_shards,
-    part_name,
-    read_part,
-)
+from abstractvision_batch.runs.files import MANIFEST
+from abstractvision_batch.runs.manifest import list_parts, merge_manifest, missing_shards, part_name, read_part
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.results import METADATA_KEY

@@ -9,7 +9,7 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import load_job
-from abstractvision_batch.runs.record import RECORD
+from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.storage.objects import ObjectStore
 from abstractvision_batch.verbs.start import start_run
 from tests.support.faulty_filesystem import Fault, FaultyFileSystem, faulty_store

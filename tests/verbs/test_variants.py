@@ -12,8 +12,8 @@ import pytest
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import load_job
+from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.runs.opened import open_run
-from abstractvision_batch.runs.record import RECORD
 from abstractvision_batch.verbs.audit import audit
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry

@@ -23,8 +23,9 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.media.probe import FILE_EXTENSIONS
-from abstractvision_batch.runs.artifact_names import ARTIFACTS, container_name, member_name
+from abstractvision_batch.runs.artifact_names import container_name, member_name
 from abstractvision_batch.runs.columns import RowResult
+from abstractvision_batch.runs.files import ARTIFACTS
 from abstractvision_batch.runs.layouts.spool import Pieces, Spool
 from abstractvision_batch.runs.row_files import RowFile, row_files
 from abstractvision_batch.storage.scratch import scratch_folder, temporary_disk
