@@ -111,6 +111,7 @@ class SourceSpec(StrictModel):
     """Where prompts come from, where that takes more words than a path: one of `files`, `run`, `images`, `dataset`."""
 
     written: ClassVar[str] = "a mapping with one of files, run, images and dataset"
+    unwritten: ClassVar[frozenset[str]] = frozenset({"frame"})
 
     files: Annotated[tuple[SourcePath, ...], BeforeValidator(tuple_from_list), Field(min_length=1)] | None = None
     """Paths, URLs and globs of prompt files, in any mixture; their rows follow each other in this order."""

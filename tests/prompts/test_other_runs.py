@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.run import run
@@ -86,6 +88,8 @@ def test_the_run_that_prompts_are_from_is_recorded(pictures: MakeChain, next_job
     first = json.loads((tmp_path / "a" / "run.json").read_text())
     assert (origin["run_id"], origin["fingerprint"], origin["rows"]) == (first["run_id"], first["fingerprint"], 2)
     assert re.fullmatch("[0-9a-f]{64}", origin["rows_sha256"])
+    shown = CliRunner().invoke(app, ["record", str(tmp_path / "b")]).stdout
+    assert f"of run {tmp_path / 'a'}, fingerprint {first['fingerprint']}" in shown
 
 
 def test_text_to_image_to_video_are_two_jobs_with_the_first_as_tars_on_s3(

@@ -70,6 +70,9 @@ def _describe_run(run: Run) -> Iterator[str]:
     yield f"fingerprint  {data['fingerprint']}"
     yield f"plan         {plural(run.plan.requests, 'request')}, batches of up to {run.plan.batch_size}"
     yield f"prompts      {run.plan.prompts_digest[:_SHOWN_DIGITS]}, {plural(run.plan.prompts, 'prompt')}"
+    for origin in run.plan.prompts_origins:
+        facts = sorted(origin.items(), key=lambda fact: fact[0] not in ("run", "dataset"))
+        yield f"             of {', '.join(f'{name} {value}' for name, value in facts if value is not None)}"
     if (chosen := data.get("executor")) is not None:
         yield f"executor     {chosen['executor']} ({chosen['why']})"
     if run.plan.inputs_digest is not None:
