@@ -40,6 +40,8 @@ EXTRAS = {
     "cluster": ("ray", "aiohttp", "aiohttp_cors", "opencensus"),
     "sdcpp": ("stable_diffusion_cpp",),
     "openai": ("httpx",),
+    "datasets": ("datasets",),
+    "dynamic": ("dynamicprompts",),
     "repl": ("prompt_toolkit",),
     "compare": ("skimage", "imagehash"),
     "s3": ("s3fs",),

@@ -139,13 +139,6 @@ def plain_value(node: Node) -> Any:
     return node.value
 
 
-def node_of(value: Any) -> Node:
-    """Return a plain value as nodes without places."""
-    if isinstance(value, dict):
-        return Node({key: node_of(child) for key, child in value.items()}, 0, 0)
-    return Node([node_of(child) for child in value] if isinstance(value, list) else value, 0, 0)
-
-
 def broken_paths(node: Node, path: FieldPath = ()) -> Iterator[FieldPath]:
     """Paths that the reader has complained about."""
     if node.broken:

@@ -6,11 +6,10 @@ Mappings are merged key by key. Anything else replaces what the base says: a lis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from abstractvision_batch.documents.by_kind import TAG
 from abstractvision_batch.documents.positions import Node, show
 from abstractvision_batch.documents.type_words import NoneType, is_model, is_section, members, unwrap
 from abstractvision_batch.documents.yaml_reader import Kind, read_file, read_yaml
@@ -64,30 +63,20 @@ def read_bases(
     return bases, problems
 
 
-def merge_specs(layers: Sequence[Node]) -> Node:
-    """Return one spec of several, the first of which wins."""
-    merged = layers[-1]
-    for over in reversed(layers[:-1]):
-        merged = _merge(merged, over, JobSpec)
-    return replace(merged, value={name: node for name, node in merged.value.items() if name != EXTENDS})
-
-
-def _merge(base: Node, over: Node, annotation: Any) -> Node:
-    if not (isinstance(base.value, dict) and isinstance(over.value, dict) and _merges(annotation)):
-        return over
-    kinds = [node.value["kind"].value for node in (base, over) if "kind" in node.value]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return over
-    values = dict(base.value)
-    for name, node in over.value.items():
+def merge_values(base: Any, own: Any, annotation: Any = JobSpec) -> Any:
+    """Return what `base` says with what `own` says over it, as values of a field of this type."""
+    if not (isinstance(base, dict) and isinstance(own, dict) and _merges(annotation)):
+        return own
+    if TAG in own and own[TAG] != base.get(TAG, own[TAG]):
+        return own
+    merged = dict(base)
+    for name, value in own.items():
         below = _below(annotation, name)
-        if name not in values:
-            values[name] = node
-        elif node.value is None and not node.broken and not _takes_null(below):
-            del values[name]
+        if value is None and not _takes_null(below):
+            merged.pop(name, None)
         else:
-            values[name] = _merge(values[name], node, below)
-    return replace(over, value=values)
+            merged[name] = merge_values(merged.get(name), value, below)
+    return merged
 
 
 def _forms(annotation: Any) -> list[Any]:

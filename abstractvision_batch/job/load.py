@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from abstractvision_batch.documents.positions import (
     Positions,
     broken_paths,
     format_path,
-    node_of,
     plain_value,
     show,
 )
@@ -40,7 +40,7 @@ from abstractvision_batch.documents.yaml_reader import (
 from abstractvision_batch.errors import DependencyError, SpecError, StorageError
 from abstractvision_batch.job.check import check_spec
 from abstractvision_batch.job.env import interpolate, resolve_options
-from abstractvision_batch.job.extends import EXTENDS, merge_specs, read_bases
+from abstractvision_batch.job.extends import EXTENDS, merge_values, read_bases
 from abstractvision_batch.job.fingerprint import FINGERPRINT_VERSION, fingerprint, join_fingerprints, model_identity
 from abstractvision_batch.job.local_model import find_model_paths, local_path, resolve_backend, settle_model
 from abstractvision_batch.job.marks import LocalPath
@@ -317,21 +317,23 @@ def read_values(given: GivenSpec, folder: Path = _HERE) -> ReadValues:
         wrong: list[tuple[FieldPath, str]] = []
         plain = _as_yaml_would(given.source, (), wrong)
         said = [Positions(shown).problem(path, text) for path, text in wrong]
-        top, broken = node_of(plain), frozenset(path for path, _ in wrong)
+        broken = frozenset(path for path, _ in wrong)
     else:
         shown = _printable(str(given.source))
         root, said = read_yaml(read_file(given.file, shown, SPEC), shown, SPEC)
         if not isinstance(root.value, dict):
             raise SpecError(f"{shown}:{root.line}:{root.column}: a spec is a mapping of fields, not {show(root.value)}")
         plain, broken = plain_value(root), frozenset(broken_paths(root))
-        top, folder = root, given.file.parent
+        folder = given.file.parent
     own = None if root is None else str(given.source)
     bases: list[tuple[str, Node]] = []
     if plain.get(EXTENDS) is not None:
         bases, found = read_bases(plain[EXTENDS], Positions(shown, root).where((EXTENDS,)), own, folder, SPEC)
-        merged = merge_specs([top, *(base for _, base in bases)])
-        plain, said = plain_value(merged), [*said, *found]
-        broken |= frozenset(broken_paths(merged))
+        layers = [plain_value(base) for _, base in reversed(bases)] + [plain]
+        plain = reduce(merge_values, layers)
+        broken = broken.union(*(broken_paths(base) for _, base in bases))
+        plain = {name: value for name, value in plain.items() if name != EXTENDS}
+        said = [*said, *found]
     # A place for anchors, as in cards.
     plain = {name: value for name, value in plain.items() if not name.startswith("x-")}
     plain = _with_given_prompts(plain, given.prompts)

@@ -171,7 +171,7 @@ class DynamicGrammar(StrictModel):
     """`combinatorial`: all that the prompt of a row stands for; `random`: drawn by `params.seed`."""
     n: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Prompts of each row: how many are drawn (1), or at most how many of all are taken (all, up to 10,000)."""
-    wildcards: Annotated[Text, LocalPath("read wildcards from {value}")] | None = None
+    wildcards: Annotated[Text, LocalPath(does=None)] | None = None
     """Folder of the wildcards, text, YAML or JSON files, relative to the spec: `__colours/warm__`."""
 
 

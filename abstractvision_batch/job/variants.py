@@ -2,8 +2,8 @@
 
     values of the spec → those of each variant, as if it were a job of its own → each checked against its own card
 
-A variant says what is different; everything else is the job's. Mappings merge key by key, `null` takes a key away, and
-a backend of another kind takes the place of the job's.
+A variant says what is different; everything else is the job's. It is merged as a spec over the one that it extends
+(`extends`): key by key, `null` takes a key away, and a backend of another kind takes the place of the job's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from abstractvision_batch.documents.positions import FieldPath, Positions, format_path, show
+from abstractvision_batch.job.extends import merge_values
 from abstractvision_batch.text.suggestions import did_you_mean
 
 VARIANTS = "variants"
@@ -94,7 +95,7 @@ def split_variants(data: dict[str, Any]) -> tuple[dict[str | None, dict[str, Any
         if not isinstance(own, dict | None):
             continue
         known = {key: value for key, value in (own or {}).items() if key in VARIANT_FIELDS}
-        found[name] = _merge(base, known)
+        found[name] = merge_values(base, known)
     return found, problems
 
 
@@ -114,25 +115,6 @@ def _find_foreign(name: str, own: Any) -> Iterator[tuple[FieldPath, str]]:
         for field in value:
             if field not in fields:
                 yield (*at, key, field), f"is of the whole job (a variant may have {', '.join(fields)} of {key})"
-
-
-def _merge(base: Any, own: Any) -> Any:
-    """Return `base` with what `own` says; a backend of another kind has nothing in common with it."""
-    if not isinstance(base, dict) or not isinstance(own, dict):
-        return own
-    merged = dict(base)
-    for key, value in own.items():
-        if value is None:
-            merged.pop(key, None)
-        elif key == "backend" and _kind(base.get(key)) != _kind(value, _kind(base.get(key))):
-            merged[key] = value
-        else:
-            merged[key] = _merge(base.get(key), value)
-    return merged
-
-
-def _kind(backend: Any, default: str = "diffusers") -> Any:
-    return backend.get("kind", default) if isinstance(backend, dict) else default
 
 
 def describe_variants(resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

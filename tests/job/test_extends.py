@@ -66,6 +66,21 @@ def test_a_backend_of_another_kind_replaces_that_of_the_base(tmp_path: Path) -> 
     assert load_job(tmp_path / "other.yaml").spec.backend.kind == "diffusers"
 
 
+def test_what_is_unset_stays_unset_over_several_levels(tmp_path: Path) -> None:
+    child = "extends: middle.yaml\nmatrix: null\n"
+    _write(tmp_path, base=BASE, middle="extends: base.yaml\nmatrix: {steps: [1]}\n")
+
+    assert load_job(_write(tmp_path, child=child)).spec.matrix == {}
+
+
+def test_a_variant_replaces_a_range_of_its_job_as_a_whole(tmp_path: Path) -> None:
+    child = "extends: base.yaml\nvariants:\n  wide: {}\n  narrow: {matrix: {guidance_scale: {from: 1, to: 3}}}\n"
+    wide, narrow = load_job(_write(tmp_path, child=child, base=BASE)).variants
+
+    assert wide.spec.matrix["guidance_scale"] == [1.0, 5.0, 9.0]
+    assert narrow.spec.matrix["guidance_scale"] == [1.0, 2.0, 3.0]
+
+
 def test_a_spec_extends_one_that_extends_one_in_other_folders(tmp_path: Path) -> None:
     _write(tmp_path, base=BASE)
     _write(tmp_path / "a", middle="extends: ../base.yaml\nparams: {steps: 7}\n")
