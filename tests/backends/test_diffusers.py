@@ -363,6 +363,7 @@ def test_unload_frees_the_weights(tiny_sd: Path) -> None:
     assert unet() is None
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_the_terminal_and_no_other_family_is_imported(tiny_sd: Path) -> None:
     code = (
         "import sys\n"
@@ -640,6 +641,7 @@ def test_without_a_reference_one_is_generated_first(sd: HuggingFaceDiffusersVisi
     assert levels_apart(made, given) == 0
 
 
+@pytest.mark.slow
 def test_the_angles_adapter_acts_on_views_alone(tiny_sd: Path, lora: Path) -> None:
     request = MultiAngleRequest("a fox", gray(), angles=("front",), steps=4, seed=1)
     with make_backend(tiny_sd) as plain, make_backend(tiny_sd, angles_lora=str(lora)) as turning:

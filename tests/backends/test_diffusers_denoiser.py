@@ -156,6 +156,7 @@ def test_a_transformer_of_another_shape_is_refused(tiny_flux: Path, tmp_path: Pa
         backend.generate_batch([text_request()])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("source", ["", 3, True])
 def test_what_names_no_repository_is_an_error(tiny_flux: Path, source: object) -> None:
     with make_backend(tiny_flux) as backend:

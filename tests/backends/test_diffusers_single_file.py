@@ -186,6 +186,7 @@ def in_cache(cache: Path, repo_id: str, model: Path, subfolder: str = "") -> Non
     (repository / "refs" / "main").write_text("abc")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("indexed", [True, False])
 def test_a_component_that_the_repository_lacks_comes_from_where_the_card_says(
     tiny_sd: Path, tmp_path: Path, indexed: bool
@@ -224,6 +225,7 @@ def test_a_pipeline_in_a_subfolder_of_its_repository_is_found(tiny_sd: Path, tmp
     assert metadata(item)["revision"] == "abc"
 
 
+@pytest.mark.slow
 def test_each_task_has_its_repository_and_one_is_in_memory(tiny_sd: Path, tiny_sdxl: Path, tmp_path: Path) -> None:
     in_cache(tmp_path, "someone/text", tiny_sd)
     in_cache(tmp_path, "someone/image", tiny_sdxl)

@@ -48,6 +48,7 @@ def test_an_upscaler_makes_its_input_four_times_as_large(family: Family) -> None
     assert "4 times as wide and as high as the input image" in str(refused)
 
 
+@pytest.mark.slow
 def test_kontext_makes_exactly_the_size_asked_for(tiny_flux: Path) -> None:
     """Its own way is to scale whatever it is asked for to a megapixel."""
     edit = ImageEditRequest("a fox", image=gray(64, 64), width=64, height=32, steps=1, seed=1)

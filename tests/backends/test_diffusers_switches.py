@@ -55,6 +55,7 @@ def test_every_field_of_a_spec_reaches_the_backend(tiny_sd: Path) -> None:
     assert config.path == str(tiny_sd)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("switch", ["attention_slicing", "vae_slicing", "vae_tiling"])
 def test_a_memory_switch_is_on_and_keeps_the_picture(tiny_sd: Path, switch: str) -> None:
     requests = [text_request(1), text_request(2)]
@@ -116,6 +117,7 @@ def test_a_quantised_denoiser_is_smaller_and_still_draws(tiny_flux: Path, scheme
 # compilation
 
 
+@pytest.mark.slow
 def test_the_denoiser_is_compiled_in_place_only_where_asked(tiny_flux: Path, tiny_sd: Path) -> None:
     with loaded(tiny_flux) as plain, loaded(tiny_flux, torch_compile="default") as compiled:
         assert plain._loaded().base.transformer._compiled_call_impl is None

@@ -38,6 +38,7 @@ def on(server: OpenAIServer, **more: Any) -> dict[str, Any]:
     return {"kind": "openai", "base_url": server.base_url, "timeout_s": 10, "poll_interval_s": 0.01, **more}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [

@@ -109,6 +109,7 @@ def test_every_parameter_that_a_server_reads_arrives(server: DialectServer, name
     assert "transport" not in asset.metadata
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("change", [{"seed": 8}, {"steps": 6}, {"guidance_scale": 4.0}, {"negative_prompt": "a cat"}])
 def test_a_parameter_changes_the_picture_or_is_refused(server: DialectServer, change: dict[str, Any]) -> None:
     base = readable(FULL, name_of(server), "text_to_image")

@@ -175,6 +175,7 @@ def test_a_server_may_forbid_another_attempt(server: OpenAIServer) -> None:
     assert len(server.posts) == 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [

@@ -95,6 +95,7 @@ def test_a_seed_gives_the_same_picture_of_the_size_asked_for_again(backend: Open
     assert "not_sent" not in first.metadata
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "change",
     [
@@ -214,6 +215,7 @@ def test_a_named_server_is_told_the_same(
         assert digest(named.generate_image(FOX)) == digest(backend.generate_image(FOX))
 
 
+@pytest.mark.slow
 def test_a_whole_job_runs_twice_with_the_same_pixels(sd_server: str, make_job: MakeJob, tmp_path: Path) -> None:
     def make_rows(name: str) -> list[dict[str, Any]]:
         job = make_job(

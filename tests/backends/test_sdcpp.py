@@ -85,6 +85,7 @@ def runner(request: pytest.FixtureRequest, sdcpp_models: Path, tmp_path: Path) -
     folder.close()
 
 
+@pytest.mark.slow
 def test_every_mode_gives_the_same_pixels(backends: dict[str, StableDiffusionCppVisionBackend]) -> None:
     requests: list[VisionRequest] = [
         ask(),
@@ -121,6 +122,7 @@ def test_a_reference_image_gives_the_same_pixels_in_every_mode(sdcpp_models: Pat
     assert sized == {"cli": True, "server": False, "python": True}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mode", KEPT)
 def test_a_lora_acts_on_its_request_alone(mode: str, backends: dict[str, StableDiffusionCppVisionBackend]) -> None:
     """The older library's LoRA stayed in the weights, and its scale of 0 counted as 1."""
@@ -144,6 +146,7 @@ def test_a_lora_acts_on_its_request_alone(mode: str, backends: dict[str, StableD
     assert before != styled == tagged
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_lora_that_does_not_fit_is_an_error(
     mode: str, backends: dict[str, StableDiffusionCppVisionBackend], sdcpp_models: Path, tmp_path: Path
@@ -159,6 +162,7 @@ def test_a_lora_that_does_not_fit_is_an_error(
     assert "o.safetensors fits the model" in str(item)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", KEPT)
 def test_configured_loras_act_on_every_request(mode: str, sdcpp_models: Path) -> None:
     loras = (Lora(str(sdcpp_models / "loras" / "style.safetensors"), 0.5),)
@@ -179,6 +183,7 @@ def test_a_wrong_model_is_said_before_anything_is_generated(mode: str, sdcpp_mod
         backend.generate_batch([ask()])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_native_crash_is_one_error_with_the_last_lines_of_the_log(
     mode: str, sdcpp_models: Path, tmp_path: Path
@@ -217,6 +222,7 @@ def test_a_crash_costs_one_row_and_never_its_neighbours(sdcpp_models: Path) -> N
     folder.close()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("runner", MODES, indirect=True)
 def test_a_request_that_takes_too_long_is_ended(runner: Runner, sdcpp_models: Path) -> None:
     config = config_for("cli", sdcpp_models)
@@ -232,6 +238,7 @@ def test_a_request_that_takes_too_long_is_ended(runner: Runner, sdcpp_models: Pa
     folder.close()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mode", MODES)
 def test_cancelling_ends_the_running_request_and_the_next_batch_runs(
     mode: str, backends: dict[str, StableDiffusionCppVisionBackend]
@@ -264,6 +271,7 @@ def test_one_server_serves_every_request_and_ends_with_the_backend(sdcpp_models:
     assert not is_listening(port)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mode", KEPT)
 def test_what_keeps_the_model_ends_when_this_process_is_killed(mode: str, sdcpp_models: Path) -> None:
     config = config_for(mode, sdcpp_models)
@@ -305,6 +313,7 @@ def test_an_unknown_sampler_is_an_error(mode: str, backends: dict[str, StableDif
     assert "nope" in str(item)
 
 
+@pytest.mark.slow
 def test_a_converted_model_is_read_as_gguf(sdcpp_models: Path, tmp_path: Path) -> None:
     config = config_for("cli", sdcpp_models)
     file = tmp_path / "ovis.gguf"

@@ -20,6 +20,7 @@ def make_backend(mode: str, models: Path) -> Iterator[VisionBackend]:
         yield backend
 
 
+@pytest.mark.slow
 class TestSdCliContract(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod
@@ -34,6 +35,7 @@ class TestSdServerContract(BackendContract):
         yield from make_backend("server", sdcpp_models)
 
 
+@pytest.mark.slow
 class TestPythonPackageContract(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod

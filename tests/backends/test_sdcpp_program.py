@@ -198,6 +198,7 @@ def test_images_go_as_files_of_the_size_asked_for(program: FakeProgram) -> None:
     assert program.value("--strength") == "0.75"
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("prompt", "kind", "said"),
     [

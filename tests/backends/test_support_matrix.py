@@ -163,6 +163,7 @@ def test_every_task_of_every_backend_has_a_spec_that_runs_here() -> None:
         assert (spec.backend.kind, spec.task) == (case.backend, case.task), case.spec
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=case.marks, id=f"{case.backend}-{case.task}") for case in CASES]
 )

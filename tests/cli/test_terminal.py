@@ -39,6 +39,7 @@ def strange_run(make_job: MakeJob, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "command",
     [

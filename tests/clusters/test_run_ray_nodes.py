@@ -135,6 +135,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_costs_no_more_than_that_shard(
     assert sum(job.begun().values()) <= 20 + 4
 
 
+@pytest.mark.slow
 def test_a_node_killed_in_the_middle_of_a_shard_leaves_the_run_to_the_others(
     job: Job, nodes: Callable[[int], Any], undisturbed: pa.Table
 ) -> None:

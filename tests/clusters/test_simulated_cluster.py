@@ -34,6 +34,7 @@ def test_a_shard_takes_a_few_messages_and_actors_are_kept_busy(faulty: Simulated
     assert faulty.polls / faulty.took_s < 5
 
 
+@pytest.mark.slow
 def test_messages_of_a_shard_do_not_grow_with_the_cluster() -> None:
     few, many = (simulate(actors, actors * 20 * 16, shard_size=16) for actors in (10, 400))
 

@@ -28,16 +28,19 @@ def matrix(s3_server: StoreServer, zygote: Zygote, tmp_path_factory: pytest.Temp
     return Matrix(zygote, place_on_s3, tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_after_a_crash_the_same_command_leaves_the_undisturbed_run(case: Case, matrix: Matrix) -> None:
     matrix.check(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "then"), TWICE[1:3])
 def test_a_run_that_crashes_again_while_it_resumes_is_resumed_again(write: str, then: str, matrix: Matrix) -> None:
     matrix.check(Case("run", "files", "s3", f"{write}: before"), then=f"{then}: before")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("layout", "scenario"), [(layout, scenario) for layout in LAYOUTS for scenario in scenarios(layout, "s3")]
 )
@@ -45,6 +48,7 @@ def test_the_matrix_has_every_point(layout: str, scenario: str, matrix: Matrix) 
     assert matrix.undisturbed(scenario, layout).points == list(points(scenario, layout, "s3"))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("point", UPLOADS)
 def test_half_an_upload_is_no_file(point: str, matrix: Matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)

@@ -83,6 +83,7 @@ def check_whole(zygote: Zygote, spec: Path, place: Place, whole: Place, *, again
     assert set(place.digests()) == set(whole.digests())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("write", MEETINGS)
 def test_two_drivers_that_start_at_once_leave_one_run(
     write: str, zygote: Zygote, new_place: NewPlace, spec: Path, tmp_path: Path
@@ -96,6 +97,7 @@ def test_two_drivers_that_start_at_once_leave_one_run(
     check_whole(zygote, spec, place, undisturbed(zygote, spec, new_place))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("write", [*MEETINGS[:2], *MEETINGS[3:]])
 def test_two_drivers_leave_one_run_where_no_put_is_conditional(
     write: str, zygote: Zygote, new_place: NewPlace, spec: Path, tmp_path: Path

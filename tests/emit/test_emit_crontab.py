@@ -61,6 +61,7 @@ def test_cron_runs_the_line_and_a_second_start_waits_for_none(make_job: MakeJob,
     assert "4 succeeded" in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("codes", "starts", "code"), ENDINGS)
 def test_the_line_starts_a_run_again_after_4_and_70_alone(
     codes: Sequence[int], starts: int, code: int, emit: Emit, tmp_path: Path

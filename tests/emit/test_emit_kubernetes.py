@@ -265,6 +265,7 @@ def test_what_cannot_work_is_refused_in_one_line(options: tuple[str, ...], said:
     assert said in refuse("kubernetes", *(() if "--image" in options else IMAGE), *options)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("options", [(), RAY, DAILY, (*RAY, *DAILY)], ids=["Job", "RayJob", "CronJob", "RayCronJob"])
 @pytest.mark.parametrize("name", ["A.b_C", "9-lives", "x" * 100, "--Odd--"[2:], "1" * 100])
 def test_names_are_such_as_kubernetes_takes(name: str, options: tuple[str, ...], emit: Emit) -> None:

@@ -95,6 +95,7 @@ def _elapses(calendar: str, start: datetime, count: int) -> list[datetime]:
     return [datetime.fromisoformat(text).replace(tzinfo=UTC) for text in found]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd is not installed (apt-get install systemd)")
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kolkata"])
 @given(cron=CRONS)

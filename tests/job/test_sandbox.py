@@ -110,6 +110,7 @@ def render(template: str, row: Mapping[str, Any] = ROW) -> str:
     return "".join(pieces)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("template", ATTACKS.values(), ids=ATTACKS)
 def test_what_would_take_long_or_much_memory_or_get_out_ends_at_once(template: str) -> None:
     begun = time.process_time()

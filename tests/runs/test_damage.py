@@ -112,6 +112,7 @@ def test_a_part_with_any_damage_is_right_or_one_error(seed: int, damaged: Path) 
     assert refused > 150
 
 
+@pytest.mark.slow
 def test_a_part_of_an_earlier_version_with_any_damage_is_read_or_one_error(damaged: Path) -> None:
     """It has no checksums: a flipped bit in a text is not seen here, but nothing falls over it."""
     store = LocalStore(damaged)
@@ -214,6 +215,7 @@ print(refused)
 """
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("checksums", [True, False])
 def test_no_damage_ends_the_process_that_reads(checksums: bool, damaged: Path, tmp_path: Path) -> None:
     """Arrow throws what pyarrow does not catch where a footer is damaged: a signal would end this process too."""
@@ -342,6 +344,7 @@ def avbatch(*args: object) -> Any:
     return result
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [PART, MANIFEST, f"{PART}, not merged"])
 def test_every_command_says_one_line_of_a_damaged_file_and_repair_and_run_fix_it(
@@ -373,6 +376,7 @@ def test_every_command_says_one_line_of_a_damaged_file_and_repair_and_run_fix_it
     assert then_rows.to_pylist() == rows.to_pylist()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_or_retry_over_a_damaged_part_is_one_line_that_names_it(
     damage: Callable[[Path], None], damaged: Path, tmp_path: Path
@@ -390,6 +394,7 @@ def test_a_run_or_retry_over_a_damaged_part_is_one_line_that_names_it(
         assert "avbatch audit --repair forgets its shard" in ended.stderr
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage not in (flip_a_page, put_another_part)])
 def test_a_damaged_plan_is_one_line_and_running_the_spec_writes_it_again_where_it_is_deleted(
     damage: Callable[[Path], None], damaged: Path, tmp_path: Path

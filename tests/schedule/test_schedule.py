@@ -106,6 +106,7 @@ def test_a_killed_scheduler_s_run_goes_on_and_is_not_begun_again(job: ScheduledJ
     assert job.begun().total() == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_with_its_scheduler_is_resumed_whatever_catch_up_says(job: ScheduledJob) -> None:
     job.write(delay_s=0.3)
     at = datetime(2026, 11, 21, 3, tzinfo=UTC)
@@ -137,6 +138,7 @@ def test_a_run_that_ended_after_its_scheduler_is_taken_as_it_ended(job: Schedule
     assert job.told("started", "done") == [("done", tick_key(at))]
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_is_resumed_as_often_as_retries_say(job: ScheduledJob) -> None:
     job.write(delay_s=0.2)
 

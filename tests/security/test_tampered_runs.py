@@ -240,6 +240,7 @@ def _some_verbs(what: str, cases: Mapping[str, Tamper], every: int) -> list[str]
     return [verb for number, verb in enumerate(VERBS) if (number + first) % every == 0]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_run_json_that_cannot_be_is_refused_by_every_verb_in_one_line(
@@ -278,6 +279,7 @@ def test_what_a_newer_version_adds_beside_the_spec_is_left_alone(guard: Guard) -
     assert guard.call("audit", str(guard.run))[0] == 0
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", TAMPERED)
 def test_nothing_outside_of_a_tampered_run_is_touched(guard: Guard, request_id: str, what: str, every: int) -> None:
@@ -353,6 +355,7 @@ DEMANDING: dict[str, tuple[Tamper, list[str]]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("what", DEMANDING)
 @pytest.mark.parametrize("verb", ["verify", "rerun", "retry", "verify --python"])
 def test_what_a_strangers_run_names_is_listed_and_not_used(guard: Guard, request_id: str, what: str, verb: str) -> None:

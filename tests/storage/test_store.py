@@ -81,6 +81,7 @@ def test_a_missing_name_is_a_storage_error_that_names_it(store: Store) -> None:
         store.read("run.json")
 
 
+@pytest.mark.sampled(3)
 def test_of_many_racing_writers_exactly_one_wins(store: Store) -> None:
     for round_number in range(5):
         wins: list[int] = []

@@ -96,6 +96,7 @@ def _new_id() -> str:
     return f"test-{uuid.uuid4().hex[:8]}"
 
 
+@pytest.mark.slow
 def test_a_submitted_job_runs_whole_with_what_went_along(
     cluster: Cluster, s3_server: StoreServer, make_job: MakeJob, tmp_path: Path, spec: Path
 ) -> None:

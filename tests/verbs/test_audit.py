@@ -295,6 +295,7 @@ def test_files_of_further_views_are_checked_too(make_job: MakeJob, tmp_path: Pat
     assert audit(folder) == whole
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["memory", "s3", "gs", "abfs"])
 def test_a_run_in_any_store_is_audited_and_repaired_the_same(
     job: dict[str, Any], request: pytest.FixtureRequest, kind: str

@@ -88,6 +88,7 @@ def test_more_draws_and_seeds_only_add_and_a_skip_takes_nothing_away(make_job: M
         run(job(5, [7, 1, 2], skip="steps = 20"), extend=True)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", GROWN)
 def test_a_spec_that_grew_adds_what_is_missing_and_touches_nothing(
     what: str, make_job: MakeJob, tmp_path: Path
@@ -146,6 +147,7 @@ def test_a_run_is_extended_again_and_again_and_resumed_by_the_newest_spec(make_j
     assert audit(tmp_path / "run").findings == ()
 
 
+@pytest.mark.slow
 def test_a_plan_of_many_files_goes_on_with_the_next_number(make_job: MakeJob, tmp_path: Path) -> None:
     each = {"batch_size": 1, "shard_size": 1}
     run(make_job(samples_per_prompt=13, execution=each))
@@ -195,6 +197,7 @@ def test_prompts_with_an_id_may_be_put_anywhere(make_job: MakeJob, tmp_path: Pat
     assert open_run(tmp_path / "run").table()["prompt_id"].to_pylist()[20:] == ["cow"] * 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -289,6 +292,7 @@ def test_a_column_that_differs_by_case_alone_is_refused(make_job: MakeJob) -> No
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
 def test_a_container_layout_is_extended_by_further_containers(layout: str, make_job: MakeJob, tmp_path: Path) -> None:
     """The files of the layout `parquet` have the columns of the prompts, so those may not change."""
@@ -343,6 +347,7 @@ def test_rows_so_far_are_one_table_while_an_extension_is_not_done(make_job: Make
     assert pq.read_table(tmp_path / "run/manifest.parquet").num_rows == 28
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lost", ["plan.parquet", "plan/00001.parquet", "plan/00002.parquet"])
 def test_a_plan_that_a_crash_cut_off_is_written_by_the_next_run(make_job: MakeJob, tmp_path: Path, lost: str) -> None:
     for samples in (4, 5, 6):
@@ -408,6 +413,7 @@ def test_a_driver_that_ends_after_the_run_was_extended_leaves_the_merge_to_the_e
     assert run(second).generated == 5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("same", [True, False], ids=["one spec", "two specs"])
 def test_two_drivers_that_extend_at_once_agree_or_one_is_refused(same: bool, make_job: MakeJob, tmp_path: Path) -> None:
     run(make_job(execution={"batch_size": 2, "shard_size": 4}))
@@ -433,6 +439,7 @@ def test_two_drivers_that_extend_at_once_agree_or_one_is_refused(same: bool, mak
     assert audit(tmp_path / "run").findings == ()
 
 
+@pytest.mark.slow
 def test_a_run_on_s3_is_extended_there(s3_server: StoreServer, make_job: MakeJob, tmp_path: Path) -> None:
     url = s3_server.new_url()
     run(make_job(output={"path": url}))

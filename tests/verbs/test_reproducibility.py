@@ -95,6 +95,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any], str, str]] = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_thing_that_is_changed_is_named_by_diff(job: dict[str, Any], change: str) -> None:
     section, fields, kind, name = CHANGES[change]
@@ -138,6 +139,7 @@ def deterministic_torch() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 def test_a_switch_of_torch_is_named_by_verify(
     job: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_row_that_left_its_pinned_batch_says_so(make_job: MakeJob, tmp_path: P
     assert [row["reproducibility"] for row in rows] == ["bit-exact", "perceptual"] * 2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("override", ["params.seed=8", "prompts.limit=2", "backend={kind: diffusers}"])
 def test_fields_that_change_pixels_are_refused(job: dict[str, Any], tmp_path: Path, override: str) -> None:
     with pytest.raises(SpecError, match=override.partition("=")[0].replace(".", r"\.")):

@@ -112,6 +112,7 @@ def test_a_killed_run_resumes_without_regenerating_finished_shards(make_job: Mak
     assert _manifest(tmp_path / "run").select(IDENTITY) == _manifest(undisturbed.path).select(IDENTITY)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_finishes_the_running_shard_and_exits_130(
     make_job: MakeJob, tmp_path: Path, number: signal.Signals
@@ -133,6 +134,7 @@ def test_an_interrupt_finishes_the_running_shard_and_exits_130(
     assert run(make_job()).succeeded == 20
 
 
+@pytest.mark.slow
 def test_a_drain_that_takes_longer_than_its_limit_cancels_the_running_shard(make_job: MakeJob, tmp_path: Path) -> None:
     """A shard takes 80 s here, four requests of 20."""
     journal, spec = tmp_path / "journal.jsonl", tmp_path / "job.yaml"

@@ -35,6 +35,7 @@ def job_on(server: OpenAIServer, make_job: MakeJob, *, path: str = "/v1", **exec
     return make_job(backend=backend, prompts={"source": PROMPTS}, samples_per_prompt=1, execution=settings)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "cut",
     [
@@ -78,12 +79,14 @@ def test_a_stopped_run_goes_on_once_the_cause_is_fixed_and_stops_again_before(
     assert audit(tmp_path / "run").findings == ()
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off(server: OpenAIServer, make_job: MakeJob) -> None:
     result = run(job_on(server, make_job, path="/wrong/v1", stop_when_all_fail=False))
 
     assert (result.failed, result.stopped) == (200, None)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "fault",
     [refuses(400, "flagged", "content_policy_violation"), refuses(500, "oops")],

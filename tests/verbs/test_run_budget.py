@@ -93,6 +93,7 @@ def test_a_first_shard_that_does_not_fit_starts_nothing(make_job: MakeJob, tmp_p
     assert _rows(tmp_path / "run") == []
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("budget", "max_attempts"), [(6, 3), (9, 3), (13, 2), (17, 5), (40, 3)])
 def test_repeated_requests_count_and_the_server_never_sees_more_than_the_budget(
     server: OpenAIServer, make_job: MakeJob, budget: int, max_attempts: int

@@ -39,6 +39,7 @@ def problems_of(make_job: MakeJob, backend: dict[str, Any], **fields: Any) -> li
     return []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["vllm_omni", "sglang", "localai", "xinference", "litellm", "unknown"])
 def test_samples_of_a_prompt_are_pictures_of_their_own_by_default(kind: str, make_job: MakeJob, tmp_path: Path) -> None:
     with dialect_server(kind) as server:

@@ -89,6 +89,7 @@ def test_the_encoder_computes_the_defined_latent_of_any_image(evaluation: Evalua
     assert torch.allclose(latents, latents_of(images), atol=0.01)
 
 
+@pytest.mark.slow
 def test_most_held_out_prompts_come_out_right_in_every_part(evaluation: Evaluation) -> None:
     figures, _ = measure_drawing(evaluation, HELD_OUT[:32])
 

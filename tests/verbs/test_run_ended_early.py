@@ -81,6 +81,7 @@ def statuses(path: Path) -> Counter[str]:
     return Counter(open_run(path).table()["status"].to_pylist())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
 def test_pictures_that_were_paid_before_the_account_was_empty_are_kept_and_not_paid_again(
     layout: str, server: OpenAIServer, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -158,6 +158,7 @@ def test_a_broken_model_is_one_clear_error(kind: str, what: str, whole_models: d
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.sampled(5)
 @each_broken_model
 def test_a_broken_model_ends_a_job_with_3_and_a_mended_one_finishes_it(
     kind: str, what: str, whole_models: dict[str, Path], make_job: MakeJob, tmp_path: Path
@@ -242,6 +243,7 @@ def job_on(server: OpenAIServer, make_job: MakeJob, **execution: Any) -> dict[st
     return make_job(backend=section_on(server), execution=settings)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", [*ROW_FAULTS, *FATAL_FAULTS])
 def test_a_fault_of_a_server_is_one_clear_error(what: str, server: OpenAIServer) -> None:
     fault, *_, said = (ROW_FAULTS | FATAL_FAULTS)[what]
@@ -260,6 +262,7 @@ def test_a_fault_of_a_server_is_one_clear_error(what: str, server: OpenAIServer)
     assert getattr(caught.value, "error_kind", None) == (ROW_FAULTS[what][1] if what in ROW_FAULTS else None)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("what", ROW_FAULTS)
 def test_a_fault_of_a_server_is_one_row_and_every_neighbour_is_generated(
     what: str, server: OpenAIServer, make_job: MakeJob, tmp_path: Path
@@ -276,6 +279,7 @@ def test_a_fault_of_a_server_is_one_row_and_every_neighbour_is_generated(
     assert all((tmp_path / "run" / row["file_name"]).is_file() for row in ended.rows if row is not failed)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", FATAL_FAULTS)
 def test_what_no_request_would_survive_ends_a_job_with_3_and_a_mended_server_finishes_it(
     what: str, server: OpenAIServer, make_job: MakeJob, tmp_path: Path

@@ -60,6 +60,7 @@ def lose_all_parts(path: Path) -> None:
         part.unlink()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lose", [lose_a_part, lose_all_parts])
 @pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
 def test_parts_that_vanish_while_the_run_goes_on_make_it_incomplete_and_the_next_run_finishes_it(

@@ -268,6 +268,7 @@ def _flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+@pytest.mark.sampled(4)
 @each_container
 @pytest.mark.parametrize("damage", ["gone", "cut", "in a picture", "between pictures"])
 def test_a_damaged_container_is_found_and_its_shard_alone_is_redone(
@@ -328,6 +329,7 @@ def test_containers_and_pieces_that_no_row_names_are_orphans_of_their_shard_once
 # stores and clusters
 
 
+@pytest.mark.sampled(2)
 @each_container
 def test_a_container_in_a_bucket_is_read_by_ranges(
     layout: str, s3_server: StoreServer, job_in: MakeLayoutJob, tmp_path: Path
@@ -342,6 +344,7 @@ def test_a_container_in_a_bucket_is_read_by_ranges(
     assert audit(remote.path).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @each_container

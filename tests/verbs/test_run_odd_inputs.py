@@ -39,6 +39,7 @@ def make_odd(kind: str, folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["fifo", "socket", "link", "device"])
 @pytest.mark.parametrize("where", ["source", "file url", "image", "mask", "spec", "cards"])
 def test_what_is_no_regular_file_is_one_line(
@@ -77,6 +78,7 @@ def test_a_lock_file_that_is_a_fifo_is_one_line(
     assert "not a file" in capsys.readouterr().err
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["p.txt.gz", "p.csv.gz", "p.tsv.gz", "p.jsonl.gz", "p.parquet.gz"])
 @pytest.mark.parametrize("content", [b"\n", b"\0"], ids=["lines", "zeros"])
 def test_a_gzip_bomb_is_one_line(

@@ -41,6 +41,7 @@ OUTPUTS = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("path", OUTPUTS)
 def test_an_output_that_cannot_hold_a_run_is_one_line(
     path: str, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,6 +58,7 @@ def test_an_output_that_cannot_hold_a_run_is_one_line(
         assert len([line for line in ended.stderr.splitlines() if "nothing was started" not in line]) == 1, ended.stderr
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.ENOTSUP])
 def test_a_file_system_that_refuses_links_in_any_way_holds_a_run(
     number: int, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:
     assert (result.succeeded, result.failed, result.by_error_kind) == (16, 4, {"generation": 4})
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tmp_path: Path) -> None:
     """The crash is `os._exit`, which no try statement sees; everything beside it must still be generated.
 

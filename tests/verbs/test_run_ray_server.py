@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 THREE_ACTORS = {"executor": "ray", "actors": 3, "batch_size": 4, "shard_size": 4, "cpus_per_actor": 0.5}
 
 
+@pytest.mark.slow
 def test_all_actors_together_have_as_many_requests_in_flight_as_the_job_allows(
     make_job: MakeJob, tmp_path: Path
 ) -> None:

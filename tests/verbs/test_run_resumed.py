@@ -89,6 +89,7 @@ def _table(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
 @PROPERTY
 @given(data=st.data())
@@ -127,6 +128,7 @@ def test_any_parts_removed_in_any_order_between_runs_give_the_undisturbed_manife
         assert _made(url) == _table(finished[MANIFEST]).select(MADE).to_pylist()
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(data=st.data())
 def test_any_mixture_of_runs_and_retries_generates_each_success_once_and_ends_whole(data: st.DataObject) -> None:

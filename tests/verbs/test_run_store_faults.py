@@ -94,6 +94,7 @@ def _named(faults: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow if name in waits else ()) for name in faults]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", _named(BORNE))
 def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
     what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
@@ -110,6 +111,7 @@ def test_what_passes_is_borne_and_nothing_is_lost_or_doubled(
     _assert_whole(job, make_job)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", _named(FATAL))
 def test_what_does_not_pass_ends_with_4_and_one_line_and_the_same_command_finishes_the_run(
     what: str, faulty: tuple[FaultyS3, dict[str, Any]], make_job: MakeJob, tmp_path: Path
@@ -129,6 +131,7 @@ def test_what_does_not_pass_ends_with_4_and_one_line_and_the_same_command_finish
     _assert_whole(job, make_job)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("side", "limit_bytes"), [(64, 2000), (256, 30_000), (64, 18_000)], ids=["plan", "picture", "manifest"]
 )

@@ -54,6 +54,7 @@ def _rows(run: Run) -> pa.Table:
     return manifest.select([name for name in manifest.column_names if name not in OF_THE_MOMENT])
 
 
+@pytest.mark.sampled(2)
 def test_the_same_spec_gives_the_same_manifest_and_files_on_every_store(
     server: StoreServer, make_job: MakeJob, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_file_url_is_a_folder_like_any_other(make_job: MakeJob, tmp_path: Path
     assert _rows(open_run(result.path)) == _rows(open_run(tmp_path / "run")) == _rows(open_run(tmp_path / "by-url"))
 
 
+@pytest.mark.sampled(4)
 def test_a_shard_without_a_part_is_run_again_alone(server: StoreServer, make_job: MakeJob) -> None:
     job = make_job(output=_output(server))
     path = run(job).path
@@ -95,6 +97,7 @@ def test_a_shard_without_a_part_is_run_again_alone(server: StoreServer, make_job
     assert run(job).generated == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["s3", "gs"])
 def test_two_drivers_at_once_leave_one_whole_run_even_where_the_condition_is_ignored(
     kind: str, request: pytest.FixtureRequest, make_job: MakeJob, tmp_path: Path
@@ -177,6 +180,7 @@ def test_a_store_that_cannot_be_reached_is_told_from_one_that_refuses(
     assert "output.path: s3://bucket: said no" in str(caught.value)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("verb", ["run", "status", "audit", "retry", "runs", "diff", "rerun", "verify", "record"])
 def test_a_store_that_is_down_at_the_start_is_4_and_one_line_in_every_verb(
     verb: str, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,7 @@ def job(make_job: MakeJob, rows: list[dict[str, Any]], **sections: Any) -> dict[
     return make_job(**{"backend": backend, "prompts": {"source": rows}, "samples_per_prompt": 2, **sections})
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("layout", ["files", "webdataset", "parquet"])
 @pytest.mark.parametrize("matrix", [{}, {"guidance_scale": [3, 5]}], ids=str)
 def test_a_reworded_prompt_takes_the_place_of_the_one_that_failed(

@@ -30,6 +30,7 @@ def job_on(server: OpenAIServer, make_job: MakeJob, model: str) -> dict[str, Any
     return make_job(backend=backend, execution={"batch_size": 2, "shard_size": 4, "max_attempts": 1})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", ["files", "parquet"])
 def test_a_run_of_which_nothing_came_gives_way_to_another_spec_and_says_so(
     layout: str, server: OpenAIServer, make_job: MakeJob, tmp_path: Path
