@@ -61,13 +61,13 @@ def t5_text_encoder(tokenizer: Any, *, multilingual: bool = False) -> Any:
     return encoder_class(config).eval()
 
 
-def image_vae(**settings: Any) -> Any:
+def image_vae(*, latent_channels: int = 4, **settings: Any) -> Any:
     from diffusers import AutoencoderKL
 
     widths = (8, 8, 16, 16)
     return AutoencoderKL(
         block_out_channels=widths,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * len(widths),
         up_block_types=("UpDecoderBlock2D",) * len(widths),
