@@ -50,7 +50,7 @@ def test_a_known_image_model_supports_text_to_image(registry: VisionModelCapabil
     registry.require_support(model_id, "text_to_image")
 
 
-def test_a_model_spec_has_the_older_librarys_fields(registry: VisionModelCapabilitiesRegistry) -> None:
+def test_a_model_spec_has_abstractvisions_fields(registry: VisionModelCapabilitiesRegistry) -> None:
     model = registry.get("black-forest-labs/FLUX.1-schnell")
 
     assert (model.model_id, model.provider, model.license) == (
@@ -155,7 +155,7 @@ def make_asset() -> dict[str, Any]:
     }
 
 
-def test_a_sound_capability_asset_of_the_older_library_passes() -> None:
+def test_a_sound_capability_asset_of_abstractvision_passes() -> None:
     validate_capabilities_json(make_asset())
 
 
@@ -216,7 +216,7 @@ def _asset() -> dict[str, Any]:
     }
 
 
-def test_a_capability_asset_of_the_older_library_is_read_as_cards(tmp_path: Path) -> None:
+def test_a_capability_asset_of_abstractvision_is_read_as_cards(tmp_path: Path) -> None:
     path = tmp_path / "vision_model_capabilities.json"
     path.write_text(json.dumps(_asset()))
 

@@ -131,7 +131,7 @@ def test_an_edit_takes_width_height_strength_and_mask(manager: VisionManager, ba
     ]
 
 
-def test_strength_in_extra_as_the_older_library_took_it_is_the_field(
+def test_strength_in_extra_as_abstractvision_took_it_is_the_field(
     manager: VisionManager, backend: RecordingBackend
 ) -> None:
     manager.edit_image("a fox", image=INPUT, extra={"strength": 0.3, "scheduler": "euler"})
@@ -183,7 +183,7 @@ def test_the_catalog_is_the_backends(manager: VisionManager) -> None:
 # what is stored
 
 
-def test_a_stored_image_has_the_older_librarys_tags_and_says_what_made_it(tmp_path: Path) -> None:
+def test_a_stored_image_has_abstractvisions_tags_and_says_what_made_it(tmp_path: Path) -> None:
     store = LocalAssetStore(tmp_path)
     manager = VisionManager(ProceduralVisionBackend(), store, MODEL)
 

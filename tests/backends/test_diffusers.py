@@ -209,7 +209,7 @@ def test_what_the_mask_keeps_is_the_inputs_pixel_for_pixel(sd: HuggingFaceDiffus
 
 
 def test_pipelines_of_one_model_share_every_weight(sd: HuggingFaceDiffusersVisionBackend) -> None:
-    model = sd._loaded()
+    model = sd.loaded()
 
     text, image, inpaint = (model.pipeline(kind) for kind in ("text_to_image", "image_to_image", "inpaint"))
 
@@ -355,7 +355,7 @@ def test_unload_frees_the_weights(tiny_sd: Path) -> None:
 
     backend = make_backend(tiny_sd)
     backend.generate_batch([text_request(), ImageEditRequest("a fox", image=gray(), steps=2, seed=1)])
-    unet = weakref.ref(backend._loaded().base.unet)
+    unet = weakref.ref(backend.loaded().base.unet)
 
     backend.unload()
     gc.collect()
@@ -547,7 +547,7 @@ def test_what_half_precision_cannot_hold_is_generated_again_in_float32(tiny_sd: 
     folder = with_weights(tiny_sd, tmp_path / "large", lambda bias: torch.full_like(bias, 6e4))
     with make_backend(folder, torch_dtype="float16") as backend:
         (item,) = backend.generate_batch([text_request()])
-        model = backend._loaded()
+        model = backend.loaded()
         dtypes = {tensor.dtype for tensor in model.base.unet.parameters()}
 
     assert metadata(item)["retried_fp32"] is True

@@ -38,13 +38,11 @@ def flux_lora(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def weights_of(backend: HuggingFaceDiffusersVisionBackend) -> dict[str, torch.Tensor]:
-    transformer = backend._loaded().base.transformer
+    transformer = backend.loaded().base.transformer
     return {name: value.clone() for name, value in transformer.state_dict().items()}
 
 
-def test_a_request_with_another_transformer_leaves_the_models_own_untouched_which_the_older_library_never_put_back(
-    tiny_flux: Path, rapid: Path
-) -> None:
+def test_a_request_with_another_transformer_leaves_the_models_own_untouched(tiny_flux: Path, rapid: Path) -> None:
     swapped = text_request(extra={"rapid_aio_repo": str(rapid)})
     edit = ImageEditRequest("a fox", image=gray(), steps=4, seed=1)
     with make_backend(tiny_flux) as backend:

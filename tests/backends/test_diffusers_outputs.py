@@ -108,7 +108,7 @@ def test_a_model_that_cannot_share_a_pass_is_not_made_to_try_each_time(tiny_sd: 
     calls: list[int] = []
 
     with make_backend(tiny_sd) as backend:
-        unet = backend._loaded().base.unet
+        unet = backend.loaded().base.unet
 
         def refuse_two(module: Any, args: Any, kwargs: Any) -> None:
             calls.append(1)

@@ -60,7 +60,7 @@ def test_every_field_of_a_spec_reaches_the_backend(tiny_sd: Path) -> None:
 def test_a_memory_switch_is_on_and_keeps_the_picture(tiny_sd: Path, switch: str) -> None:
     requests = [text_request(1), text_request(2)]
     with make_backend(tiny_sd) as plain, loaded(tiny_sd, **{switch: True}) as switched:
-        pipeline = switched._loaded().base
+        pipeline = switched.loaded().base
         processors = {type(processor).__name__ for processor in pipeline.unet.attn_processors.values()}
         state = {
             "attention_slicing": processors == {"SlicedAttnProcessor"},
@@ -106,7 +106,7 @@ def test_a_quantised_denoiser_is_smaller_and_still_draws(tiny_flux: Path, scheme
     with make_backend(tiny_flux) as plain, make_backend(tiny_flux, quantization=scheme) as quantised:
         (one,) = plain.generate_batch([text_request(steps=4)])
         (other,) = quantised.generate_batch([text_request(steps=4)])
-        pipeline = quantised._loaded().base
+        pipeline = quantised.loaded().base
 
         assert pipeline.transformer.is_quantized
         assert not getattr(pipeline.vae, "is_quantized", False)
@@ -120,11 +120,11 @@ def test_a_quantised_denoiser_is_smaller_and_still_draws(tiny_flux: Path, scheme
 @pytest.mark.slow
 def test_the_denoiser_is_compiled_in_place_only_where_asked(tiny_flux: Path, tiny_sd: Path) -> None:
     with loaded(tiny_flux) as plain, loaded(tiny_flux, torch_compile="default") as compiled:
-        assert plain._loaded().base.transformer._compiled_call_impl is None
-        assert compiled._loaded().base.transformer._compiled_call_impl is not None
-        assert compiled._loaded().base.vae._compiled_call_impl is None
+        assert plain.loaded().base.transformer._compiled_call_impl is None
+        assert compiled.loaded().base.transformer._compiled_call_impl is not None
+        assert compiled.loaded().base.vae._compiled_call_impl is None
     with loaded(tiny_sd, torch_compile="reduce-overhead") as compiled:
-        assert compiled._loaded().base.unet._compiled_call_impl is not None
+        assert compiled.loaded().base.unet._compiled_call_impl is not None
 
 
 @pytest.mark.slow  # half a minute of C++ compilation
@@ -145,11 +145,11 @@ def test_the_attention_of_one_model_is_not_that_of_the_next(tiny_flux: Path) -> 
 
     default = _AttentionBackendRegistry.get_active_backend()[0]
     with make_backend(tiny_flux) as plain, loaded(tiny_flux, attention_backend="_native_math") as chosen:
-        processors = chosen._loaded().base.transformer.attn_processors.values()
+        processors = chosen.loaded().base.transformer.attn_processors.values()
         assert {processor._attention_backend.value for processor in processors} == {"_native_math"}
         (one,) = plain.generate_batch([text_request()])
         (other,) = chosen.generate_batch([text_request()])
-        processors = plain._loaded().base.transformer.attn_processors.values()
+        processors = plain.loaded().base.transformer.attn_processors.values()
         assert {processor._attention_backend for processor in processors} == {None}
 
     assert levels_apart(one, other) <= 1

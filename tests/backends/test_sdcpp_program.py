@@ -259,9 +259,7 @@ def test_the_mode_is_chosen_by_what_is_there(program: FakeProgram, monkeypatch: 
             _ = backend.mode
 
 
-def test_fault_a_missing_program_is_an_error_where_the_older_library_fetched_and_ran_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_a_missing_program_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It took the newest release from the network, on by default, without a checksum."""
     connections: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda *arguments: connections.append(arguments))

@@ -21,6 +21,7 @@ from abstractvision_batch.job.backend_section import BackendSection
 
 PACKAGE = Path(abstractvision_batch.__file__).parent
 NAME = PACKAGE.name
+TESTS = Path(__file__).parents[1]
 
 #: Lowest first. A room imports from lower rows, and in its row from those to its right. Modules of the root are rooms.
 LAYERS = (
@@ -258,3 +259,12 @@ def test_every_exit_code_of_the_tree_is_one_of_the_documented() -> None:
 
 def test_no_module_is_a_drawer_for_everything() -> None:
     assert not [path.name for path in _modules() if path.stem in {"utils", "common", "helpers", "misc"}]
+
+
+def test_no_test_speaks_of_an_older_library_in_its_name() -> None:
+    """A name says what holds, whatever came before."""
+    names = (
+        name for path in TESTS.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+    )
+
+    assert [name for name in names if "older_library" in name and not name.startswith("test_no_test_speaks")] == []

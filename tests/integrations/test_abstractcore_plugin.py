@@ -291,7 +291,7 @@ def test_the_embedded_model_runs_behind_the_plugin(monkeypatch: pytest.MonkeyPat
     assert decode_image(bytes_of(image)).size == (64, 64)
 
 
-def test_the_older_librarys_plugin_keeps_its_ids_whichever_of_the_two_registers_first() -> None:
+def test_abstractvisions_plugin_keeps_its_ids_whichever_of_the_two_registers_first() -> None:
     class Shared(Registry):
         def _is_backend_registered(self, capability: str, backend_id: str) -> bool:
             return backend_id in self.backends

@@ -78,7 +78,7 @@ def test_a_reference_leaves_out_what_is_empty_but_keeps_a_size_of_zero() -> None
 # the stores
 
 
-def test_a_stored_reference_has_the_older_librarys_fields(store: AssetStore) -> None:
+def test_a_stored_reference_has_abstractvisions_fields(store: AssetStore) -> None:
     ref = store.store_bytes(PNG, content_type="image/png", filename="fox.png", metadata={"seed": 7})
 
     assert ref == {
@@ -92,7 +92,7 @@ def test_a_stored_reference_has_the_older_librarys_fields(store: AssetStore) -> 
     assert store.load_bytes(get_artifact_id(ref)) == PNG
 
 
-def test_the_files_have_the_older_librarys_names_and_format(local: LocalAssetStore) -> None:
+def test_the_files_have_abstractvisions_names_and_format(local: LocalAssetStore) -> None:
     ref = local.store_bytes(PNG, content_type="image/png", tags={"n": 1}, run_id="r", metadata={"a": 1})  # type: ignore[dict-item]
 
     artifact_id = ref["$artifact"]
@@ -134,7 +134,7 @@ def test_the_extension_follows_from_the_content_type(local: LocalAssetStore, con
     assert path is not None and path.suffix == extension
 
 
-def test_a_store_written_by_the_older_library_is_read(local: LocalAssetStore) -> None:
+def test_a_store_written_by_abstractvision_is_read(local: LocalAssetStore) -> None:
     record = {"schema": "abstractvision.asset.v1", "artifact_id": ID, "content_file": f"{ID}.jpe", "tags": {"a": "b"}}
     (local.base_dir / f"{ID}.meta.json").write_text(json.dumps(record))
     (local.base_dir / f"{ID}.jpe").write_bytes(b"old")
@@ -320,7 +320,7 @@ def test_fault_11_a_writer_killed_at_any_point_leaves_whole_files_and_can_be_rep
     assert len(local.list_metadata(ref["$artifact"])) == 1
 
 
-def test_half_a_file_of_the_older_library_is_mended_by_storing_again(local: LocalAssetStore) -> None:
+def test_half_a_file_of_abstractvision_is_replaced_by_storing_again(local: LocalAssetStore) -> None:
     artifact_id = compute_artifact_id(PNG)
     (local.base_dir / f"{artifact_id}.png").write_bytes(PNG[:5])
     (local.base_dir / f"{artifact_id}.meta.json").write_text('{"schema": ')

@@ -93,7 +93,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
             if isinstance(request, MultiAngleRequest):
                 items[index] = self._run_views(request, cancelled, on_step)
                 continue
-            pipeline = self._loaded(kind_of(request)).pipeline(kind_of(request))
+            pipeline = self.loaded(kind_of(request)).pipeline(kind_of(request))
             try:
                 prepared = prepare_request(request, pipeline, self.config)
             except GenerationError as error:
@@ -222,7 +222,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         """Load the model's weights; where each task has its own, those of `task`, and without it none."""
         if task is None and self.config.repo_ids:
             return
-        model = self._loaded(task)
+        model = self.loaded(task)
         model.use_denoiser(self.config.rapid_aio_repo)
         model.activate_loras(self.config.loras)
         if self.config.angles_lora is not None and task == "multi_view_image":
@@ -234,7 +234,8 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
             self._model.free()
             self._model = None
 
-    def _loaded(self, kind: str | None = None) -> LoadedModel:
+    def loaded(self, kind: str | None = None) -> LoadedModel:
+        """Return the model in memory, loaded first if need be; `kind` says which repository of several."""
         config = self.config.for_kind(kind)
         if self._model is not None and self._model.config != config:
             self.unload()
@@ -251,7 +252,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
 
         One angle that fails fails the request.
         """
-        pipeline = self._loaded("multi_view_image").pipeline("multi_view_image")
+        pipeline = self.loaded("multi_view_image").pipeline("multi_view_image")
         seed = secrets.randbelow(2**63) if request.seed is None else request.seed
         reference = request.reference_image
         if reference is None:
@@ -305,7 +306,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
 
         if cancelled is not None and cancelled():
             return [GenerationCancelledError("cancelled by the caller", begun=False) for _ in group]
-        model = self._loaded(group[0].kind)
+        model = self.loaded(group[0].kind)
         try:
             outcomes = run_forward(model, group, step)
         except GenerationCancelledError as error:
