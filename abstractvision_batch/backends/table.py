@@ -9,7 +9,6 @@ names them: one that is slow or broken costs the others nothing. Not covered: wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
 from abstractvision_batch.job.backend_section import BACKEND_GROUP, BackendSection
 from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import TASKS, Task
 
 #: Entry points of other packages, each named as the kind: the sections of those backends that have fields.
@@ -181,8 +181,7 @@ def derive_card(section: BackendSection, *, model: str) -> ModelCard | None:
 def _entry(kind: str) -> BackendEntry:
     backends = list_backends()
     if kind not in backends:
-        close = get_close_matches(kind, backends, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(backends))}"
+        hint = hint_for(kind, backends, f"there are: {', '.join(sorted(backends))}")
         raise CapabilityNotSupportedError(f"backend {kind}: unknown ({hint})")
     return backends[kind]
 

@@ -92,11 +92,10 @@ class CommandGroup(_PlainEnd, TyperGroup):
 
 def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
     """Refuse an option's value that is none of the choices, with the nearest one; None is no value."""
-    from abstractvision_batch.text.suggestions import did_you_mean
+    from abstractvision_batch.text.suggestions import hint_for
 
     if value is not None and value not in choices:
-        guess = did_you_mean(value, choices)
-        hint = f"did you mean {guess}?" if guess else f"one of {', '.join(choices)}"
+        hint = hint_for(value, choices, f"one of {', '.join(choices)}")
         raise typer.BadParameter(f"{value!r} is unknown ({hint})", param_hint=option)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from abstractvision_batch.errors import SpecError
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import hint_for
 
 #: Names of a template, coarsest first, and for which period the value stands.
 PERIODS = {
@@ -137,8 +137,7 @@ def find_timezone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of the database, as Europe
-        near = did_you_mean(name, available_timezones())
-        hint = f"did you mean {near}?" if near else "an IANA name, as Europe/Berlin or UTC"
+        hint = hint_for(name, available_timezones(), "an IANA name, as Europe/Berlin or UTC")
         raise SpecError(f"--timezone {name}: is unknown ({hint})") from error
 
 

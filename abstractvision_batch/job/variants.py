@@ -15,7 +15,7 @@ from typing import Any
 
 from abstractvision_batch.documents.positions import FieldPath, Positions, format_path, show
 from abstractvision_batch.job.extends import merge_values
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import hint_for
 
 VARIANTS = "variants"
 #: What a variant may say, by section; of None, everything that the section of the job may.
@@ -106,8 +106,7 @@ def _find_foreign(name: str, own: Any) -> Iterator[tuple[FieldPath, str]]:
         return
     for key, value in own.items():
         if key not in VARIANT_FIELDS:
-            near = did_you_mean(str(key), VARIANT_FIELDS)
-            hint = f"did you mean {near}?" if near else f"it has: {', '.join(VARIANT_FIELDS)}; the rest is the job's"
+            hint = hint_for(str(key), VARIANT_FIELDS, f"it has: {', '.join(VARIANT_FIELDS)}; the rest is the job's")
             yield (*at, key), f"no field of a variant ({hint})"
         fields = VARIANT_FIELDS.get(key)
         if fields is None or not isinstance(value, dict):

@@ -10,7 +10,6 @@ Not covered: putting the files into the run's storage (the caller does), reading
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -38,6 +37,7 @@ from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fit_columns,
 from abstractvision_batch.runs.files import PLAN, PLANS
 from abstractvision_batch.runs.plan_rows import read_shard
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
+from abstractvision_batch.storage.file_hashes import hash_stream
 from abstractvision_batch.storage.scratch import scratch_folder
 
 _SPOOL_CHUNK = 1024
@@ -285,7 +285,7 @@ def _write_files(
 def describe_file(folder: Path, name: str, first_shard: int, shards: int, variant: str | None = None) -> PlanFile:
     """A plan's file that was just written into `folder`, as a summary names it."""
     with (folder / name).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hash_stream(stream)
     return PlanFile(name, digest, (folder / name).stat().st_size, first_shard, shards, variant)
 
 

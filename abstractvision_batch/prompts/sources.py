@@ -26,6 +26,7 @@ from abstractvision_batch.prompts.hub_datasets import find_dataset, is_on_hub
 from abstractvision_batch.prompts.other_run import find_run_rows
 from abstractvision_batch.prompts.pictures import find_pictures
 from abstractvision_batch.prompts.source_files import SourceFile
+from abstractvision_batch.storage.file_hashes import hash_stream
 
 
 def find_files(job: Job, scratch: Path) -> list[SourceFile]:
@@ -120,4 +121,4 @@ def _digest_source(job: Job, files: Sequence[SourceFile]) -> str:
 
 def _hash_file(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hash_stream(stream)

@@ -11,7 +11,7 @@ from typing import Any
 
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.param_rule import ParamRule
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import Task
 
 #: Parameters that come with the prompt dataset's rows; whether they are there is for the caller to say.
@@ -76,6 +76,5 @@ def _no_task(card: ModelCard, task: Task) -> str:
 
 def _undeclared(card: ModelCard, task: Task, name: str) -> str:
     known = [param for param, rule in card.tasks[task].params.items() if rule.supported]
-    guess = did_you_mean(name, known)
-    hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(known)}"
+    hint = hint_for(name, known, f"it has: {', '.join(known)}")
     return f"this model's card has no parameter {name} for {task} ({hint}; {card.origin})"

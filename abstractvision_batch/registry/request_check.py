@@ -16,7 +16,7 @@ from abstractvision_batch.registry.constraints import INPUT_PARAMS, MAX_SEED, ch
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.param_rule import ParamRule
 from abstractvision_batch.text.redaction import redact
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
 
 _REQUEST_TYPES: dict[Task, type[VisionRequest]] = {task: request for request, task in TASK_OF_REQUEST.items()}
@@ -119,8 +119,7 @@ def _read_values(
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    guess = did_you_mean(name, known)
-    hint = f"did you mean {guess}?" if guess else f"it has: {', '.join(known)}"
+    hint = hint_for(name, known, f"it has: {', '.join(known)}")
     return f"unknown parameter ({hint}; what only the backend knows goes into extra)"
 
 

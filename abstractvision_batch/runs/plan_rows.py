@@ -29,13 +29,13 @@ import pyarrow.parquet as pq
 from abstractvision_batch.errors import DamagedFileError
 from abstractvision_batch.runs.columns import PLAN_FORMAT, REQUEST_ID_DIGITS, fixed_columns
 from abstractvision_batch.runs.plan_summary import PlanFile, PlanSummary
+from abstractvision_batch.storage.file_hashes import hash_stream
 from abstractvision_batch.storage.in_flight import map_in_flight
 from abstractvision_batch.storage.parquet import ParquetReader, open_parquet
 
 READ_WHOLE_BYTES = 1 << 26
 #: What fixes a damaged plan: it is a pure function of the spec, so whoever misses its file makes it again.
 REMEDY = "the plan's file: restore it, or delete it and run the spec again, which writes it again"
-_BLOCK_BYTES = 1 << 20
 _ID_PATTERN = rf"\A[0-9a-f]{{{REQUEST_ID_DIGITS}}}\z"
 #: What no row of any plan lacks.
 _KEYS = ("index", "request_id", "shard", "batch_id", "batch_slot", "batch_size", "task")
@@ -96,11 +96,8 @@ def _open(source: BinaryIO, file: PlanFile) -> ParquetReader:
 
 def hash_file(open_file: Callable[[str], BinaryIO], name: str) -> str:
     """SHA-256 of a plan's file as it is stored, in hex digits."""
-    digest = hashlib.sha256()
     with open_file(name) as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hash_stream(stream)
 
 
 def iter_rows(open_file: Callable[[str], BinaryIO], summary: PlanSummary) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from abstractvision_batch.storage.regular import open_regular
 
@@ -24,6 +25,7 @@ KEPT_FROM_BYTES = 32 << 20
 SETTLED_S = 2.0
 #: Hashing releases the GIL; more would only wait for the disk.
 _THREADS = 4
+_BLOCK_BYTES = 1 << 20
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
@@ -50,7 +52,8 @@ def hash_file(path: Path) -> str:
     entry = _entry(state) if size >= KEPT_FROM_BYTES else None
     digest = _read(entry)
     if digest is None:
-        digest = _hash(path)
+        with open_regular(path) as stream:
+            digest = hash_stream(stream)
         if not settled or _state(path) != state:
             return digest
         _keep(entry, digest)
@@ -58,7 +61,15 @@ def hash_file(path: Path) -> str:
     return digest
 
 
-#: Of this process, files of any size.
+def hash_stream(stream: BinaryIO) -> str:
+    """SHA-256 of what is left to read, 64 hex digits."""
+    digest = hashlib.sha256()
+    while block := stream.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+#: Hashes that this process knows, of files of any size.
 _known: dict[str, str] = {}
 
 
@@ -72,11 +83,6 @@ def _state(path: Path) -> str:
 def _is_settled(path: Path) -> bool:
     status = path.stat()
     return time.time() - max(status.st_mtime, status.st_ctime) > SETTLED_S
-
-
-def _hash(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _entry(state: str) -> Path | None:

@@ -23,7 +23,7 @@ from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.runs.listing import RunState, read_run_state
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.submit.ray_jobs import RayJob, RayJobs, UnknownJobError
-from abstractvision_batch.text.suggestions import did_you_mean
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.text.to_json import to_json
 
 T = TypeVar("T")
@@ -184,9 +184,8 @@ def find_job(cluster: RayJobs, job_id: str) -> Job:
         return job
     known = [job.id for job in list_jobs(cluster)]
     near = [known_id for known_id in known if known_id.startswith(job_id)][:3]
-    if not near and (guess := did_you_mean(job_id, known)):
-        near = [guess]
-    hint = f"did you mean {', '.join(near)}?" if near else "avbatch jobs list shows those there are"
+    otherwise = "avbatch jobs list shows those there are"
+    hint = f"did you mean {', '.join(near)}?" if near else hint_for(job_id, known, otherwise)
     raise SpecError(f"{cluster.address}: no job {job_id} ({hint})")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from abstractvision_batch.errors import ClusterError, OptionalDependencyMissingError, SpecError
 from abstractvision_batch.execute.ray.auth import explain_refusal, show_token_if_any
+from abstractvision_batch.execute.ray.internals import TALKATIVE
 
 T = TypeVar("T")
 JobState = Literal["pending", "running", "stopped", "succeeded", "failed"]
@@ -35,11 +36,6 @@ SILENCE_S = 10.0
 PATIENCE_S = 60.0
 #: Ray's variables, either of which would win over the address that is given.
 API_SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 _MODULES = ("ray", "aiohttp", "requests")
 
 
@@ -248,7 +244,7 @@ def _connect(address: str) -> Any:
             read_timeout_s = UPLOAD_TIMEOUT_S if method == "PUT" else READ_TIMEOUT_S
             return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, read_timeout_s), **kwargs)
 
-    for name in _TALKATIVE:
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     with _only_this_address(address):
         return BoundedClient(address)

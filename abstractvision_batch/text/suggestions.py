@@ -122,6 +122,12 @@ def did_you_mean(word: str, candidates: Iterable[str], foreign: Mapping[str, str
     return close[0] if close else None
 
 
+def hint_for(word: str, candidates: Iterable[str], otherwise: str) -> str:
+    """Return ``did you mean X?``, or what to say where no candidate is near."""
+    near = did_you_mean(word, candidates)
+    return f"did you mean {near}?" if near else otherwise
+
+
 def hint_for_field(word: str, siblings: Sequence[str], elsewhere: Sequence[str]) -> str:
     """Parenthesis after ``unknown field``: a sibling, else a field of another part, else what is known here."""
     word = word[:200]

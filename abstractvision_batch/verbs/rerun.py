@@ -9,7 +9,6 @@ Not covered: whether the pixels are the same (`diff`; `verify` does both for a s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -29,6 +28,7 @@ from abstractvision_batch.runs.plan_rows import require_plan_file
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import RunRecord, build_record, read_record, require_same_layout, write_record
 from abstractvision_batch.runs.started import note_started
+from abstractvision_batch.storage.file_hashes import hash_file
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.storage.urls import protocol_of
@@ -104,12 +104,10 @@ def copy_plan(source: Run, folder: Path) -> None:
     for file in source.plan.files:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
         with source.store.open(file.name) as stream, path.open("xb") as copy:
             while (block := stream.read(_BLOCK_BYTES)) and copy.tell() <= file.size_bytes:
-                digest.update(block)
                 copy.write(block)
-        require_plan_file(file, digest.hexdigest())
+        require_plan_file(file, hash_file(path))
 
 
 def execute_plan(

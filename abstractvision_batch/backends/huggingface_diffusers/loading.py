@@ -13,7 +13,6 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from abstractvision_batch.backends.huggingface_diffusers.tuning import (
     tune,
 )
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
+from abstractvision_batch.text.suggestions import hint_for
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -284,8 +284,7 @@ def _set_scheduler(pipeline: Any, name: str | None) -> None:
     known = [found for found in dir(diffusers) if found.endswith("Scheduler")]
     fitting = sorted({found.__name__ for found in pipeline.scheduler.compatibles} & set(known)) or known
     if name not in fitting:
-        close = get_close_matches(name, fitting, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(fitting)}"
+        hint = hint_for(name, fitting, f"there are: {', '.join(fitting)}")
         raise CapabilityNotSupportedError(
             f"backend.scheduler: {name} does not fit a model made for {type(pipeline.scheduler).__name__} ({hint})"
         )

@@ -14,7 +14,6 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from PIL import Image
@@ -33,6 +32,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
 from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import (
     ImageEditRequest,
     ImageGenerationRequest,
@@ -342,8 +342,7 @@ def check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
     allowed = sorted(takes)
     for key, value in extra.items():
         if key not in allowed:
-            close = get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"{name} takes: {', '.join(allowed)}"
+            hint = hint_for(key, allowed, f"{name} takes: {', '.join(allowed)}")
             raise GenerationError(f"extra.{key}: unknown ({hint})")
         if isinstance(value, float) and not math.isfinite(value):
             raise GenerationError(f"extra.{key}: {value} is not a finite number")

@@ -7,7 +7,6 @@ Nothing is loaded or imported. Not covered: whether a scheduler fits the model, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
@@ -16,6 +15,7 @@ from abstractvision_batch.backends.huggingface_diffusers.locate import find_mode
 from abstractvision_batch.backends.huggingface_diffusers.prepare import BACKEND_EXTRA, NOT_EXTRA, check_extra
 from abstractvision_batch.backends.huggingface_diffusers.signatures import list_schedulers, read_pipeline
 from abstractvision_batch.errors import DependencyError, GenerationError
+from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import Task
 
 #: What other tools call some of them, in lower case and without spaces.
@@ -70,8 +70,8 @@ def suggest_scheduler(name: str, known: Collection[str]) -> str | None:
     if plain in _COMMON_NAMES:
         return _COMMON_NAMES[plain]
     folded = {candidate.lower().removesuffix("scheduler"): candidate for candidate in known}
-    close = get_close_matches(plain, folded, n=1)
-    return folded[close[0]] if close else None
+    near = did_you_mean(plain, folded)
+    return None if near is None else folded[near]
 
 
 def _pipelines(config: HuggingFaceDiffusersBackendConfig, task: Task) -> list[str]:

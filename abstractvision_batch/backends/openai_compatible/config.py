@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from abstractvision_batch.backends.openai_compatible.dialects import (
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import resolve_secret
 from abstractvision_batch.job.fields import FromEnv
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import Task
 
 Family = Literal["gpt-image", "dall-e"]
@@ -82,8 +82,7 @@ class OpenAICompatibleBackendConfig:
         if parts.username or parts.password:
             raise SpecError(f"openai: base_url of {parts.hostname} holds credentials (use api_key or headers)")
         if self.dialect not in ("auto", *DIALECTS):
-            close = get_close_matches(self.dialect, DIALECTS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: auto, {', '.join(DIALECT_NAMES)}"
+            hint = hint_for(self.dialect, DIALECTS, f"there are: auto, {', '.join(DIALECT_NAMES)}")
             raise SpecError(f"openai: dialect {self.dialect!r} is unknown ({hint})")
         for name in ("timeout_s", "connect_timeout_s", "max_concurrency", "max_response_bytes"):
             if not getattr(self, name) > 0:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from abstractvision_batch.errors import GenerationError
+from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import VisionRequest
 
 #: Where its JSON has each parameter of a request.
@@ -50,8 +50,7 @@ def prompt_with_arguments(request: VisionRequest, extra: Mapping[str, Any]) -> t
         if name in OF_THE_CALL:
             continue
         if name not in KNOWN:
-            close = get_close_matches(name, KNOWN, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted((*KNOWN, *OF_THE_CALL)))}"
+            hint = hint_for(name, KNOWN, f"known: {', '.join(sorted((*KNOWN, *OF_THE_CALL)))}")
             raise GenerationError(f"openai: extra.{name}: unknown to sd-server ({hint})")
         _merge(arguments, name, value, f"extra.{name}")
     text = f"{prompt}{_OPEN}{json.dumps(arguments)}{_CLOSE}" if arguments else prompt

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from abstractvision_batch.backends.stable_diffusion_cpp.fields import OPTIONS, SAMPLE, TILING, Option
 from abstractvision_batch.errors import DependencyError, GenerationError
+from abstractvision_batch.text.suggestions import hint_for
 
 _GUIDANCE = (SAMPLE, "guidance")
 _SLG = (*_GUIDANCE, "slg")
@@ -76,8 +76,7 @@ def read_extra(extra: Mapping[str, Any], *, video: bool) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for key, value in extra.items():
         if key not in known:
-            close = get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted((*known, 'loras')))}"
+            hint = hint_for(key, known, f"known: {', '.join(sorted((*known, 'loras')))}")
             raise GenerationError(f"extra.{key}: unknown ({hint})")
         if value is not None:
             read[key] = _checked(f"extra.{key}", value, known[key].kind)

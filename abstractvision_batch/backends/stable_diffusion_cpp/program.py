@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import Literal
 
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.errors import DependencyError, OptionalDependencyMissingError
+from abstractvision_batch.storage.file_hashes import hash_file
 
 PACKAGE = "stable_diffusion_cpp"
 INSTALL = 'pip install "abstractvision_batch[sdcpp]"'
@@ -130,7 +130,7 @@ def _probe(path: str, _modified_ns: int, _size: int) -> Program:
     flags = frozenset(flag for match in _HELP_LINE.finditer(answer.stdout) for flag in match.groups() if flag)
     if not {"--diffusion-model", "--vae"} <= flags:
         raise DependencyError(f"{path}: its --help is not that of stable-diffusion.cpp (name another program)")
-    return Program(path, flags, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return Program(path, flags, hash_file(Path(path)))
 
 
 def _find(name: str) -> str | None:

@@ -14,7 +14,7 @@ from abstractvision_batch.cli.request_words import parse_request, parse_value, s
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.model_capabilities import TASK_DESCRIPTIONS
 from abstractvision_batch.registry.param_rule import STANDARD_PARAMS
-from abstractvision_batch.text.suggestions import did_you_mean, foreign_name_of
+from abstractvision_batch.text.suggestions import foreign_name_of, hint_for
 from abstractvision_batch.types import TASKS, Task
 
 #: Takes the session and what stands after the command; returns the lines of the reply.
@@ -50,8 +50,7 @@ def run_line(session: Session, line: str) -> list[str]:
     name, _, rest = line.partition(" ")
     command = COMMANDS.get(ALIASES.get(name, name))
     if command is None:
-        guess = did_you_mean(name, COMMANDS)
-        raise SpecError(f"{name}: unknown command ({f'did you mean {guess}?' if guess else '/help lists them'})")
+        raise SpecError(f"{name}: unknown command ({hint_for(name, COMMANDS, '/help lists them')})")
     return command.run(session, rest.strip())
 
 
@@ -228,8 +227,7 @@ def _one_word(rest: str, usage: str) -> str:
 
 def _task(word: str) -> str:
     if word not in TASKS:
-        guess = did_you_mean(word, TASKS)
-        raise SpecError(f"{word!r}: is no task ({f'did you mean {guess}?' if guess else ', '.join(TASKS)})")
+        raise SpecError(f"{word!r}: is no task ({hint_for(word, TASKS, ', '.join(TASKS))})")
     return word
 
 

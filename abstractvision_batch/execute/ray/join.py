@@ -23,6 +23,7 @@ from abstractvision_batch.errors import ClusterError, SpecError
 from abstractvision_batch.execute.interrupts import undisturbed
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.ray.auth import MODE, explain_refusal, show_token_if_any
+from abstractvision_batch.execute.ray.internals import connect_to_head, read_variables_again
 from abstractvision_batch.execute.ray.ray_cluster import HEAD_TIMEOUT_S, first_line
 from abstractvision_batch.job.model import ExecutionSpec
 
@@ -92,7 +93,7 @@ def _end_processes(processes: Collection[Any]) -> None:
 def _outlive_the_head() -> None:
     """Let `RayCluster.nodes` find that the head is gone: Ray itself would end this process with 1 after a minute."""
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", f"{3 * HEAD_TIMEOUT_S:.0f}")
-    ray._raylet.Config.initialize("")  # Ray has read it when it was imported
+    read_variables_again()
 
 
 def _start_ray(options: Mapping[str, Any]) -> None:
@@ -146,9 +147,9 @@ def _refuses(address: str, *, mode: str) -> bool:
     given = os.environ.get(MODE)
     os.environ[MODE] = mode
     try:
-        ray._raylet.Config.initialize("")
+        read_variables_again()
         with _silent_stderr():  # Ray's C++ logs each refusal there
-            ray._raylet.GcsClient(address=address)
+            connect_to_head(address)
     except AuthenticationError:
         return True
     except RayError:

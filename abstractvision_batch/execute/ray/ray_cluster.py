@@ -37,6 +37,7 @@ from abstractvision_batch.execute.brake import Failure
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.ray.gpu_memory import smallest_gpu_bytes
+from abstractvision_batch.execute.ray.internals import draining_nodes, free_resources
 from abstractvision_batch.execute.ray.worker import NOTE_S, Board, BoardAnswer, Worker
 from abstractvision_batch.runs.columns import RowResult
 
@@ -99,7 +100,7 @@ class RayCluster:
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         exchange = None if self._limit is None else limit_client(self._limit)
-        told = (self._board, _is_cancelled, _ask_board(self._board), _tell_brake(self._board), exchange, name)
+        told = (self._board, _is_cancelled, _node_id, _ask_board(self._board), _tell_brake(self._board), exchange, name)
         handle = ray.remote(Worker).options(**options).remote(self._context, *told)
         return StartedWorker(handle, self.ask_node(handle), self._watch(handle.load.remote()))
 
@@ -113,7 +114,7 @@ class RayCluster:
         return self._watch(worker.commit.remote(shard, results))
 
     def ask_node(self, worker: Any) -> Call:
-        return self._watch(worker.__ray_call__.remote(_node_id))
+        return self._watch(worker.node_id.remote())
 
     def wait(self, timeout_s: float) -> Sequence[Call]:
         # Not ray.wait, which looks at every call that is still out: 0.4 ms an answer more with 2,000 of them.
@@ -237,9 +238,7 @@ def _start_helper(kind: type, *args: Any, max_restarts: int = 0) -> Any:
 
 def _list_nodes(answer: SimpleQueue[list[Node] | RayError]) -> None:
     try:
-        # Ray has no public names for these two; its own Train, Serve and autoscaler ask here too.
-        leaving = ray._private.state.state.get_draining_nodes()
-        free = ray._private.state.available_resources_per_node()
+        leaving, free = draining_nodes(), free_resources()
         alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     except RayError as exc:
         answer.put(exc)
@@ -247,7 +246,7 @@ def _list_nodes(answer: SimpleQueue[list[Node] | RayError]) -> None:
         answer.put([Node(id, has, free.get(id, has), leaving=id in leaving) for id, has in alive])
 
 
-def _node_id(worker: object = None) -> str:
+def _node_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 

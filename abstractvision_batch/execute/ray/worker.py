@@ -88,6 +88,7 @@ class Worker:
         context: The run.
         board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
+        node: Asks for the id of the node that this runs on.
         ask_board: Asks the board for a worker of this name.
         brake: Tells the board what became of a worker's first requests.
         exchange: The way to the limit of requests in flight that all workers share; None if there is none.
@@ -99,6 +100,7 @@ class Worker:
         context: RunContext,
         board: Any,
         cancelled: Callable[[], bool],
+        node: Callable[[], str],
         ask_board: Callable[[str], BoardAnswer],
         brake: Callable[[int, Sequence[Failure]], tuple[bool, str | None]],
         exchange: Exchange | None = None,
@@ -107,11 +109,16 @@ class Worker:
         self._context = context
         self._board = board
         self._cancelled = cancelled
+        self._node = node
         self._ask_board = ask_board
         self._brake = brake
         self._exchange = exchange
         self._name = name
         self._runner: ShardRunner | None = None
+
+    def node_id(self) -> str:
+        """Return where this runs: the first call that a worker answers."""
+        return self._node()
 
     def load(self) -> None:
         """Load the model."""

@@ -10,7 +10,6 @@ layout `files` has; whoever commits gathers them from there and removes them aft
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from abstractvision_batch.runs.columns import RowResult
 from abstractvision_batch.runs.files import ARTIFACTS
 from abstractvision_batch.runs.layouts.spool import Pieces, Spool
 from abstractvision_batch.runs.row_files import RowFile, row_files
+from abstractvision_batch.storage.file_hashes import hash_stream
 from abstractvision_batch.storage.scratch import scratch_folder, temporary_disk
 from abstractvision_batch.storage.store import Store
 
@@ -97,7 +97,7 @@ class ContainerLayout:
             path = folder / f"container{self._extension}"
             members = self._write(path, pieces, rows, results, files)
             with temporary_disk(), path.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+                sha256 = hash_stream(stream)
                 size_bytes = path.stat().st_size
             name = container_name(shard, sha256, self._extension)
             store.put(name, path)
