@@ -106,7 +106,7 @@ def _steps(emission: Emission, options: GithubOptions, name: str, root: Path) ->
         {"uses": "actions/checkout@v5"},
         {"uses": "actions/setup-python@v6", "with": python},
     ]
-    if emission.job.spec.backend.downloads:
+    if any(spec.backend.downloads for spec in emission.job.specs):
         steps.append({"uses": "actions/cache@v4", "with": {"path": "~/.cache/huggingface", "key": f"{name}-weights"}})
     steps.append({"name": "Install", "run": _literal(shell_words(["pip", "install", *install.split()]))})
     return [*steps, run]

@@ -46,9 +46,9 @@ class JobFiles:
     """What is not among the files, and must be there."""
 
 
-def find_secrets(spec: JobSpec) -> list[str]:
+def find_secrets(job: Job) -> list[str]:
     """Environment variables that the spec names as secrets, sorted."""
-    values = (part.value for leaf in leaves(JobSpec, spec) for part in leaf.parts())
+    values = (part.value for spec in job.specs for leaf in leaves(JobSpec, spec) for part in leaf.parts())
     return sorted({value.env for value in values if isinstance(value, FromEnv)})
 
 
@@ -68,8 +68,8 @@ def actor_range(job: Job) -> tuple[int, int] | None:
 
 def cpus_of_actor(job: Job) -> float:
     """CPUs that one actor takes."""
-    wanted = job.spec.execution.cpus_per_actor
-    return float(job.spec.backend.cpus) if wanted == "auto" else wanted
+    wanted = ((spec.execution.cpus_per_actor, spec.backend.cpus) for spec in job.specs)
+    return max(float(own) if cpus == "auto" else cpus for cpus, own in wanted)
 
 
 def actors_of_node(job: Job, gpus: int, cpus: int | None) -> int:
@@ -86,9 +86,9 @@ def needed_packages(job: Job, *, gpus: int = 0) -> list[str]:
     Each of the machines has so many GPUs.
     """
     spec = job.spec
-    entry = list_backends()[spec.backend.kind]
-    extras: set[str] = {spec.backend.kind} if entry.install else set()
-    if is_for_ray(job) or (gpus > 1 and spec.execution.executor == "auto" and uses_gpu(spec)):
+    entries = {one.backend.kind: list_backends()[one.backend.kind] for one in job.specs}
+    extras = {kind for kind, entry in entries.items() if entry.install}
+    if is_for_ray(job) or (gpus > 1 and spec.execution.executor == "auto" and any(map(uses_gpu, job.specs))):
         extras.add("ray")
     if spec.prompts.grammar is not None:
         extras.add("dynamic")
@@ -96,7 +96,7 @@ def needed_packages(job: Job, *, gpus: int = 0) -> list[str]:
         extras |= {extra for scheme, extra in _EXTRAS.items() if url.startswith(f"{scheme}://")}
         extras |= {"datasets"} if is_on_hub(url) else set()
     ours = f"abstractvision_batch[{','.join(sorted(extras))}]" if extras else "abstractvision_batch"
-    return [ours, entry.package.replace(" ", "==")] if entry.package else [ours]
+    return [ours, *(entry.package.replace(" ", "==") for entry in entries.values() if entry.package)]
 
 
 def require_output_elsewhere(job: Job, why: str, mounts: Sequence[str] = ()) -> None:

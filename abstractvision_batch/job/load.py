@@ -49,7 +49,7 @@ from abstractvision_batch.job.overrides import apply_overrides
 from abstractvision_batch.job.placeholders import validate_with_stand_ins
 from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
-from abstractvision_batch.job.variants import VARIANTS, describe_variants, place_variant, split_variants
+from abstractvision_batch.job.variants import VARIANTS, describe_variants, name_models, place_variant, split_variants
 from abstractvision_batch.job.walk import FieldValue
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
@@ -145,6 +145,11 @@ class Job:
     def model_folder(self) -> str:
         """Where a run of it records what is known of its model: its own folder, but for a variant."""
         return "" if self.variant is None else f"models/{model_identity(self.spec)}/"
+
+    @property
+    def made_by(self) -> str:
+        """The models that make its pictures, each with its backend, in a line."""
+        return name_models((job.variant, job.spec.model, job.spec.backend.kind) for job in self.variants)
 
     @property
     def specs(self) -> tuple[JobSpec, ...]:

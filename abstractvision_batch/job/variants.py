@@ -9,7 +9,7 @@ A variant says what is different; everything else is the job's. It is merged as 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,34 @@ def _find_foreign(name: str, own: Any) -> Iterator[tuple[FieldPath, str]]:
         for field in value:
             if field not in fields:
                 yield (*at, key, field), f"is of the whole job (a variant may have {', '.join(fields)} of {key})"
+
+
+def change_variants(data: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Return the values of a spec after a change of its fields, those of its variants too.
+
+    What counts for a variant is changed with its job's values around it: its `backend.kind` may be the job's.
+    """
+    split, _ = split_variants(data)
+    changed = change({key: value for key, value in data.items() if key != VARIANTS})
+    if None in split:
+        return changed
+    own = {name: _again(data[VARIANTS][name], change(values)) for name, values in split.items() if name is not None}
+    return {**changed, VARIANTS: {**data[VARIANTS], **own}}
+
+
+def _again(said: Any, values: Any) -> Any:
+    """Return of `values` what a variant says, where it says it."""
+    if not isinstance(said, dict) or not isinstance(values, dict):
+        return said if said is None else values
+    return {key: _again(value, values.get(key, value)) for key, value in said.items()}
+
+
+def name_models(variants: Iterable[tuple[str | None, str, str]]) -> str:
+    """Return which models make a job's pictures, in a line; of each variant its name, model and kind of backend."""
+    found = [(name, f"{model} · {kind}") for name, model, kind in variants]
+    if found[0][0] is None:
+        return found[0][1]
+    return f"{len(found)} variants: " + ", ".join(f"{name} ({made})" for name, made in found)
 
 
 def describe_variants(resolved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A contact sheet: a labelled grid of a run's pictures as one PNG, in the order of the plan.
 
-Rows of one matrix point stand under one heading. A failed request is a grey tile with its reason. The font is
-Pillow's own.
+Rows of one matrix point stand under one heading; variants have a column each. A failed request is a grey tile with its
+reason. The font is Pillow's own.
 
 Not covered: which rows to show (`run_report`), prompts in scripts that the font lacks (they show as boxes).
 """
@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
+from abstractvision_batch.runs.columns import VARIANT
 from abstractvision_batch.runs.row_files import open_picture
 
 # Pixels.
@@ -40,7 +41,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write_contact_sheet(
-    rows: pa.Table, read: Callable[[Row], bytes], *, title: str = "", group_by: Sequence[str] = ()
+    rows: pa.Table,
+    read: Callable[[Row], bytes],
+    *,
+    title: str = "",
+    group_by: Sequence[str] = (),
+    variants: Sequence[str] = (),
 ) -> bytes:
     """Draw manifest rows as a grid.
 
@@ -49,10 +55,14 @@ def write_contact_sheet(
         read: The bytes that a row points to.
         title: First line of the sheet.
         group_by: Columns whose values make a heading: the spec's matrix.
+        variants: Each has a column of the grid, under its name, and the same prompt and sample share a line; of
+            several points of its matrix, the first is shown.
 
     Returns:
         A PNG.
     """
+    if variants:
+        return _draw_variants(rows.to_pylist(), read, title, variants)
     sections: dict[str, list[Row]] = {}
     for row in rows.to_pylist():
         sections.setdefault(_heading(row, group_by), []).append(row)
@@ -69,6 +79,30 @@ def write_contact_sheet(
             left = GAP + number % columns * (PICTURE + GAP)
             _draw_tile(sheet, draw, row, read, left, top + number // columns * (PICTURE + CAPTION + GAP))
         top += _lines(group, columns) * (PICTURE + CAPTION + GAP)
+    return _encode(sheet)
+
+
+def _draw_variants(rows: Sequence[Row], read: Callable[[Row], bytes], title: str, variants: Sequence[str]) -> bytes:
+    lines: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault((row["prompt_id"], row["sample_index"]), {}).setdefault(row[VARIANT], row)
+    height = (TITLE if title else GAP) + HEADING + len(lines) * (PICTURE + CAPTION + GAP)
+    sheet = Image.new("RGB", (GAP + max(len(variants), MIN_COLUMNS) * (PICTURE + GAP), height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), _fit(title, _font(20), sheet.width - 2 * GAP), INK, _font(20))
+    top = TITLE if title else GAP
+    for number, name in enumerate(variants):
+        draw.text((GAP + number * (PICTURE + GAP), top + 10), _fit(name, _font(15), PICTURE), INK, _font(15))
+    top += HEADING
+    for line in lines.values():
+        for number, name in enumerate(variants):
+            if name in line:
+                _draw_tile(sheet, draw, line[name], read, GAP + number * (PICTURE + GAP), top)
+        top += PICTURE + CAPTION + GAP
+    return _encode(sheet)
+
+
+def _encode(sheet: Image.Image) -> bytes:
     out = io.BytesIO()
     sheet.save(out, "PNG")
     return out.getvalue()

@@ -70,13 +70,20 @@ def _introduction(record: Mapping[str, Any], outcomes: Outcomes) -> str:
 | | |
 |---|---|
 | task | `{spec["task"]}` |
-| model | {_code(spec["model"])} on `{spec["backend"]["kind"]}` |
+| model | {_made_by(record)} |
 | requests | {plan["requests"]:,} = {sizes} × {plan["samples_per_prompt"]:,} samples |
 | succeeded | {outcomes.succeeded:,} |
 | failed | {outcomes.failed:,} |{_superseded(outcomes)}
 | started | {record["created_at"]} |{_scheduled(record)}{_extensions(record)}
 | fingerprint | `{record["fingerprint"]}` |
 """
+
+
+def _made_by(record: Mapping[str, Any]) -> str:
+    spec = record["spec"]
+    own = [(f"{_code(one['name'])}: ", one["model"], one["backend"]) for one in record.get("variants", ())]
+    made = own or [("", spec["model"], spec["backend"]["kind"])]
+    return "<br>".join(f"{name}{_code(model)} on `{kind}`" for name, model, kind in made)
 
 
 def _superseded(outcomes: Outcomes) -> str:
@@ -94,16 +101,21 @@ def _extensions(record: Mapping[str, Any]) -> str:
 
 
 def _model(record: Mapping[str, Any]) -> str:
-    card = record["card"]
-    gated = ", gated" if card["gated"] else ""
-    sources = "".join(f"\n- {_plain(source)}" for source in card["sources"])
+    cards = {record["card"]["id"]: record["card"], **record.get("cards", {})}.values()
+    own = "\n".join(map(_licence, cards))
+    which = "that licence says" if len(cards) == 1 else "those licences say"
     return f"""## Model and licence
 
-{_code(card["id"])} by {_plain(card["provider"])}, licence {_code(card["license"])}{gated}. Whether that licence says
+{own} Whether {which}
 something about what the model generates is for you to read; this data set has no licence of its own until you give it
 one.
-{sources}
+{"".join(f"{chr(10)}- {_plain(source)}" for card in cards for source in card["sources"])}
 """
+
+
+def _licence(card: Mapping[str, Any]) -> str:
+    gated = ", gated" if card["gated"] else ""
+    return f"{_code(card['id'])} by {_plain(card['provider'])}, licence {_code(card['license'])}{gated}."
 
 
 def _failures(outcomes: Outcomes) -> str:

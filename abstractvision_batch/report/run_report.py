@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from abstractvision_batch.report.contact_sheet import MAX_COLUMNS, write_contact_sheet
 from abstractvision_batch.report.outcomes import OUTCOME_COLUMNS, Outcomes, collect_outcomes
 from abstractvision_batch.report.readme import write_run_readme
+from abstractvision_batch.runs.columns import VARIANT
 from abstractvision_batch.runs.environment_files import read_environments
 from abstractvision_batch.runs.files import CONTACT_SHEET, MANIFEST, METADATA, README
 from abstractvision_batch.runs.manifest import MERGE_AGAIN, iter_merged, iter_rows, list_parts, missing_shards
@@ -40,11 +41,18 @@ def write_report(store: Store, record: Mapping[str, Any]) -> None:
     # Each request has a seed of its own, so a matrix over seeds makes no headings.
     drawn = (name for name, what in (spec.get("draw") or {}).items() if what is not None and name != "n")
     group_by = [name for name in (*spec["matrix"], *spec["zip"], *drawn) if name != "seed"]
-    positions = sample_positions(store, requests, record["plan"]["matrix_points"] if group_by else 1)
+    variants = [variant["name"] for variant in record.get("variants", ())][:MAX_COLUMNS]
+    if variants:
+        positions = _variant_positions(store, variants)
+    else:
+        positions = sample_positions(store, requests, record["plan"]["matrix_points"] if group_by else 1)
     shown = "" if len(positions) == requests else f" · {len(positions)} of {requests:,} shown"
-    title = f"{record['name']} · {spec['model']}{shown}"
+    of = f"{len(record['variants'])} variants" if variants else spec["model"]
+    title = f"{record['name']} · {of}{shown}"
     rows = read_rows(store, positions)
-    sheet = write_contact_sheet(rows, lambda row: read_artifact(store, row), title=title, group_by=group_by)
+    sheet = write_contact_sheet(
+        rows, lambda row: read_artifact(store, row), title=title, group_by=group_by, variants=variants
+    )
     store.put(CONTACT_SHEET, sheet)
     if spec["output"].get("layout", "files") == "files":
         write_metadata(store)
@@ -89,6 +97,23 @@ def sample_positions(store: Store, requests: int, points: int, *, pictures: int 
                 positions.append(start + int(offset))
         start += table.num_rows
     return positions
+
+
+def _variant_positions(store: Store, variants: Sequence[str]) -> list[int]:
+    """Which rows to show of variants: the same prompts and samples of each, its first picture of each."""
+    own = sum(pc.sum(pc.equal(table[VARIANT], variants[0])).as_py() or 0 for table in iter_merged(store, [VARIANT]))
+    # The plan has the variants outermost, so what the first asks for is at its start.
+    chosen = read_rows(store, _spread(own, MAX_PICTURES // len(variants)), KEY_COLUMNS)
+    keys = {tuple(row.values()) for row in chosen.to_pylist()}
+    first: dict[tuple[Any, ...], int] = {}
+    start = 0
+    for table in iter_merged(store, (*KEY_COLUMNS, VARIANT)):
+        for offset in np.flatnonzero(pc.is_in(table["prompt_id"], value_set=chosen["prompt_id"].unique())):
+            *key, name = table.slice(int(offset), 1).to_pylist()[0].values()
+            if tuple(key) in keys and name in variants:
+                first.setdefault((*key, name), start + int(offset))
+        start += table.num_rows
+    return sorted(first.values())
 
 
 def read_rows(store: Store, positions: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from abstractvision_batch.runs.manifest import (
     missing_shards,
     rows_by_shard,
 )
+from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.storage.store import Store
 
@@ -114,3 +115,20 @@ def count_rows(store: Store, plan: PlanSummary, parts: dict[int, list[int]] | No
     for table in iter_rows(store, COUNTED_COLUMNS, parts, plan):
         counter.add(table)
     return counter.counts(plan, missing_shards(plan, parts))
+
+
+def count_variants(store: Store, plan: PlanSummary) -> dict[str | None, Counts]:
+    """Count every row that has a result, by the variant that it is of."""
+    parts = list_parts(store)
+    missing = set(missing_shards(plan, parts))
+    by_variant = plan.by_variant(range(plan.shards))
+    variant_of = {shard: name for name, shards in by_variant.items() for shard in shards}
+    counters = {name: RowCounter() for name in by_variant}
+    for table in iter_rows(store, COUNTED_COLUMNS, parts, plan):
+        for name in {variant_of[shard] for shard in table["shard"].unique().to_pylist()}:
+            counters[name].add(table.filter(pc.field("shard").isin(by_variant[name])))
+    found = {}
+    for name, shards in by_variant.items():
+        own = replace(plan, shards=len(shards), requests=sum(count_shard_rows(store.open, plan, shards)))
+        found[name] = counters[name].counts(own, missing.intersection(shards))
+    return found

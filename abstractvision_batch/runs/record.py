@@ -28,7 +28,7 @@ from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.points import base_params, extra_params
 from abstractvision_batch.job.scheduled_time import timezone_name
-from abstractvision_batch.job.variants import split_variants
+from abstractvision_batch.job.variants import name_models, split_variants
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.runs.environment import describe_driver
 from abstractvision_batch.runs.files import EXECUTOR, EXTENSIONS, RECORD
@@ -117,7 +117,7 @@ class RunRecord:
     def specs(self) -> dict[str | None, JobSpec]:
         """The resolved spec of each variant by its name, as if it were a job of its own; of None where it has none."""
         values, _ = split_variants(dict(self.revisions[-1]["spec"]))
-        return {name: JobSpec.model_validate(own) for name, own in values.items()}
+        return {name: JobSpec.from_record(own) for name, own in values.items()}
 
     @property
     def scheduled_at(self) -> datetime | None:
@@ -148,6 +148,13 @@ class RunRecord:
     def variants(self) -> tuple[Mapping[str, Any], ...]:
         """What is recorded of each variant: `name`, `model`, `backend`, `settings` (their hash), `folder`, `params`."""
         return tuple(self.revisions[-1].get("variants", ()))
+
+    @property
+    def made_by(self) -> str:
+        """The models that make its pictures, each with its backend, in a line."""
+        spec = self.revisions[-1]["spec"]
+        own = [(variant["name"], variant["model"], variant["backend"]) for variant in self.variants]
+        return name_models(own or [(None, spec["model"], spec["backend"]["kind"])])
 
     @property
     def model_folders(self) -> tuple[str, ...]:

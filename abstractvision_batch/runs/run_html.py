@@ -70,7 +70,7 @@ def describe_run(
     return _CARD.render(
         name=spec.name,
         task=spec.task,
-        made_by=", ".join(spec.variants) if spec.variants else f"{spec.model} · {spec.backend.kind}",
+        made_by=record.made_by,
         url=url,
         counts=counts,
         links=[(name, path.as_uri()) for name in _LINKED if (path := Path(url).absolute() / name).is_file()],

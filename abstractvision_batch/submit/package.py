@@ -209,8 +209,9 @@ def _variable_notes(job: Job) -> Iterator[str]:
 
 
 def _backend_notes(job: Job) -> Iterator[str]:
-    kind = job.spec.backend.kind
-    if package := list_backends()[kind].package:
+    for kind in dict.fromkeys(spec.backend.kind for spec in job.specs):
+        if not (package := list_backends()[kind].package):
+            continue
         yield f"{package}: brings backend {kind}, and is not packaged: the cluster must have it installed"
 
 
@@ -222,7 +223,10 @@ def _model_notes(job: Job) -> Iterator[str]:
 
 def _model_paths(job: Job) -> Iterator[tuple[FieldPath, str]]:
     """Fields of the backend that may name local files, with what they say."""
-    return ((part.path, part.value) for part, mark in job.model_paths() if not mark.is_written)
+    for variant in job.variants:
+        for part, mark in variant.model_paths():
+            if not mark.is_written:
+                yield variant.positions.place(part.path), part.value
 
 
 def _restated(job: Job, folder: Path, cards: list[Path]) -> Iterator[str]:

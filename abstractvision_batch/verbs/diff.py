@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from abstractvision_batch.errors import GenerationError, StorageError
+import pyarrow.compute as pc
+
+from abstractvision_batch.errors import GenerationError, SpecError, StorageError
 from abstractvision_batch.job.fingerprint import leaf_values
 from abstractvision_batch.job.marks import Effect
 from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, is_decodable, worst
 from abstractvision_batch.report.diff_page import PagePair, draw_page
-from abstractvision_batch.runs.columns import FAILED, NOT_RUN, SUPERSEDED
+from abstractvision_batch.runs.columns import FAILED, NOT_RUN, SUPERSEDED, VARIANT
 from abstractvision_batch.runs.environment import differing_values
 from abstractvision_batch.runs.manifest import iter_rows
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.row_files import FILE_COLUMNS, row_views
+from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.text.to_json import to_json
 from abstractvision_batch.verbs.changes import Change, environment_changes, weights_changes
 
@@ -135,32 +138,41 @@ class DiffReport:
 
 def diff(
     left: str | Path | Run,
-    right: str | Path | Run,
+    right: str | Path | Run | None = None,
     *,
+    variants: tuple[str, str] | None = None,
     left_options: Mapping[str, Any] | None = None,
     right_options: Mapping[str, Any] | None = None,
     measured: int | None = DEFAULT_MEASURED,
 ) -> DiffReport:
-    """Compare two runs.
+    """Compare two runs, or two variants of one.
 
     Args:
         left: Folder or URL of one run, or the run, opened.
-        right: The other.
+        right: The other; the same by default.
+        variants: The variant of each run whose rows are compared; by default all rows.
         left_options: fsspec options of the store of `left`.
         right_options: fsspec options of the store of `right`.
         measured: Pairs of unequal pixels to decode and measure, at most; None: all.
 
     Raises:
-        SpecError: one of them is no run.
+        SpecError: one of them is no run, or has no such variant.
         StorageError: something cannot be read.
         OptionalDependencyMissingError: pixels differ, and the extra `compare` is not installed.
     """
-    return compare_runs(open_run(left, left_options), open_run(right, right_options), measured=measured)
+    one = open_run(left, left_options)
+    other = one if right is None else open_run(right, right_options)
+    return compare_runs(one, other, variants=variants, measured=measured)
 
 
-def compare_runs(left: Run, right: Run, *, measured: int | None = DEFAULT_MEASURED) -> DiffReport:
+def compare_runs(
+    left: Run, right: Run, *, variants: tuple[str, str] | None = None, measured: int | None = DEFAULT_MEASURED
+) -> DiffReport:
     """As `diff`, of opened runs."""
-    matches, only_left, only_right = pair_rows(_rows(left), _rows(right))
+    first, second = variants or (None, None)
+    for run, name in ((left, first), (right, second)):
+        _require_variant(run, name)
+    matches, only_left, only_right = pair_rows(_rows(left, first), _rows(right, second))
     unequal = [(one, other) for one, other in matches if not _same_pixels(one, other)]
     pairs = []
     for number, (one, other) in enumerate(unequal):
@@ -168,9 +180,9 @@ def compare_runs(left: Run, right: Run, *, measured: int | None = DEFAULT_MEASUR
         found = compare_rows(left, one, right, other) if both and (measured is None or number < measured) else None
         pairs.append(Pair(one, other, found))
     return DiffReport(
-        left=left.url,
-        right=right.url,
-        changes=tuple(find_changes(left, right)),
+        left=left.url if first is None else f"{left.url} variant {first}",
+        right=right.url if second is None else f"{right.url} variant {second}",
+        changes=tuple(find_changes(left, right, variants)),
         pairs=tuple(sorted(pairs, key=_worst_first)),
         paired=len(matches),
         identical=len(matches) - len(unequal),
@@ -179,13 +191,19 @@ def compare_runs(left: Run, right: Run, *, measured: int | None = DEFAULT_MEASUR
     )
 
 
-def find_changes(left: Run, right: Run) -> Iterator[Change]:
-    """What the records of two runs do not share: spec, card, prompts, environments."""
+def find_changes(left: Run, right: Run, variants: tuple[str, str] | None = None) -> Iterator[Change]:
+    """What the records of two runs, or of a variant of each, do not share: spec, card, prompts, environments."""
+    chosen = variants or (None, None)
+    specs = [
+        run.record.spec if name is None else run.record.specs[name]
+        for run, name in zip((left, right), chosen, strict=True)
+    ]
     for effect in Effect:
-        one, other = (leaf_values(run.record.spec, effect) for run in (left, right))
+        one, other = (leaf_values(spec, effect) for spec in specs)
         for name, before, after in differing_values(one, other):
             yield Change(effect.value, name, before, after)
-    for name, before, after in differing_values(left.record.card.to_json(), right.record.card.to_json()):
+    one, other = (run.record.cards[spec.model].to_json() for run, spec in zip((left, right), specs, strict=True))
+    for name, before, after in differing_values(one, other):
         yield Change("card", name, before, after)
     if left.plan.prompts_digest != right.plan.prompts_digest:
         yield Change("prompts", "prompt dataset", left.plan.prompts_digest[:12], right.plan.prompts_digest[:12])
@@ -234,11 +252,21 @@ def _varies(rows: Sequence[Row], name: str) -> bool:
     return any(row[name] != rows[0][name] for row in rows)
 
 
-def _rows(run: Run) -> Iterator[Row]:
+def _require_variant(run: Run, name: str | None) -> None:
+    known = [str(variant["name"]) for variant in run.record.variants]
+    if name is not None and name not in known:
+        near = did_you_mean(name, known)
+        hint = f"did you mean {near}?" if near else f"it has: {', '.join(known)}" if known else "it has no variants"
+        raise SpecError(f"{run.url}: no variant {name!r} ({hint})")
+
+
+def _rows(run: Run, variant: str | None) -> Iterator[Row]:
+    """Yield the rows of a run, or of one variant of it."""
     known = run.plan.schema.names
-    columns = [*_COLUMNS, *(name for name in INPUT_COLUMNS if name in known)]
+    columns = [*_COLUMNS, *(name for name in (VARIANT, *INPUT_COLUMNS) if name in known)]
     for table in iter_rows(run.store, columns, plan=run.plan):
-        yield from (row for row in table.to_pylist() if row["status"] != SUPERSEDED)
+        own = table if variant is None else table.filter(pc.field(VARIANT) == variant)
+        yield from (row for row in own.to_pylist() if row["status"] != SUPERSEDED)
 
 
 def _same_pixels(left: Row, right: Row) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ def require_locked(job: Job, path: str | Path | None = None) -> Job:
     if now["weights"] is None and not workers_are_here(job):
         logger.warning("%s: weights are not compared: the cluster's workers load them, not this process", target)
         now["weights"] = locked.get("weights")
+        for name, there in now.get("variants", {}).items():
+            there["weights"] = locked.get("variants", {}).get(name, {}).get("weights")
     try:
         found = [f"{target}: {said}" for said in _differences(locked, now)]
     except (ValueError, TypeError, AttributeError) as error:
@@ -109,26 +111,40 @@ def describe_lock(job: Job) -> dict[str, Any]:
     digest = prompts_digest(job)
     inputs, files = digest_inputs(job)
     check_model(job)
-    weights = find_weights(job)
-    card = json.dumps(job.card.to_json(), sort_keys=True, ensure_ascii=False)
+    models = {variant.variant: _describe_model(variant) for variant in job.variants}
     return {
         "format": FORMAT,
         "name": job.spec.name,
-        "model": job.spec.model,
+        **models.get(None, {"model": None, "card": None, "weights": None, "variants": models}),
         "fingerprint": job.fingerprint(digest),
         "fingerprint_version": job.version,
         "prompts": digest,
         "inputs": None if inputs is None else {"digest": inputs, "files": files if len(files) <= LISTED_INPUTS else {}},
-        "card": hashlib.sha256(card.encode()).hexdigest(),
-        "weights": None if weights is None else weights.to_json(),
         "software": describe_software(),
     }
 
 
+def _describe_model(job: Job) -> dict[str, Any]:
+    """Return what a job without variants, or one of them, is made with."""
+    weights = find_weights(job)
+    card = json.dumps(job.card.to_json(), sort_keys=True, ensure_ascii=False)
+    return {
+        "model": job.spec.model,
+        "card": hashlib.sha256(card.encode()).hexdigest(),
+        "weights": None if weights is None else weights.to_json(),
+    }
+
+
 def _differences(locked: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    plain = [name for name in ("model", "prompts", "card") if locked.get(name) != now[name]]
-    for name in plain:
-        yield f"{name}: {_short(locked.get(name))} locked, {_short(now[name])} now"
+    plain = list(_plain_differences(locked, now, ("model", "prompts", "card")))
+    yield from plain
+    before, after = locked.get("variants", {}), now.get("variants", {})
+    if {*before} != {*after}:
+        yield f"variants: {', '.join(sorted(before)) or 'none'} locked, {', '.join(sorted(after)) or 'none'} now"
+    for variant in (name for name in after if name in before):
+        one, other = before[variant], after[variant]
+        yield from (f"variant {variant}: {said}" for said in _plain_differences(one, other, ("model", "card")))
+        yield from (f"variant {variant}: {said}" for said in _weights_differences(one.get("weights"), other["weights"]))
     if not plain and locked.get("fingerprint") != now["fingerprint"]:
         yield "the spec: a field that changes pixels is not what it was"
     if locked.get("inputs") is not None:  # a lock file of an earlier version does not have them
@@ -136,6 +152,12 @@ def _differences(locked: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     yield from _weights_differences(locked.get("weights"), now["weights"])
     for name, before, after in differing_values(locked.get("software", {}), now["software"]):
         yield f"{name}: {_short(before)} locked, {_short(after)} now"
+
+
+def _plain_differences(locked: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if locked.get(name) != now[name]:
+            yield f"{name}: {_short(locked.get(name))} locked, {_short(now[name])} now"
 
 
 def _input_differences(locked: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.table import create_backend
 from abstractvision_batch.errors import CapabilityNotSupportedError, SpecError, StorageError
 from abstractvision_batch.execute.requests import build_request
+from abstractvision_batch.runs.columns import VARIANT
 from abstractvision_batch.runs.manifest import iter_rows, list_parts, read_shard_rows
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.storage.json_file import parse_json
@@ -40,6 +41,7 @@ def write_program(run: Run, request_id: str, *, trust: bool = False) -> str:
             said = f"its input image is a part of a file, {part}, which the program could not read"
             raise CapabilityNotSupportedError(f"{row['request_id']}: {said} (avbatch rerun reads it)")
     loaded = load_recorded(run.url, run, verb="a program", trust=trust)
+    loaded = loaded.variant_named(wanted.get(VARIANT))
     with create_backend(loaded.backend, card=loaded.card, model=loaded.spec.model) as backend:
         return backend.write_program([_program_row(row, wanted) for row in batch], wanted["batch_slot"])
 

@@ -12,6 +12,7 @@ from abstractvision_batch.backends.table import list_backends
 from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
+from abstractvision_batch.job.variants import change_variants
 from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.runs.opened import Run
 from abstractvision_batch.runs.record import describe_difference
@@ -47,7 +48,7 @@ def load_recorded(
     else:
         _require_backend(source)
         recorded = load_job(
-            escape_references(record.data["spec"]),
+            change_variants(record.data["spec"], escape_references),
             base_dir=record.base_dir,
             overrides=overrides,
             cards=record.cards,
@@ -70,9 +71,10 @@ def load_recorded(
 
 def _require_backend(source: Run) -> None:
     """Refuse to generate what no installed backend generates."""
-    kind = source.record.spec.backend.kind
-    if kind in list_backends():
+    missing = [spec.backend.kind for spec in source.record.specs.values() if spec.backend.kind not in list_backends()]
+    if not missing:
         return
+    kind = missing[0]
     package = source.record.data["environment"].get("backend_packages", {}).get(kind)
     hint = f" (install {package}, which the run had it from)" if package else ""
     raise DependencyError(f"{source.store.url_of(RECORD)}: backend {kind}: no installed package brings it{hint}")

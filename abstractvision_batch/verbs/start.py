@@ -27,6 +27,7 @@ from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.job.env import escape_references
 from abstractvision_batch.job.load import Job, load_job
 from abstractvision_batch.job.model import JobSpec, OutputSpec
+from abstractvision_batch.job.variants import change_variants
 from abstractvision_batch.plan.build import build_plan, prompts_digest
 from abstractvision_batch.prompts.frames import keep_table, list_tables
 from abstractvision_batch.runs.counts import count_rows
@@ -306,7 +307,7 @@ def _recorded_spec(revision: Mapping[str, Any]) -> Job:
     given = spec.model_dump(mode="json", exclude_defaults=True)
     given["backend"] = {"kind": spec.backend.kind, **given.get("backend", {})}
     return load_job(
-        escape_references(given),
+        change_variants(given, escape_references),
         base_dir=Path(revision["base_dir"]),
         cards=cards_of(revision),
         scheduled_at=recorded_time(revision),

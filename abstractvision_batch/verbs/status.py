@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +10,18 @@ from typing import Any, ClassVar
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.report.outcomes import Outcomes
 from abstractvision_batch.report.run_report import read_outcomes
+from abstractvision_batch.runs.counts import Counts, count_variants
 from abstractvision_batch.runs.manifest import is_merged
 from abstractvision_batch.runs.opened import Run, open_run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantStatus(Counts):
+    """How far one variant of a run is."""
+
+    name: str
+    model: str
+    backend: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +36,8 @@ class RunStatus(Outcomes):
     created_at: str
     scheduled_at: str | None
     extensions: tuple[Mapping[str, Any], ...]
+    variants: tuple[VariantStatus, ...] = ()
+    """How far each variant is, where the job has any."""
     merged: bool
     """Whether `manifest.parquet` is there and has every row."""
 
@@ -58,5 +70,15 @@ def status(run: str | Path | Job | Run, storage_options: Mapping[str, Any] | Non
         created_at=data["created_at"],
         scheduled_at=data.get("scheduled_at"),
         extensions=tuple(data["extensions"]),
+        variants=tuple(_variant_statuses(opened)),
         merged=outcomes.shards_done == outcomes.shards and is_merged(opened.store),
     )
+
+
+def _variant_statuses(run: Run) -> Iterator[VariantStatus]:
+    if not run.record.variants:
+        return
+    counts = count_variants(run.store, run.plan)
+    for variant in run.record.variants:
+        own = counts.get(variant["name"], Counts()).values()
+        yield VariantStatus(**own, name=variant["name"], model=variant["model"], backend=variant["backend"])

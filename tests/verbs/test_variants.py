@@ -9,15 +9,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from PIL import Image
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import load_job
+from abstractvision_batch.report.contact_sheet import CAPTION, GAP, HEADING, PICTURE, TITLE
 from abstractvision_batch.runs.files import RECORD
 from abstractvision_batch.runs.opened import open_run
 from abstractvision_batch.verbs.audit import audit
+from abstractvision_batch.verbs.diff import diff
+from abstractvision_batch.verbs.lock import lock, require_locked
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
+from abstractvision_batch.verbs.status import status
 from abstractvision_batch.verbs.verify import verify
 from tests.support.jobs import MakeJob
 
@@ -203,3 +209,61 @@ def test_variants_on_ray_write_the_same_manifest(make_job: MakeJob, tmp_path: Pa
 
 
 _STABLE = {"index", "request_id", "variant", "seed", "batch_id", "shard", "status", "file_name", "sha256"}
+
+
+def test_two_variants_of_a_run_are_compared_picture_by_picture(make_job: MakeJob) -> None:
+    result = run(make_job(variants={"few": FEW, "many": MANY}))
+
+    report = diff(result.path, variants=("few", "many"))
+
+    assert (report.paired, report.identical, len(report.only_left)) == (20, 0, 0)
+    assert report.changed_columns == {"steps": 20}
+    assert [(change.kind, change.name) for change in report.changes] == [("identity", "params.steps")]
+    with pytest.raises(SpecError, match=r"no variant 'manny' .did you mean many"):
+        diff(result.path, variants=("few", "manny"))
+
+
+def test_a_recorded_variant_gets_no_variable_of_whoever_retries_the_run(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_OF_MINE", "secret")
+    result = run(make_job(variants={"few": FEW, "failing": {"backend": {"fail_when": "fox"}, **MANY}}))
+    record = Path(result.path) / RECORD
+    data = json.loads(record.read_text())
+    data["variants"][1]["settings"] = data["spec"]["variants"]["failing"]["backend"]["journal_path"] = (
+        "/tmp/${TOKEN_OF_MINE}"
+    )
+    record.write_text(json.dumps(data))
+
+    with pytest.raises(SpecError, match=r"\$\{TOKEN_OF_MINE\}|would"):
+        retry(result.path)
+
+
+def test_status_says_how_far_each_variant_is(make_job: MakeJob) -> None:
+    result = run(make_job(variants={"few": FEW, "grid": {**MATRIX, "backend": {"fail_when": "dog"}}}))
+
+    found = {
+        one.name: (one.requests, one.succeeded, one.failed, one.shards_done) for one in status(result.path).variants
+    }
+
+    assert found == {"few": (20, 20, 0, 5), "grid": (40, 32, 8, 10)}
+
+
+def test_a_lock_pins_every_variant(make_job: MakeJob, tmp_path: Path) -> None:
+    spec = tmp_path / "job.yaml"
+    spec.write_text(yaml.safe_dump(make_job(variants={"few": FEW, "many": MANY})))
+    lock(load_job(spec))
+
+    assert require_locked(load_job(spec)).variants[0].variant == "few"
+    spec.write_text(yaml.safe_dump(make_job(variants={"few": FEW, "other": {"params": {"steps": 8}}})))
+    with pytest.raises(SpecError, match="variants: few, many locked, few, other now"):
+        require_locked(load_job(spec))
+
+
+def test_the_contact_sheet_has_a_column_for_each_variant(make_job: MakeJob) -> None:
+    result = run(make_job(variants={"few": FEW, "many": MANY, "grid": MATRIX}))
+
+    assert result.contact_sheet_path is not None
+    with Image.open(result.contact_sheet_path) as sheet:
+        columns, lines = 3, 16
+        assert sheet.size == (GAP + columns * (PICTURE + GAP), TITLE + HEADING + lines * (PICTURE + CAPTION + GAP))

@@ -10,6 +10,7 @@ import typer
 from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.status import RunArgument, open_located_run
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
+from abstractvision_batch.errors import SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,14 @@ SHOWN = 20
 
 def diff(
     left: RunArgument,
-    right: RunArgument,
+    right: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="The other run; left out, the same one.", show_default=False),
+    ] = None,
+    variants: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--variants", metavar="LEFT RIGHT", help="Compare these two variants.", show_default=False),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page that shows the pairs beside each other.")
     ] = None,
@@ -35,11 +43,17 @@ def diff(
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs: specs, prompts, environments, rows and pixels. Exits with 1 if requests or pixels differ."""
+    """Compare two runs, or two variants: specs, prompts, environments, rows and pixels.
+
+    Exits with 1 if requests or pixels differ.
+    """
     from abstractvision_batch.verbs.diff import compare_runs, write_page
 
-    one, other = (open_located_run(path, storage_options) for path in (left, right))
-    report = compare_runs(one, other, measured=measured)
+    if right is None and variants is None:
+        raise SpecError("diff: one run has nothing to be compared with (name another, or --variants LEFT RIGHT)")
+    one = open_located_run(left, storage_options)
+    other = one if right is None else open_located_run(right, storage_options)
+    report = compare_runs(one, other, variants=variants, measured=measured)
     if html is not None:
         write_page(report, one, other, html, pairs=pairs)
     if as_json:

@@ -267,7 +267,7 @@ def _emission(given: TimedOptions, spec: str, secrets: list[str] | None, name: s
     return Emission(
         job,
         ticks=None if given.cron is None else read_ticks(given.cron, given.timezone),
-        secrets=tuple(sorted({*find_secrets(job.spec), *kept_here, *(secrets or ())})),
+        secrets=tuple(sorted({*find_secrets(job), *kept_here, *(secrets or ())})),
         name=name,
         made_by=redact(shlex.join(["avbatch", *sys.argv[1:]])),
     )

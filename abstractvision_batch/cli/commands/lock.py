@@ -24,7 +24,8 @@ def lock(
     from abstractvision_batch.verbs.lock import lock as write_lock
 
     job = given.load(spec)
-    for name, program in job.spec.backend.asked_programs.items():
+    programs = {name: program for own in job.specs for name, program in own.backend.asked_programs.items()}
+    for name, program in programs.items():
         print_notes(f"asks the program {program} for its version ({name})")
     target = write_lock(job, output)
     if as_json:

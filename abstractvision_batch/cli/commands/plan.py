@@ -84,10 +84,25 @@ def describe_plan(job: Job, summary: PlanSummary) -> dict[str, Any]:
         "task": spec.task,
         "model": spec.model,
         "backend": spec.backend.kind,
+        **({"variants": _describe_variants(job, summary)} if job.parts else {}),
         "output_path": spec.output.path,
         "scheduled_at": None if job.scheduled_at is None else job.scheduled_at.isoformat(),
         "notes": list(summary.notes),
         **{name: value for name, value in summary.to_json().items() if name not in ("files", "columns")},
+    }
+
+
+def _describe_variants(job: Job, summary: PlanSummary) -> dict[str, Any]:
+    shards: dict[str | None, int] = {}
+    for file in summary.files:
+        shards[file.variant] = shards.get(file.variant, 0) + file.shards
+    return {
+        str(part.variant): {
+            "model": part.spec.model,
+            "backend": part.spec.backend.kind,
+            "shards": shards.get(part.variant, 0),
+        }
+        for part in job.parts
     }
 
 

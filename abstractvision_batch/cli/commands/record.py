@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.status import RunArgument, open_located_run
-from abstractvision_batch.cli.output import format_size, plural, print_json, print_lines
+from abstractvision_batch.cli.output import format_size, one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.spec_options import SpecOptions
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _describe_run(run: Run) -> Iterator[str]:
     data, driver = run.record.data, run.record.data["environment"]
     commit = "no git" if driver["git_commit"] is None else f"git {driver['git_commit'][:_SHOWN_DIGITS]}"
     params = {name: value for name, value in data["params"].items() if value not in (None, {})}
-    yield f"{data['name']}  {data['spec']['task']} · {data['spec']['model']} · {data['spec']['backend']['kind']}"
+    yield f"{data['name']}  {data['spec']['task']} · {one_line(run.record.made_by, width=200)}"
     yield ""
     yield f"run          {run.url}, started {data['created_at']}"
     if data.get("scheduled_at") is not None:

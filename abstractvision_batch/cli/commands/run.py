@@ -134,7 +134,7 @@ def summarise_run(
     """What was done and where it is, on one screen; `cut` rows had prompts that the model did not read to their end."""
     if result.generated == 0 and result.complete and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
-    yield f"{spec.name}  {spec.task} · {spec.model} · {spec.backend.kind}"
+    yield f"{spec.name}  {spec.task} · {one_line(result.run.record.made_by, width=200)}"
     if spec.description:
         yield f"  {one_line(spec.description, width=100)}"
     yield ""

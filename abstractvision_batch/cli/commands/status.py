@@ -9,11 +9,12 @@ import typer
 
 from abstractvision_batch.cli.command import JsonOption, StorageOption
 from abstractvision_batch.cli.commands.run import describe_failures
-from abstractvision_batch.cli.output import format_cost, format_size, plural, print_json, print_lines
+from abstractvision_batch.cli.output import format_cost, format_size, one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.spec_options import SpecOptions, TimedOptions
 from abstractvision_batch.text.to_json import to_json
 
 if TYPE_CHECKING:
+    from abstractvision_batch.runs.counts import Counts
     from abstractvision_batch.runs.opened import Run
     from abstractvision_batch.verbs.status import RunStatus
 
@@ -43,23 +44,28 @@ def status(
 
 
 def _print_state(run: Run, state: RunStatus) -> None:
-    rows = f"{state.succeeded:,} succeeded, {state.failed:,} failed, {state.not_done:,} left"
+    rows = _count_rows(state)
     if state.superseded:
         rows += f", {state.superseded:,} replaced by others"
     if state.not_run:
         rows += f" ({state.not_run:,} of them in shards that ended early)"
     print_lines(
-        f"{state.name}  {state.task} · {state.model} · {state.backend}",
+        f"{state.name}  {state.task} · {one_line(run.record.made_by, width=200)}",
         "",
         f"run        {state.path}, started {state.created_at}",
         *([f"scheduled  {state.scheduled_at}"] if state.scheduled_at is not None else []),
         *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state.extensions),
         f"shards     {state.shards_done:,} of {state.shards:,} done",
         f"requests   {state.requests:,}: {rows}",
+        *(f"  {one.name:<9}{one.requests:,}: {_count_rows(one)}" for one in state.variants),
         *([f"cost       {format_cost(state.cost_usd, state.attempts)}"] if state.cost_usd is not None else []),
         f"artifacts  {format_size(state.size_bytes)}",
         f"manifest   {run.store.url_of('manifest.parquet') if state.merged else 'not merged yet'}",
     )
+
+
+def _count_rows(counts: Counts) -> str:
+    return f"{counts.succeeded:,} succeeded, {counts.failed:,} failed, {counts.not_done:,} left"
 
 
 def locate_run(

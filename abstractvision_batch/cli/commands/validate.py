@@ -42,8 +42,10 @@ def validate(
     with scratch_folder() as folder:
         plan_summary = build_plan(job, folder)
         if not missing:
-            check_parameters(job)
-            long_prompts, longest = count_cut_prompts(job, _read_prompts(folder, plan_summary))
+            for variant in job.variants:
+                check_parameters(variant)
+                count, tokens = count_cut_prompts(variant, _read_prompts(folder, plan_summary, variant.variant))
+                long_prompts, longest = max(long_prompts, count), max(longest, tokens)
     missing += _missing_packages(job)
     if as_json:
         print_json(
@@ -89,16 +91,18 @@ def _missing_packages(job: Job) -> list[str]:
     """What the model needs besides its backend."""
     from importlib.util import find_spec
 
-    packages = job.card.facts(job.spec.backend.kind).packages
-    return [f"{job.card.id} needs {name} (pip install {name})" for name in packages if find_spec(name) is None]
+    needs = ((one.card.id, name) for one in job.variants for name in one.card.facts(one.spec.backend.kind).packages)
+    return [f"{model} needs {name} (pip install {name})" for model, name in needs if find_spec(name) is None]
 
 
-def _read_prompts(folder: Path, summary: PlanSummary) -> Iterator[str]:
-    """Each prompt of the plan once, of the first so many rows."""
+def _read_prompts(folder: Path, summary: PlanSummary, variant: str | None) -> Iterator[str]:
+    """Each prompt of a variant's plan once, of the first so many rows."""
+    from dataclasses import replace
     from itertools import islice
 
     from abstractvision_batch.runs.plan_rows import iter_rows
 
-    rows = iter_rows(lambda name: (folder / name).open("rb"), summary)
+    own = replace(summary, files=tuple(file for file in summary.files if file.variant == variant))
+    rows = iter_rows(lambda name: (folder / name).open("rb"), own)
     seen = dict.fromkeys(row["prompt"] or "" for row in islice(rows, MAX_COUNTED_ROWS))
     return iter(seen)
