@@ -15,7 +15,7 @@ from abstractvision_batch.errors import CapabilityNotSupportedError, UnknownMode
 from abstractvision_batch.registry.capabilities_json import validate_capabilities_json
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.model_card import ModelCard
-from abstractvision_batch.registry.model_names import find_card, suggest_model
+from abstractvision_batch.registry.model_names import suggest_model
 from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import TASKS, Task
 
@@ -92,7 +92,7 @@ class VisionModelCapabilitiesRegistry:
         Raises:
             UnknownModelError: no card has this id.
         """
-        card = find_card(self._cards, model_id)
+        card = self._cards.find(model_id)
         if card is None:
             guess = suggest_model(str(model_id), self._cards)
             hint = f"did you mean {guess}?" if guess else "`avbatch models` lists those there are"
@@ -101,7 +101,7 @@ class VisionModelCapabilitiesRegistry:
 
     def find(self, model_id: str) -> ModelCard | None:
         """Return the card of an id or an alias; None where there is none."""
-        return find_card(self._cards, model_id)
+        return self._cards.find(model_id)
 
     def get(self, model_id: str) -> VisionModelSpec:
         """The model and its tasks.

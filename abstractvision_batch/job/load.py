@@ -51,7 +51,7 @@ from abstractvision_batch.job.secrets import find_plain_secrets
 from abstractvision_batch.job.time_fields import find_untimed, render_time_fields
 from abstractvision_batch.job.variants import VARIANTS, describe_variants, name_models, place_variant, split_variants
 from abstractvision_batch.job.walk import FieldValue
-from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.registry.cards import Cards, load_cards
 from abstractvision_batch.registry.model_card import ModelCard
 
 SPEC = Kind(
@@ -409,7 +409,7 @@ def _check_values(
         if own_cards is None:  # those of a run may hold what earlier versions let pass for no secret
             for path, said in find_plain_secrets(spec):
                 problems.setdefault(path, said)
-        cards: Mapping[str, ModelCard] | None = own_cards
+        cards = None if own_cards is None else Cards(own_cards)
         if any(path[:1] == ("registry",) for path in problems):
             cards = None  # what it names is not looked at
         elif own_cards is None:
@@ -472,9 +472,7 @@ def _spec_error(lines: Sequence[str]) -> SpecError:
     return SpecError("\n".join(shown), problems=tuple(shown), count=len(lines))
 
 
-def _load_cards(
-    spec: JobSpec, base_dir: Path, more: Sequence[str], problems: dict[FieldPath, str]
-) -> dict[str, ModelCard] | None:
+def _load_cards(spec: JobSpec, base_dir: Path, more: Sequence[str], problems: dict[FieldPath, str]) -> Cards | None:
     own = [Path(local_path(base_dir, path)) for path in spec.registry.paths]
     try:
         return load_cards([*own, *(Path(path) for path in more)])

@@ -6,7 +6,7 @@ on the hub. Which of both it is shows in how it is written, never in what happen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ from abstractvision_batch.errors import DependencyError
 from abstractvision_batch.job.marks import LocalPath
 from abstractvision_batch.job.model import BackendSpec, JobSpec
 from abstractvision_batch.job.walk import FieldValue, find_parts, put_value
-from abstractvision_batch.registry.model_names import find_card, suggest_model
+from abstractvision_batch.registry.model_names import suggest_model
 
 if TYPE_CHECKING:
-    from abstractvision_batch.registry.model_card import ModelCard
+    from abstractvision_batch.registry.cards import Cards
 
 _BEGINNINGS = ("./", "../", "/", "~")
 _ENDINGS = (".safetensors", ".ckpt", ".gguf")
@@ -53,8 +53,8 @@ def resolve_backend(spec: JobSpec, base_dir: Path) -> BackendSpec:
 
 
 def settle_model(
-    spec: JobSpec, cards: Mapping[str, ModelCard], base_dir: Path, ignore: frozenset[FieldPath]
-) -> tuple[JobSpec, Mapping[str, ModelCard], dict[FieldPath, str]]:
+    spec: JobSpec, cards: Cards, base_dir: Path, ignore: frozenset[FieldPath]
+) -> tuple[JobSpec, Cards, dict[FieldPath, str]]:
     """Return the spec by the id of its model where it names an alias, and the cards with one that its files describe.
 
     Args:
@@ -66,7 +66,7 @@ def settle_model(
     Returns:
         The spec, the cards, and what is wrong with a model that has no card.
     """
-    found = find_card(cards, spec.model)
+    found = cards.find(spec.model)
     if found is not None:
         return spec.model_copy(update={"model": found.id}) if found.id != spec.model else spec, cards, {}
     if any(path[0] in ("model", "backend") for path in ignore):
@@ -78,4 +78,4 @@ def settle_model(
         named = is_path(spec.model) or near is None
         said = f"no card has the id {show(spec.model)} (did you mean {near}?)"
         return spec, cards, {("model",): f"no card has this id, and {error}" if named else said}
-    return spec, ({**cards, card.id: card} if card is not None else cards), {}
+    return spec, (cards.joined_by({card.id: card}) if card is not None else cards), {}

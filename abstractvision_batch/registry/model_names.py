@@ -1,18 +1,10 @@
-"""Names of models: the card that an id or an alias stands for, and the one that a wrong name was meant to be."""
+"""Which model a wrong name was meant to be."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.text.suggestions import did_you_mean, squeeze
-
-
-def find_card(cards: Mapping[str, ModelCard], name: str) -> ModelCard | None:
-    """Return the card of an id, or that of which it is an alias."""
-    if name in cards:
-        return cards[name]
-    return next((card for card in cards.values() if name in card.aliases), None)
 
 
 def suggest_model(word: str, ids: Collection[str]) -> str | None:

@@ -18,7 +18,6 @@ from abstractvision_batch.errors import ClusterError, DependencyError, SpecError
 from abstractvision_batch.job.load import GivenSpec, load_job, read_values
 from abstractvision_batch.job.local_model import is_path, local_path
 from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.registry.model_names import find_card
 from abstractvision_batch.storage.hub import HubFiles, HubPart, fetch_files, settle_files
 
 
@@ -59,7 +58,7 @@ def find_parts(
         job = load_job(given, overrides=_allowing_downloads(given))
         with create_backend(job.backend, card=job.card, model=job.spec.model) as backend:
             return list(backend.hub_parts(job.spec.task))
-    card = find_card(load_cards([Path(path) for path in registry_paths]), target)
+    card = load_cards([Path(path) for path in registry_paths]).find(target)
     kind = "diffusers"
     if card is not None and kind not in card.backends:
         raise SpecError(f"{card.id}: nothing of it is on the hub for {', '.join(card.backends) or 'any backend'}")

@@ -16,7 +16,6 @@ from abstractvision_batch.registry.card_file import parse_cards
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.registry.likeness import Bases
 from abstractvision_batch.registry.model_card import ModelCard, TaskCard
-from abstractvision_batch.registry.model_names import find_card
 from abstractvision_batch.registry.param_rule import STANDARD_PARAMS
 from abstractvision_batch.version import __version__
 
@@ -69,7 +68,7 @@ def describe_model(
     if like is None:
         tasks = {name: {"params": _written_params(task)} for name, task in derived.tasks.items()}
         data |= {"license": derived.license, "notes": derived.notes, "tasks": tasks, "backends": {kind: facts}}
-    elif (base := find_card(cards, like)) is None:
+    elif (base := cards.find(like)) is None:
         raise SpecError(f"--like: no card has the id {like!r} (`avbatch models` lists them)")
     else:
         data["like"] = base.id

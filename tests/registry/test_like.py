@@ -11,14 +11,13 @@ import yaml
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import load_job
 from abstractvision_batch.model_capabilities import VisionModelCapabilitiesRegistry
-from abstractvision_batch.registry.cards import load_cards
-from abstractvision_batch.registry.model_card import ModelCard
+from abstractvision_batch.registry.cards import Cards, load_cards
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 WAN = "Wan-AI/Wan2.2-I2V-A14B"
 
 
-def load(tmp_path: Path, *cards: dict[str, Any]) -> dict[str, ModelCard]:
+def load(tmp_path: Path, *cards: dict[str, Any]) -> Cards:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"cards": list(cards)}, sort_keys=False))
     return load_cards([tmp_path / "own.yaml"])
 

@@ -14,7 +14,6 @@ from abstractvision_batch.registry.backend_facts import DiffusersFacts
 from abstractvision_batch.registry.card_file import parse_cards
 from abstractvision_batch.registry.cards import load_cards, packaged_folder
 from abstractvision_batch.registry.model_card import ModelCard
-from abstractvision_batch.registry.model_names import find_card
 from abstractvision_batch.registry.param_rule import ParamRule
 from abstractvision_batch.types import TASKS, Task
 from training.shapes64.grammar import grammar_words
@@ -32,11 +31,15 @@ PIPELINE_NAMES = {
 }
 
 
-def test_no_two_packaged_files_have_a_card_of_the_same_id() -> None:
+def test_a_card_that_is_asked_for_alone_is_the_one_of_its_file_and_no_two_have_the_same_name() -> None:
     files = sorted(packaged_folder().glob("*.yaml"))
-    ids = [card.id for path in files for card in parse_cards(path.read_text("utf-8"), path.name)[0]]
+    read = [parse_cards(path.read_text("utf-8"), f"registry/{path.name}") for path in files]
+    cards = [card for found, _ in read for card in found]
 
-    assert sorted(ids) == sorted(CARDS)
+    assert [problem for _, problems in read for problem in problems] == []
+    assert sorted(card.id for card in cards) == list(CARDS)
+    assert [card.id for card in cards if CARDS[card.id] != card] == []
+    assert [card.id for card in cards for alias in card.aliases if CARDS.find(alias) != card] == []
 
 
 def test_a_card_names_its_source_and_says_why_when_nothing_can_run_a_task() -> None:
@@ -61,10 +64,10 @@ def test_a_card_names_its_source_and_says_why_when_nothing_can_run_a_task() -> N
     ],
 )
 def test_a_model_whose_repository_moved_is_known_by_both_ids(id: str, moved_from: str) -> None:
-    found = find_card(CARDS, id)
+    found = CARDS.find(id)
 
     assert found is not None
-    assert find_card(CARDS, moved_from) == found
+    assert CARDS.find(moved_from) == found
 
 
 def test_the_procedural_card_has_all_five_tasks() -> None:
@@ -90,15 +93,21 @@ def test_the_embedded_model_makes_64_pixel_images_from_text_and_images() -> None
     assert "mask" in card.tasks["image_to_image"].params
 
 
-def test_a_new_process_loads_every_card_in_under_a_quarter_of_a_second() -> None:
-    """20 ms on an idle core of 2026; the bound leaves room for a loaded one and excludes the imports."""
-    code = (
-        "import time; from abstractvision_batch.registry.cards import load_cards; t = time.process_time();"
-        "load_cards(); print(time.process_time() - t)"
+def test_a_job_makes_no_card_but_its_models(tmp_path: Path) -> None:
+    """Every process that reads a spec would wait for all of them."""
+    spec = tmp_path / "job.yaml"
+    spec.write_text(
+        "{name: one, model: runwayml/stable-diffusion-v1-5, backend: {kind: diffusers},"
+        " prompts: {source: [a fox]}, output: {path: out}}"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import gc, sys; from abstractvision_batch.job.load import load_job;"
+        "from abstractvision_batch.registry.model_card import ModelCard; job = load_job(sys.argv[1]);"
+        "print({card.id for card in gc.get_objects() if isinstance(card, ModelCard)})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, spec], capture_output=True, text=True, check=True)
 
-    assert float(done.stdout) < 0.25
+    assert done.stdout.strip() == str({"runwayml/stable-diffusion-v1-5"})
 
 
 @pytest.mark.slow  # the first import of diffusers

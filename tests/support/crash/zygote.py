@@ -35,7 +35,7 @@ from tests.support.crash.points import Points
 def main() -> None:
     """Answer requests until stdin ends."""
     # What is read once a process, before there are many.
-    load_cards()
+    dict(load_cards())
     list_backends()
     describe_driver()
     Image.init()
