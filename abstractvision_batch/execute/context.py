@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
+from abstractvision_batch.errors import (
+    AbstractVisionError,
+    CapabilityNotSupportedError,
+    DependencyError,
+    RunStoppedError,
+    SpecError,
+)
 from abstractvision_batch.execute.executor_choice import INLINE, ExecutorChoice
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.model import JobSpec
@@ -20,6 +28,8 @@ from abstractvision_batch.runs.columns import FAILED
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.shard_rows import Retry
 from abstractvision_batch.storage.store import Store, open_store
+
+logger = logging.getLogger(__name__)
 
 #: Each is a thread that waits.
 MAX_SHARDS_AT_ONCE = 32
@@ -47,6 +57,8 @@ class RunContext:
     """What runs the shards, and why."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
+    variant: str | None = None
+    """The name of the variant that this is of, where the job has any."""
 
     @property
     def price(self) -> PriceSpec | None:
@@ -78,6 +90,21 @@ class RunContext:
     def create_backend(self) -> VisionBackend:
         """The job's backend, not loaded yet."""
         return create_backend(self.backend, card=self.card, model=self.spec.model)
+
+
+#: What runs: contexts of variants with their shards, in the order of the plan; a run without variants has one.
+Work = Sequence[tuple[RunContext, Sequence[int]]]
+#: What ends the work on one variant, and not that on the others.
+FAILED_VARIANT = (CapabilityNotSupportedError, DependencyError, RunStoppedError, SpecError)
+
+
+def name_failed_variant(context: RunContext, error: AbstractVisionError) -> AbstractVisionError:
+    """Return an error that ended the work on a variant, with its name; without variants, the error itself."""
+    if context.variant is None:
+        return error
+    named = error.with_message(f"variant {context.variant}: {error}")
+    logger.warning("%s: the other variants go on", named)
+    return named
 
 
 def worker_name() -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from abstractvision_batch.errors import OptionalDependencyMissingError
-from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.context import Work
 from abstractvision_batch.execute.executor_choice import INSTALL_RAY, choose_executor
 from abstractvision_batch.execute.inline_executor import run_shards_inline
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -27,8 +27,7 @@ def require_executor(*specs: JobSpec) -> None:
 
 
 def run_shards(
-    context: RunContext,
-    shards: Sequence[int],
+    work: Work,
     *,
     interrupts: Interrupts,
     guard: SpendingGuard,
@@ -36,9 +35,9 @@ def run_shards(
     on_shard: Callable[[ShardSummary], None],
 ) -> None:
     """Run shards on the chosen executor until they are done, an interrupt drains the run, or the budget is used up."""
-    if context.choice.executor == "ray":
+    if work[0][0].choice.executor == "ray":
         from abstractvision_batch.execute.ray.executor import run_shards_ray
 
-        run_shards_ray(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)
+        run_shards_ray(work, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)
     else:
-        run_shards_inline(context, shards, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)
+        run_shards_inline(work, interrupts=interrupts, guard=guard, on_rows=on_rows, on_shard=on_shard)

@@ -1,5 +1,8 @@
 """Run shards in this process, one after the other: the reference that every other executor must equal.
 
+Variants follow each other, so that one model is loaded at a time. One that cannot be loaded, or of which everything
+fails, leaves its shards undone; the others are run, and then the error is raised.
+
 Where a server generates, several run side by side, so that it is asked for more while the last requests of a shard end.
 """
 
@@ -7,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
-from abstractvision_batch.errors import GenerationCancelledError, RunStoppedError
-from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.errors import AbstractVisionError, GenerationCancelledError, RunStoppedError
+from abstractvision_batch.execute.context import FAILED_VARIANT, RunContext, Work, name_failed_variant
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.shard_runner import ShardRunner
@@ -22,8 +25,7 @@ POLL_S = 0.1
 
 
 def run_shards_inline(
-    context: RunContext,
-    shards: Iterable[int],
+    work: Work,
     *,
     interrupts: Interrupts,
     guard: SpendingGuard,
@@ -33,8 +35,7 @@ def run_shards_inline(
     """Run shards until they are done, an interrupt drains the run, or the budget is used up.
 
     Args:
-        context: The run.
-        shards: Numbers of the shards to run.
+        work: Variants of the run, each with the numbers of its shards to run.
         interrupts: Asked between shards and between denoising steps.
         guard: Asked before each shard.
         on_rows: Called after each batch with the (succeeded, failed) rows of shards that are not committed yet.
@@ -45,6 +46,27 @@ def run_shards_inline(
         DependencyError: the model or a package is missing.
         StorageError: reading the plan or writing failed.
     """
+    failed: list[AbstractVisionError] = []
+    for context, shards in work:
+        if interrupts.draining or guard.stopped is not None:
+            break
+        try:
+            _run_variant(context, shards, interrupts, guard, on_rows, on_shard)
+        except FAILED_VARIANT as error:
+            failed.append(name_failed_variant(context, error))
+    if failed:
+        raise failed[0]
+
+
+def _run_variant(
+    context: RunContext,
+    shards: Sequence[int],
+    interrupts: Interrupts,
+    guard: SpendingGuard,
+    on_rows: Callable[[int, int], None],
+    on_shard: Callable[[ShardSummary], None],
+) -> None:
+    """Run shards of one model, which is loaded once and gone at the end."""
     with closing(ShardRunner(context, context.create_backend())) as runner:
         runner.load()
         if context.shards_at_once > 1:

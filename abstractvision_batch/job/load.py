@@ -456,7 +456,8 @@ def join_variants(jobs: Sequence[Job], positions: Positions) -> Job:
     for job in jobs:
         twin = known.setdefault(job.fingerprint(""), job)
         if twin is not job:
-            said = f"is the same job as variant {twin.variant}: {job.spec.model} with equal settings (remove one)"
+            hint = "remove one; two servers are told apart by backend.label"
+            said = f"is the same job as variant {twin.variant}: {job.spec.model} with equal settings ({hint})"
             raise _spec_error([positions.problem((VARIANTS, str(job.variant)), said)])
     differences = describe_variants(
         {str(job.variant): job.spec.model_dump(mode="json", exclude_unset=True) for job in jobs}

@@ -8,12 +8,12 @@ Not covered: which shards are on storage already (`runs.manifest`), what runs th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from abstractvision_batch.errors import RunStoppedError
-from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.context import RunContext, Work
 from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -99,7 +99,7 @@ def _run_rows(
     # Reads every part, so only where a limit asks for it.
     before = count_rows(store, plan) if execution.max_failed is not None or execution.budget.counts else Counts()
     limit = FailureLimit(execution.max_failed, plan.requests, before.failed - tracker.failed_rows)
-    guard = build_guard(job, before, rows, started=started)
+    guard = build_guard(job, plan, before, rows, started=started)
     failed = tracker.failed_rows
     if limit.reached(failed) or not guard.admits(next(iter(rows))):
         return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
@@ -123,14 +123,24 @@ def build_contexts(
     ]
 
 
-def build_guard(job: Job, before: Counts, rows: Mapping[int, int], *, started: float | None = None) -> SpendingGuard:
+def build_guard(
+    job: Job, plan: PlanSummary, before: Counts, rows: Mapping[int, int], *, started: float | None = None
+) -> SpendingGuard:
     """What may be spent on shards of so many `rows`, after what the manifest says was spent `before`.
 
     The invocation `started` at this time of the monotonic clock, by default now.
     """
     prices = [variant.spec.backend.find_price(variant.card) for variant in job.variants]
     dearest = max((price for price in prices if price is not None), key=lambda price: price.request_usd, default=None)
-    return SpendingGuard(job.spec.execution, price=dearest, spent=before, rows=rows, started=started)
+    by_name = {variant.variant: price for variant, price in zip(job.variants, prices, strict=True)}
+    return SpendingGuard(
+        job.spec.execution,
+        price=dearest,
+        spent=before,
+        rows=rows,
+        started=started,
+        price_of=lambda shard: by_name[plan.file_of(shard).variant],
+    )
 
 
 def build_context(
@@ -158,20 +168,18 @@ def build_context(
         environ=resolve_options(secrets, "execution.runtime_env.env_vars"),
         choice=choice,
         retry=retry,
+        variant=job.variant,
     )
 
 
 def run_on_executor(
-    work: Sequence[tuple[RunContext, Sequence[int]]],
+    work: Work,
     store: Store,
     tracker: ProgressTracker,
     limit: FailureLimit,
     guard: SpendingGuard,
 ) -> Ending:
-    """Run the shards of one variant after the other, until an interrupt or a limit ends it, or the budget is used up.
-
-    Each worker loads one model, and has ended before those of the next variant begin.
-    """
+    """Run shards of variants until they are done, an interrupt or a limit ends it, or the budget is used up."""
     first = work[0][0]
     tracker.on_executor(first.choice)
     note_executor(store, asdict(first.choice))
@@ -184,18 +192,7 @@ def run_on_executor(
         tracker.add_listener(stop_if_too_many_fail)
         stopped: str | None = None
         try:
-            for context, shards in work:
-                if interrupts.draining or guard.stopped is not None:
-                    break
-                guard.charge(context.price)
-                run_shards(
-                    context,
-                    shards,
-                    interrupts=interrupts,
-                    guard=guard,
-                    on_rows=tracker.on_rows,
-                    on_shard=tracker.on_shard,
-                )
+            run_shards(work, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
         except RunStoppedError as error:
             stopped = str(error)
     failed = tracker.failed_rows

@@ -67,7 +67,7 @@ def retry(
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()
-    guard = build_guard(job, opened.counts, chosen)
+    guard = build_guard(job, opened.plan, opened.counts, chosen)
     if chosen and not guard.admits(next(iter(chosen))):
         ending = Ending(stopped=guard.stopped)
     elif chosen:

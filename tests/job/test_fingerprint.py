@@ -56,6 +56,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "backend.diffusers.torch_compile": "none",
     "backend.diffusers.attention_backend": None,
     "backend.diffusers.auto_retry_fp32": True,
+    "backend.openai.label": None,
     "backend.openai.served_model": None,
     "backend.openai.dialect": "auto",
     "backend.openai.request_shape": None,
@@ -157,6 +158,7 @@ EVERY_BACKEND_FIELD: dict[str, dict[str, Any]] = {
         "field_names": {"steps": "num_inference_steps", "seed": "random_seed"},
         "video_mode": "videos_api",
     },
+    "openai with a label": {"base_url": "http://127.0.0.1:1/v1", "label": "west"},
     "openai of before there were dialects": {"base_url": "http://127.0.0.1:1/v1", "request_shape": "sd_server"},
     "procedural": {},
     "sdcpp": {
@@ -213,6 +215,7 @@ EVERY_OTHER_FIELD: dict[str, Any] = {
 PINNED_OF_EVERY_FIELD = {
     "diffusers": "85e62bada2aad39852c844c9b5734099059038c8620a4f56344d8c37e5a1d1b4",
     "openai": "83430bcf14f285f3c42c36152903aae7c8b7498f9e9c9514aed431b6f0bb3fed",
+    "openai with a label": "29d0c379ad7321cb583896fa708b644aabf07ed70ac8fead3224c5354f6c0b69",
     "openai of before there were dialects": "c286bd726fd0207851d2f1ae1edbf6256d03d7826a76196f8b99f16bebce7a9b",
     "procedural": "565d6169044adb0c0d8271462ac0f6caa19ce46f680942dcba88c00fdbcc13ac",
     "sdcpp": "1226a77e0fe660504b16d1b82eda57809e77171ede9e499c4af6503cd50badcc",

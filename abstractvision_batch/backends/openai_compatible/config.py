@@ -146,7 +146,8 @@ def config_from_fields(
     own = dict(fields)
     headers = {name: _resolved(value, f"backend.headers.{name}") for name, value in own.pop("headers", {}).items()}
     api_key = own.pop("api_key", None)
-    own.pop("price", None)  # the job's business, not the server's
+    for name in ("price", "label"):  # the job's business, not the server's
+        own.pop(name, None)
     served_model = own.pop("served_model", None) or card_facts.get("served_model") or model
     own["known_fields"] = tuple(own.get("known_fields", ()))
     return OpenAICompatibleBackendConfig(

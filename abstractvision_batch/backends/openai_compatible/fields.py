@@ -62,6 +62,8 @@ class OpenAIBackendSpec(BackendSection):
         ]
     ] = Field(default_factory=dict)
     """More headers; they go to this server only. Secrets as `{env: NAME}`."""
+    label: Identity[Text | None] = None
+    """What the server is called, where a job compares servers that differ in their address alone."""
     served_model: Identity[Text | None] = None
     """The server's own name of the model; by default the model's id."""
     timeout_s: Runtime[

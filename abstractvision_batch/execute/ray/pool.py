@@ -86,7 +86,7 @@ class ActorPool:
         self._roster = Roster()
         self._running = RunningRows()
         self._looked = self._reported = float("-inf")
-        self._drained = self._cancelled = False
+        self._begun = self._drained = self._cancelled = self._ending = False
         self._errors: list[Exception] = []
 
     def run(self) -> None:
@@ -99,32 +99,57 @@ class ActorPool:
             ClusterError: the cluster cannot hold one actor, or workers die while they load.
         """
         try:
-            self._resize()
-            while self._has_work():
-                self._handle_interrupts()
-                self._refresh_nodes()
-                self._feed()
-                self._take_answers()
-                self._report()
-            if self._errors:
-                raise self._errors[0]
+            while self.step():
+                pass
         finally:
-            for actor in self._roster:
-                self._cluster.end(actor.handle)
-            self._cluster.close()
+            self.close()
+
+    def step(self, wait_s: float = POLL_S) -> bool:
+        """Do what there is to do, and wait so long for an answer.
+
+        Returns:
+            Whether the work goes on.
+
+        Raises:
+            AbstractVisionError: as `run`.
+        """
+        if not self._begun:
+            self._begun = True
+            self._resize()
+        if self._has_work():
+            self._handle_interrupts()
+            self._refresh_nodes()
+            self._feed()
+            self._take_answers(wait_s)
+            self._report()
+            return True
+        if self._errors:
+            raise self._errors[0]
+        return False
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self._roster:
+            self._cluster.end(actor.handle)
+        self._cluster.close()
+
+    @property
+    def _draining(self) -> bool:
+        """Whether no new shard may start here: the run ends, or something ended this pool's work alone."""
+        return self._ending or self._interrupts.draining
 
     def _has_work(self) -> bool:
-        if self._roster.works or (self._interrupts.draining and self._commit_pieces()):
+        if self._roster.works or (self._draining and self._commit_pieces()):
             return True
-        return not self._interrupts.draining and bool(len(self._queue) or self._lost.pending_calls)
+        return not self._draining and bool(len(self._queue) or self._lost.pending_calls)
 
     def _resize(self) -> None:
         """Start actors until there are as many as there should be, or end those that have nothing to do."""
         staying = [actor for actor in self._roster if not actor.leaving]
         busy = sum(bool(actor.calls) for actor in staying)
-        waiting = 0 if self._interrupts.draining else len(self._queue) + self._lost.pending_calls
+        waiting = 0 if self._draining else len(self._queue) + self._lost.pending_calls
         missing = self._size.wanted(busy=busy, waiting=waiting) - len(staying) - self._lost.unplaced
-        if not self._interrupts.draining:
+        if not self._draining:
             for _ in range(missing):
                 self._start_actor()
         if missing < 0:
@@ -147,7 +172,7 @@ class ActorPool:
         return actor
 
     def _feed(self) -> None:
-        if self._interrupts.draining:
+        if self._draining:
             return
         for held in range(IN_FLIGHT):
             # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.
@@ -165,9 +190,9 @@ class ActorPool:
                     call = self._cluster.run_shard(actor.handle, work.shard, grant.tries)
                 self._roster.sent(actor, call, work, grant)
 
-    def _take_answers(self) -> None:
+    def _take_answers(self, wait_s: float) -> None:
         lost = False
-        for call in self._cluster.wait(POLL_S):
+        for call in self._cluster.wait(wait_s):
             if (actor := self._roster.take_owner(call)) is None:
                 self._lost.on_probe_result(call)
                 continue
@@ -220,7 +245,7 @@ class ActorPool:
         """Forget a call that was cancelled or not begun; its work is for others unless the run ends."""
         work = self._roster.ended(actor, call)
         actor.close_grant(call, self._guard, begun=begun)
-        if not self._interrupts.draining:
+        if not self._draining:
             self._queue.put_back(work)
 
     def _end_early(self, actor: Actor, call: Call, error: Exception) -> None:
@@ -232,7 +257,7 @@ class ActorPool:
 
     def _stop_for(self, error: Exception) -> None:
         self._errors.append(error)
-        self._interrupts.drain()
+        self._ending = True
 
     def _commit_pieces(self) -> bool:
         """Have the finished rows of shards committed that were run in pieces, and not to their end."""
@@ -258,7 +283,7 @@ class ActorPool:
     def _handle_interrupts(self) -> None:
         if self._guard.is_over():
             self._interrupts.drain()
-        if self._interrupts.draining and not self._drained:
+        if self._draining and not self._drained:
             self._drained = True
             self._stop(self._roster)
         if self._interrupts.cancelled and not self._cancelled:
@@ -274,7 +299,7 @@ class ActorPool:
         if self._cluster.now() - self._looked < NODES_S:
             return
         self._look_at_nodes()
-        if not self._interrupts.draining:
+        if not self._draining:
             self._drain_leaving_nodes()
         self._resize()
 
