@@ -33,18 +33,26 @@ def record(
     from abstractvision_batch.text.redaction import with_kept_urls
 
     run = open_located_run(path, storage_options, given)
-    weights, environments, rows = read_weights(run.store), read_environments(run.store), count_by_environment(run)
+    weights = {folder: read_weights(run.store, folder) for folder in run.record.model_folders}
+    environments, rows = read_environments(run.store), count_by_environment(run)
     if as_json:
         print_json(
             {
                 "path": run.url,
                 **with_kept_urls(run.record.data),
-                "weights": None if weights is None else weights.to_json(),
+                **_weights_json(weights),
                 "environments": {name: {"rows": rows[name], **found} for name, found in environments.items()},
             }
         )
         return
-    print_lines(*_describe_run(run), *_describe_weights(weights), *_describe_environments(environments, rows))
+    of_models = (line for found in weights.values() for line in _describe_weights(found))
+    print_lines(*_describe_run(run), *of_models, *_describe_environments(environments, rows))
+
+
+def _weights_json(weights: Mapping[str, Weights | None]) -> dict[str, Any]:
+    """The weights of a run; of one with variants, by the folder that the run has for each model."""
+    found = {folder: None if one is None else one.to_json() for folder, one in weights.items()}
+    return {"weights": found[""]} if "" in found else {"weights": None, "weights_by_model": found}
 
 
 def count_by_environment(run: Run) -> Counter[str]:
@@ -57,10 +65,13 @@ def count_by_environment(run: Run) -> Counter[str]:
     return counts
 
 
+def _describe_params(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in params.items() if value not in (None, {}))
+
+
 def _describe_run(run: Run) -> Iterator[str]:
     data, driver = run.record.data, run.record.data["environment"]
     commit = "no git" if driver["git_commit"] is None else f"git {driver['git_commit'][:_SHOWN_DIGITS]}"
-    params = {name: value for name, value in data["params"].items() if value not in (None, {})}
     yield f"{data['name']}  {data['spec']['task']} · {one_line(run.record.made_by, width=200)}"
     yield ""
     yield f"run          {run.url}, started {data['created_at']}"
@@ -77,7 +88,10 @@ def _describe_run(run: Run) -> Iterator[str]:
         yield f"executor     {chosen['executor']} ({chosen['why']})"
     if run.plan.inputs_digest is not None:
         yield f"inputs       {run.plan.inputs_digest[:_SHOWN_DIGITS]}, over the images and masks of all prompts"
-    yield f"parameters   {', '.join(f'{name} {value}' for name, value in params.items())}"
+    if not run.record.variants:
+        yield f"parameters   {_describe_params(data['params'])}"
+    for variant in run.record.variants:
+        yield f"variant      {variant['name']}: {variant['model']}, {_describe_params(variant['params'])}"
     yield (
         f"started by   avbatch {driver['avbatch']}, Python {driver['python']}, on {driver['host']}, {commit}"
         + (", with uncommitted changes" if driver["git_dirty"] else "")
