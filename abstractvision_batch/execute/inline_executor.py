@@ -76,9 +76,7 @@ def _run_variant(
             if interrupts.draining or (grant := guard.grant(shard)) is None:
                 return
             try:
-                summary = runner.run_shard(
-                    shard, tries=grant.tries, cancelled=lambda: interrupts.cancelled, on_rows=on_rows
-                )
+                summary = runner.run_shard(shard, tries=grant.tries, cancelled=interrupts.cancelled, on_rows=on_rows)
             except GenerationCancelledError:
                 return
             guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
@@ -113,7 +111,7 @@ def _run_side_by_side(
             rows[shard] = (succeeded, failed)
 
         def cancelled() -> bool:
-            return interrupts.cancelled or ended.is_set()
+            return interrupts.cancelled() or ended.is_set()
 
         return runner.run_shard(shard, tries=tries, cancelled=cancelled, on_rows=note)
 

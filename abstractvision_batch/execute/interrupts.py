@@ -50,7 +50,6 @@ class Interrupts:
         """Whether a person or the system asked for the end."""
         return self.count >= 1
 
-    @property
     def cancelled(self) -> bool:
         """Whether running generation should end."""
         return self.count >= 2 or time.monotonic() > self._drain_ends

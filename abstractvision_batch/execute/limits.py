@@ -49,7 +49,7 @@ class TimeLimits:
             # A thread in C, which needs no GIL: code that hangs while it holds it is ended too.
             faulthandler.dump_traceback_later(max(0.0, seconds) + grace, exit=True, file=_STDERR)
         try:
-            yield lambda: self.cancelled() or time.monotonic() > ends
+            yield self.cancelled if ends == float("inf") else lambda: self.cancelled() or time.monotonic() > ends
         finally:
             if guarded:
                 faulthandler.cancel_dump_traceback_later()

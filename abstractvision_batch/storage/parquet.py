@@ -17,6 +17,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -224,6 +225,7 @@ def _require_python(kind: pa.DataType, column: pa.ChunkedArray) -> None:
         column.to_pylist()
 
 
+@cache
 def _holds_temporal(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _holds_temporal(kind.value_type)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -202,8 +202,8 @@ class ProceduralVisionBackend(BatchBackend):
         steps = request.steps or DEFAULT_STEPS
         ends = time.monotonic() + self.config.delay_s
         for step in range(1, steps + 1):
-            for pause in _pauses(ends - self.config.delay_s * (1 - step / steps)):
-                time.sleep(pause)
+            while (left := ends - self.config.delay_s * (1 - step / steps) - time.monotonic()) > 0:
+                time.sleep(min(left, _POLL_S))
                 _raise_if(cancelled)
             if on_step is not None:
                 on_step(step, steps)
@@ -227,11 +227,6 @@ def _append_line(path: str, request: VisionRequest) -> None:
         os.write(descriptor, json.dumps(line).encode() + b"\n")
     finally:
         os.close(descriptor)
-
-
-def _pauses(until: float) -> Iterator[float]:
-    while (left := until - time.monotonic()) > 0:
-        yield min(left, _POLL_S)
 
 
 def _raise_if(cancelled: Cancelled | None) -> None:

@@ -10,6 +10,7 @@ Not covered: requests and files (`procedural`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,12 +67,13 @@ def draw(picture: Picture, width: int, height: int, *, phase: float = 0.0) -> Rg
 
 
 def _numbers(*key: object) -> Iterator[float]:
-    """Yield numbers in [0, 1) that depend on `key` alone."""
-    block = 0
-    while True:
-        digest = hashlib.shake_256(repr((*key, block)).encode()).digest(256)
-        yield from (np.frombuffer(digest, "<u4") / 2.0**32).tolist()
-        block += 1
+    """Return numbers in [0, 1) without end that depend on `key` alone."""
+
+    def block(number: int) -> list[float]:
+        digest = hashlib.shake_256(repr((*key, number)).encode()).digest(256)
+        return list((np.frombuffer(digest, "<u4") / 2.0**32).tolist())
+
+    return itertools.chain.from_iterable(map(block, itertools.count()))
 
 
 def _palette(picture: Picture) -> list[Color]:

@@ -286,7 +286,7 @@ class ActorPool:
         if self._draining and not self._drained:
             self._drained = True
             self._stop(self._roster)
-        if self._interrupts.cancelled and not self._cancelled:
+        if self._interrupts.cancelled() and not self._cancelled:
             self._cancelled = True
             for actor in self._roster:
                 self._cluster.cancel(actor.calls)
