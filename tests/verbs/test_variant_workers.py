@@ -155,7 +155,8 @@ def test_three_variants_are_killed_resumed_extended_verified_and_the_same_on_ray
             make_job,
             models,
             prompts={"source": [f"a fox, number {number}" for number in range(8)]},
-            samples_per_prompt=4,
+            samples_per_prompt=1,
+            seeds=[1, 2, 3, 4],
             variants=variants,
             output={"path": str(tmp_path / where)},
             execution={"executor": "inline", "shard_size": 8, **execution},
@@ -163,7 +164,7 @@ def test_three_variants_are_killed_resumed_extended_verified_and_the_same_on_ray
 
     # Killed half-way and resumed.
     spec = tmp_path / "spec.yaml"
-    spec.write_text(yaml.safe_dump(job("inline")))
+    spec.write_text(yaml.safe_dump(job("inline"), sort_keys=False))  # the order of variants is that of the plan
     folder = tmp_path / "inline"
     command = [sys.executable, "-m", "abstractvision_batch", "run", str(spec)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
