@@ -125,9 +125,8 @@ class Run:
 
     def __repr__(self) -> str:
         spec = self.spec
-        return printable(
-            f"<Run {spec.name}: {self.plan.requests:,} × {spec.task} of {self.record.made_by}, in {self.url}>"
-        )
+        made_by = f"{len(spec.variants)} variants" if spec.variants else spec.model
+        return printable(f"<Run {spec.name}: {self.plan.requests:,} × {spec.task} of {made_by}, in {self.url}>")
 
     def _repr_html_(self) -> str:
         from abstractvision_batch.runs.run_html import describe_run

@@ -91,7 +91,7 @@ def test_a_run_of_variants_names_them(make_job: MakeJob) -> None:
     run = avb.run(make_job(variants=variants)).run
 
     assert "of 2 variants, in" in repr(run)
-    assert "plain, strong" in run._repr_html_()
+    assert "plain (avbatch/procedural · procedural), strong (" in run._repr_html_()
 
 
 def test_what_a_strangers_run_says_does_nothing_in_a_notebook(make_job: MakeJob, tmp_path: Path) -> None:
