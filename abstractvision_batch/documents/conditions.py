@@ -70,7 +70,7 @@ def meet_condition(
     import duckdb
 
     columns = {name: rows[column] for name, column in find_columns(condition, rows.schema.names, noun, other_names)}
-    connection = _database().cursor()
+    connection = open_database().cursor()
     timer = threading.Timer(TIME_LIMIT_S, connection.interrupt)
     timer.start()
     try:
@@ -90,7 +90,7 @@ def meet_condition(
 
 
 @cache
-def _database() -> DuckDBPyConnection:
+def open_database() -> DuckDBPyConnection:
     """Open this process's database, which holds nothing: rows are registered on a cursor."""
     import duckdb
 
@@ -153,7 +153,7 @@ def _parse(condition: str) -> tuple[list[Any], Any]:
 
     text = f"{_BEFORE}{condition}{_AFTER}"
     try:
-        with _database().cursor() as connection:
+        with open_database().cursor() as connection:
             ((answer,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
     except duckdb.Error as exc:
         raise _refused(condition, exc) from exc

@@ -24,8 +24,8 @@ from abstractvision_batch.execute.ray.address import ADDRESS
 from abstractvision_batch.job.model import ExecutionSpec, JobSpec
 
 INSTALL_RAY = 'pip install "abstractvision_batch[ray]"'
-_NVIDIA_FILES = Path("/proc/driver/nvidia/gpus")
-_AMD_FILES = Path("/sys/class/kfd/kfd/topology/nodes")
+NVIDIA_FILES = Path("/proc/driver/nvidia/gpus")
+AMD_FILES = Path("/sys/class/kfd/kfd/topology/nodes")
 _ASK_TIMEOUT_S = 15
 
 
@@ -91,16 +91,16 @@ def count_gpus() -> int:
     """Count the GPUs that a process started here may use: NVIDIA's, else AMD's; Apple's is one."""
     if sys.platform == "darwin":
         return int(platform.machine() == "arm64")
-    if nvidia := _count_nvidia(shutil.which("nvidia-smi")):
+    if nvidia := _count_nvidia(shutil.which("nvidia-smi"), NVIDIA_FILES):
         return _count_visible(nvidia, ("CUDA_VISIBLE_DEVICES",))
     return _count_visible(_count_amd(), ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"))
 
 
 @cache
-def _count_nvidia(program: str | None) -> int:
+def _count_nvidia(program: str | None, files: Path) -> int:
     """Count what `nvidia-smi --list-gpus` names; where there is no such program, what the driver has files of."""
     if program is None:
-        return len(list(_NVIDIA_FILES.iterdir())) if _NVIDIA_FILES.is_dir() else 0
+        return len(list(files.iterdir())) if files.is_dir() else 0
     try:
         done = subprocess.run(
             [program, "--list-gpus"], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=True
@@ -113,7 +113,7 @@ def _count_nvidia(program: str | None) -> int:
 def _count_amd() -> int:
     """Count the nodes of AMD's compute driver that have SIMD units: the others are CPUs."""
     found = 0
-    for path in _AMD_FILES.glob("*/properties"):
+    for path in AMD_FILES.glob("*/properties"):
         words = path.read_text(encoding="utf-8", errors="replace").split()
         found += dict(zip(words[::2], words[1::2], strict=False)).get("simd_count", "0") != "0"
     return found

@@ -46,8 +46,8 @@ def hash_file(path: Path) -> str:
     """
     path = path.resolve()
     state = _state(path)
-    if state in _known:
-        return _known[state]
+    if state in known_hashes:
+        return known_hashes[state]
     size, settled = path.stat().st_size, _is_settled(path)
     entry = _entry(state) if size >= KEPT_FROM_BYTES else None
     digest = _read(entry)
@@ -57,7 +57,7 @@ def hash_file(path: Path) -> str:
         if not settled or _state(path) != state:
             return digest
         _keep(entry, digest)
-    _known[state] = digest
+    known_hashes[state] = digest
     return digest
 
 
@@ -70,7 +70,7 @@ def hash_stream(stream: BinaryIO) -> str:
 
 
 #: Hashes that this process knows, of files of any size.
-_known: dict[str, str] = {}
+known_hashes: dict[str, str] = {}
 
 
 def _state(path: Path) -> str:

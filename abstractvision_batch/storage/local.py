@@ -78,7 +78,7 @@ class LocalStore:
     def sync_folder(self, name: str) -> None:
         folder = self._folder(name)
         with _storage_errors(folder), contextlib.suppress(FileNotFoundError):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def read(self, name: str) -> bytes:
         with self.open(name) as file, _storage_errors(self.root / name):
@@ -203,7 +203,7 @@ class LocalStore:
     def _replace(self, part: Path, target: Path) -> None:
         part.replace(target)
         if target.parent == self.root:
-            _sync_folder(self.root)
+            sync_folder(self.root)
 
     @staticmethod
     def _link(part: Path, target: Path) -> bool:
@@ -218,7 +218,7 @@ class LocalStore:
             if os.path.lexists(target):
                 return False
             part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return True
 
 
@@ -230,7 +230,7 @@ def _make_folders(folder: Path) -> None:
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
-        _sync_folder(new.parent)
+        sync_folder(new.parent)
 
 
 def _write_synced(path: Path, data: bytes | Path) -> None:
@@ -246,7 +246,8 @@ def _kind(mode: int) -> str:
     return "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put on disk which names a folder has."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -154,7 +154,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(file_hashes, "KEPT_FROM_BYTES", 1)
     monkeypatch.setattr(file_hashes, "SETTLED_S", -1.0)
-    monkeypatch.setattr(file_hashes, "_known", {})
+    monkeypatch.setattr(file_hashes, "known_hashes", {})
     return tmp_path / "cache/avbatch/file-hashes"
 
 
@@ -164,7 +164,7 @@ def test_a_hash_is_kept_until_the_file_changes(kept: Path, tmp_path: Path, monke
     assert hash_file(file) == hashlib.sha256(b"abc").hexdigest()
     (entry,) = kept.iterdir()
     entry.write_text("0" * 64)  # what another process would find
-    monkeypatch.setattr(file_hashes, "_known", {})
+    monkeypatch.setattr(file_hashes, "known_hashes", {})
     assert hash_file(file) == "0" * 64
 
     times = file.stat().st_mtime_ns
@@ -183,7 +183,7 @@ def test_a_damaged_entry_is_hashed_anew(
     hash_file(file)
     (entry,) = kept.iterdir()
     entry.write_text(content, encoding="latin-1")
-    monkeypatch.setattr(file_hashes, "_known", {})
+    monkeypatch.setattr(file_hashes, "known_hashes", {})
 
     assert hash_file(file) == hashlib.sha256(b"abc").hexdigest() == entry.read_text()
 

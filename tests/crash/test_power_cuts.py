@@ -82,7 +82,7 @@ def test_the_watch_sees_a_sync_that_is_left_out(tmp_path: Path) -> None:
     place, spec = place_on_disk(tmp_path), write_job(tmp_path, "files")
     broken = WATCH.replace(
         "code = main(arguments)",
-        "import abstractvision_batch.storage.local as local\nlocal._sync_folder = lambda folder: None\n"
+        "import abstractvision_batch.storage.local as local\nlocal.sync_folder = lambda folder: None\n"
         "code = main(arguments)",
     )
 

@@ -30,8 +30,8 @@ LOCAL = {"model": "avbatch/shapes64", "backend": {"kind": "diffusers"}, "params"
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(executor_choice, "_NVIDIA_FILES", tmp_path / "no-nvidia")
-    monkeypatch.setattr(executor_choice, "_AMD_FILES", tmp_path / "no-amd")
+    monkeypatch.setattr(executor_choice, "NVIDIA_FILES", tmp_path / "no-nvidia")
+    monkeypatch.setattr(executor_choice, "AMD_FILES", tmp_path / "no-amd")
     monkeypatch.setattr(sys, "platform", "linux")
 
 
@@ -122,16 +122,15 @@ def test_gpus_that_the_environment_hides_do_not_count(
 
 def test_the_drivers_files_count_where_there_is_no_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(executor_choice, "_NVIDIA_FILES", tmp_path / "gpus")
+    monkeypatch.setattr(executor_choice, "NVIDIA_FILES", tmp_path / "gpus")
     for name in ("0000:17:00.0", "0000:3d:00.0"):
         (tmp_path / "gpus" / name).mkdir(parents=True)
-    executor_choice._count_nvidia.cache_clear()
 
     assert count_gpus() == 2
 
 
 def test_amds_gpus_count_and_its_processors_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(executor_choice, "_AMD_FILES", tmp_path)
+    monkeypatch.setattr(executor_choice, "AMD_FILES", tmp_path)
     for node, units in enumerate((0, 304, 304, 304)):
         (tmp_path / str(node)).mkdir()
         (tmp_path / str(node) / "properties").write_text(f"cpu_cores_count 0\nsimd_count {units}\n")

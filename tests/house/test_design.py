@@ -39,6 +39,7 @@ LAYERS = (
 SECTIONS = re.compile(rf"{NAME}\.backends\.table\b")
 #: The files of the root: those whose paths are promised, and the version.
 ROOT = {"__init__", "__main__", "artifacts", "errors", "model_capabilities", "types", "version", "vision_manager"}
+PRIVATE = re.compile("_[^_]")
 #: Heavy packages, and what is done in one place, with the only places that may import them, as paths of the package.
 HEAVY = {
     "ray": ("execute/ray/", "submit/ray_jobs.py"),
@@ -278,3 +279,29 @@ def test_no_test_speaks_of_an_older_library_in_its_name() -> None:
     )
 
     assert [name for name in names if "older_library" in name and not name.startswith("test_no_test_speaks")] == []
+
+
+def test_tests_use_what_has_a_public_name() -> None:
+    """A private name may change with no test to change."""
+    found = [f"{path.relative_to(TESTS)}: {name}" for path in TESTS.rglob("*.py") for name in _private_names(path)]
+
+    assert sorted(found) == []
+
+
+def _private_names(path: Path) -> Iterator[str]:
+    """Yield the private names of the package, and of other tests, that a test imports, reads or replaces."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    ours = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (NAME, "tests"):
+            ours |= {alias.asname or alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names if PRIVATE.match(alias.name))
+    for node in nodes:
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner in ours and PRIVATE.match(name):
+                yield f"{owner}.{name}"
+            case ast.Call(
+                func=ast.Attribute(attr="setattr"), args=[ast.Name(id=owner), ast.Constant(value=str(name)), *_]
+            ):
+                if owner in ours and PRIVATE.match(name):
+                    yield f"{owner}.{name}"

@@ -172,7 +172,7 @@ def test_a_condition_reaches_nothing_but_the_rows(condition: str) -> None:
 def test_the_database_behind_conditions_is_locked(statement: str) -> None:
     """Were the check of a condition to miss something, this is what it would meet."""
     with pytest.raises(duckdb.Error):
-        conditions._database().execute(statement)
+        conditions.open_database().execute(statement)
     assert not {"copied.csv", "attached.db"} & {path.name for path in Path.cwd().iterdir()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from typer.testing import CliRunner
 from abstractvision_batch.cli.app import app
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.env import escape_references, interpolate
-from abstractvision_batch.runs import started as started_runs
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
@@ -25,12 +23,10 @@ from tests.support.jobs import MakeJob
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state folder of the test's own; nothing was warned of yet."""
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    started_runs._warn.cache_clear()
-    yield tmp_path / "state"
-    started_runs._warn.cache_clear()
+    return tmp_path / "state"
 
 
 @pytest.fixture

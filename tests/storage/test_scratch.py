@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,16 +61,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(tmp_
         living.wait()
 
 
-def test_a_full_temporary_disk_is_one_line_however_it_shows(tmp_path: Path) -> None:
+def test_a_full_temporary_disk_is_one_line_however_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/full takes nothing, and says so when a buffer is flushed, as when a file is closed."""
     full = OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StorageError, match=r"No space left on device \(make room"), scratch_folder():
         raise full
-    spool = Spool()
-    spool._file.close()
-    spool._file = open("/dev/full", "w+b")  # noqa: SIM115, PTH123
-    with pytest.raises(StorageError, match="No space left"), spool:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    with pytest.raises(StorageError, match="No space left"), Spool() as spool:
         spool.put("a", b"x" * 100_000)
 
 

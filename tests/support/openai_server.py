@@ -204,10 +204,10 @@ class Handler(BaseHTTPRequestHandler):
                 headers = {"Retry-After": self.state.retry_after} if self.state.retry_after else {}
                 self.send_error_json(429, "Too many requests", "rate_limit_exceeded", headers)
             else:
-                self._generate(received)
+                self.generate(received)
                 self.state.answered_at.append(time.monotonic())
 
-    def _generate(self, received: Received) -> None:
+    def generate(self, received: Received) -> None:
         extended = not self.state.strict
         fields = received.fields
         if self.state.gate is not None:

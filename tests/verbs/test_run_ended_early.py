@@ -58,7 +58,7 @@ class EmptyAfter:
         self.server = server
         self.left = pictures
         self.paid: Counter[str] = Counter()
-        self._generate = Handler._generate
+        self.generate = Handler.generate
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         account = self
@@ -72,9 +72,9 @@ class EmptyAfter:
             if empty:
                 EMPTY_ACCOUNT(handler)
             else:
-                account._generate(handler, received)
+                account.generate(handler, received)
 
-        monkeypatch.setattr(Handler, "_generate", generate)
+        monkeypatch.setattr(Handler, "generate", generate)
 
 
 def statuses(path: Path) -> Counter[str]:

@@ -15,8 +15,8 @@ from abstractvision_batch.job.load import load_job
 from abstractvision_batch.job.model import ExecutionSpec
 from abstractvision_batch.storage.store import open_store
 from abstractvision_batch.verbs.execution import build_context
-from tests.execute.ray.test_placement import PLAN
 from tests.support.jobs import MakeJob
+from tests.support.run_context import PLAN
 
 
 @pytest.fixture(autouse=True)

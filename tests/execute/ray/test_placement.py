@@ -14,36 +14,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Node
 from abstractvision_batch.execute.ray.gpu_memory import GIB
 from abstractvision_batch.execute.ray.placement import actor_options, needs_of, room_for
-from abstractvision_batch.job.load import load_job
-from abstractvision_batch.runs.plan_summary import PlanSummary
-
-PLAN = PlanSummary(
-    requests=1,
-    shards=1,
-    batches=1,
-    prompts=1,
-    matrix_points=1,
-    samples_per_prompt=1,
-    batch_size=1,
-    shard_size=1,
-    prompts_digest="",
-    prompts_files=(),
-    files=(),
-)
-
-
-def _context(backend: dict[str, Any] | None = None, **execution: Any) -> RunContext:
-    loaded = load_job(
-        {
-            "name": "a",
-            "model": "avbatch/shapes64",
-            "backend": {"kind": "diffusers", **(backend or {})},
-            "prompts": {"source": ["x"]},
-            "output": {"path": "x"},
-            "execution": execution,
-        }
-    )
-    return RunContext(url="x", spec=loaded.spec, backend=loaded.backend, card=loaded.card, plan=PLAN)
+from tests.support.run_context import context_of
 
 
 def _node(name: str = "a", **resources: float) -> Node:
@@ -74,16 +45,16 @@ def _with_memory(context: RunContext, gb: float, dtype: str = "float16") -> RunC
 def test_an_actor_takes_a_gpu_where_there_is_one_and_the_backend_uses_it(
     backend: dict[str, Any], gpus_there: int, gpus: float
 ) -> None:
-    assert _options(_context(backend), _node(GPU=gpus_there))["num_gpus"] == gpus
+    assert _options(context_of(backend), _node(GPU=gpus_there))["num_gpus"] == gpus
 
 
 def test_an_actor_takes_as_many_cpus_as_its_backend_has_threads() -> None:
-    assert _options(_context({"threads": 4}), _node())["num_cpus"] == 4
-    assert _options(_context({"threads": 4}, cpus_per_actor=2), _node())["num_cpus"] == 2
+    assert _options(context_of({"threads": 4}), _node())["num_cpus"] == 4
+    assert _options(context_of({"threads": 4}, cpus_per_actor=2), _node())["num_cpus"] == 2
 
 
 def test_ray_never_restarts_or_retries_by_itself() -> None:
-    options = _options(_context(), _node())
+    options = _options(context_of(), _node())
     assert (options["max_restarts"], options["max_task_retries"]) == (0, 0)
 
 
@@ -91,16 +62,16 @@ def test_what_no_node_can_hold_is_an_error_and_only_a_warning_where_nodes_may_jo
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(ClusterError, match=r"execution\.gpus_per_actor: 1 GPU wanted for an actor, the cluster has 0"):
-        _options(_context(gpus_per_actor=1), _node())
+        _options(context_of(gpus_per_actor=1), _node())
     with pytest.raises(ClusterError, match="16 CPU wanted for an actor, the cluster has 8"):
-        _options(_context(cpus_per_actor=16), _node("a"), _node("b"))
+        _options(context_of(cpus_per_actor=16), _node("a"), _node("b"))
 
-    assert _options(_context(gpus_per_actor=1), _node(), grows=True)["num_gpus"] == 1
+    assert _options(context_of(gpus_per_actor=1), _node(), grows=True)["num_gpus"] == 1
     assert "waiting for a node, up to execution.node_wait_s (600 s)" in caplog.text
 
 
 def test_an_accelerator_and_custom_resources_are_asked_for_and_counted() -> None:
-    context = _context(accelerator_type="H100", resources={"tpu_slice": 2})
+    context = context_of(accelerator_type="H100", resources={"tpu_slice": 2})
     node = _node(GPU=8, H100=1, tpu_slice=4)
 
     options = _options(context, node)
@@ -124,7 +95,7 @@ def test_an_accelerator_and_custom_resources_are_asked_for_and_counted() -> None
 )
 def test_a_name_that_no_node_has_is_answered_with_one_that_is_there(execution: dict[str, Any], message: str) -> None:
     with pytest.raises(ClusterError, match=message):
-        _options(_context(**execution), _node("a", GPU=1, H100=1, tpu_slice=4), _node("b", GPU=1, L4=1))
+        _options(context_of(**execution), _node("a", GPU=1, H100=1, tpu_slice=4), _node("b", GPU=1, L4=1))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +106,7 @@ def test_actors_share_a_gpu_as_far_as_weights_activations_and_contexts_fit(
     weights_gb: float, gpu_gib: int, share: float
 ) -> None:
     """6.9 GB of weights take 6.4 + 4 + 1 GiB; at most four share a GPU however small the model is."""
-    context = _with_memory(_context(), weights_gb)
+    context = _with_memory(context_of(), weights_gb)
     node = _node("a", GPU=1)
 
     options = _options(context, node, a=gpu_gib)
@@ -147,14 +118,14 @@ def test_actors_share_a_gpu_as_far_as_weights_activations_and_contexts_fit(
 def test_the_smallest_gpu_that_an_actor_may_get_decides() -> None:
     small, large = _node("small", GPU=1, L4=1), _node("large", GPU=1, H100=1)
 
-    on_any, on_large = _context(), _context(accelerator_type="H100")
+    on_any, on_large = context_of(), context_of(accelerator_type="H100")
 
     assert _options(_with_memory(on_any, 6.9), small, large, small=24, large=80)["num_gpus"] == 0.5
     assert _options(_with_memory(on_large, 6.9), small, large, small=24, large=80)["num_gpus"] == 0.25
 
 
 def test_a_gpu_that_cannot_say_its_size_is_known_by_its_name_or_taken_whole() -> None:
-    context = _with_memory(_context(), 6.9)
+    context = _with_memory(context_of(), 6.9)
 
     assert _options(context, _node(GPU=1, H100=1))["num_gpus"] == 0.25
     assert _options(context, _node(GPU=1))["num_gpus"] == 1
@@ -165,7 +136,7 @@ def test_a_model_larger_than_the_gpu_takes_it_whole_and_says_what_would_mend_it(
 ) -> None:
     small, large = _node("small", GPU=1, L4=1), _node("large", GPU=1, H100=1)
 
-    options = _options(_with_memory(_context(), 30), small, large, small=24, large=80)
+    options = _options(_with_memory(context_of(), 30), small, large, small=24, large=80)
 
     assert options["num_gpus"] == 1
     assert "needs about 36 GiB" in caplog.text
@@ -174,11 +145,11 @@ def test_a_model_larger_than_the_gpu_takes_it_whole_and_says_what_would_mend_it(
 
 def test_offloaded_weights_do_not_bind_and_float32_doubles_them(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert _options(_with_memory(_context({"offload": "model"}), 300), _node("a", GPU=1), a=24)["num_gpus"] == 1
+        assert _options(_with_memory(context_of({"offload": "model"}), 300), _node("a", GPU=1), a=24)["num_gpus"] == 1
     assert caplog.text == ""
 
-    assert _options(_with_memory(_context({"dtype": "float32"}), 6.9), _node("a", GPU=1), a=40)["num_gpus"] == 0.5
-    assert _options(_with_memory(_context(), 6.9), _node("a", GPU=1), a=40)["num_gpus"] == 0.3333
+    assert _options(_with_memory(context_of({"dtype": "float32"}), 6.9), _node("a", GPU=1), a=40)["num_gpus"] == 0.5
+    assert _options(_with_memory(context_of(), 6.9), _node("a", GPU=1), a=40)["num_gpus"] == 0.3333
 
 
 def test_no_actor_spans_two_gpus() -> None:

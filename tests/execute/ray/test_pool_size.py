@@ -8,7 +8,7 @@ import pytest
 
 from abstractvision_batch.execute.ray.cluster import Node
 from abstractvision_batch.execute.ray.pool_size import PoolSize
-from tests.execute.ray.test_placement import _context
+from tests.support.run_context import context_of
 
 NEEDS = {"CPU": 1.0}
 
@@ -18,7 +18,7 @@ def _node(cpus: float, *, free: float | None = None, leaving: bool = False) -> N
 
 
 def _size(**execution: Any) -> PoolSize:
-    return PoolSize(_context(**execution), NEEDS)
+    return PoolSize(context_of(**execution), NEEDS)
 
 
 @pytest.mark.parametrize(("waiting", "actors"), [(100, 20), (5, 5), (0, 1)])
@@ -80,7 +80,7 @@ def test_a_stale_view_of_what_is_free_does_not_ask_for_more_than_nodes_have() ->
 
 @pytest.mark.parametrize(("backend", "actors"), [({}, 2), ({"max_concurrency": 1}, 2), ({"max_concurrency": 128}, 8)])
 def test_a_server_has_no_more_actors_than_keep_it_busy_and_at_least_two(backend: dict[str, Any], actors: int) -> None:
-    context = _context({"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", **backend})
+    context = context_of({"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", **backend})
     size = PoolSize(context, NEEDS)
     size.look([_node(64)], actors=0, pending=0)
 
