@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
@@ -15,12 +14,16 @@ from abstractvision_batch.types import GeneratedAsset, ImageEditRequest
 from tests.support.tiny_diffusers import gray, levels_apart, make_backend, metadata, text_request
 from tests.support.tiny_models import save_adapter
 
+if TYPE_CHECKING:
+    import torch
+
 pytestmark = pytest.mark.model
 
 
 @pytest.fixture(scope="module")
 def rapid(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with another transformer of the same shape."""
+    import torch
     from diffusers import FluxTransformer2DModel
 
     folder = tmp_path_factory.mktemp("rapid")
@@ -43,6 +46,8 @@ def weights_of(backend: HuggingFaceDiffusersVisionBackend) -> dict[str, torch.Te
 
 
 def test_a_request_with_another_transformer_leaves_the_models_own_untouched(tiny_flux: Path, rapid: Path) -> None:
+    import torch
+
     swapped = text_request(extra={"rapid_aio_repo": str(rapid)})
     edit = ImageEditRequest("a fox", image=gray(), steps=4, seed=1)
     with make_backend(tiny_flux) as backend:

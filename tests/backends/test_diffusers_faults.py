@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from abstractvision_batch.backends import HuggingFaceDiffusersVisionBackend
 from abstractvision_batch.errors import DependencyError, GenerationError
@@ -33,6 +32,8 @@ def with_lora(lora: Path, scale: float = 1.0) -> dict[str, Any]:
 
 def base_checksum(backend: HuggingFaceDiffusersVisionBackend) -> str:
     """A hash of every weight that is not an adapter's, under its name without PEFT's wrapping."""
+    import torch
+
     digest = hashlib.sha256()
     for part, module in sorted(backend.loaded().base.components.items()):
         if isinstance(module, torch.nn.Module):
@@ -44,6 +45,7 @@ def base_checksum(backend: HuggingFaceDiffusersVisionBackend) -> str:
 
 def change_weights(source: Path, folder: Path, part: str, values: dict[str, float]) -> Path:
     """Copy a model and fill some of one component's weights."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, folder)
@@ -83,6 +85,8 @@ def test_an_adapter_of_scale_zero_does_nothing(tiny_sd: Path, tiny_sd_lora: Path
 
 def test_the_float32_fallback_is_undone_to_the_bit(tiny_sd: Path, tmp_path: Path) -> None:
     """It also had the fallback on Apple's devices alone."""
+    import torch
+
     folder = change_weights(tiny_sd, tmp_path / "large", "unet", {"conv_out.bias": 6e4})
     with make_backend(folder, torch_dtype="float16") as backend:
         backend.preload()
@@ -177,6 +181,8 @@ def test_a_batch_takes_the_denoisers_steps_of_one_image(
 
 
 def test_weights_are_in_memory_once_for_all_tasks(tiny_sd: Path) -> None:
+    import torch
+
     mask = gray()
     requests: list[VisionRequest] = [text_request()]
     requests += (ImageEditRequest("a", image=gray(), mask=m, steps=2, seed=1) for m in (None, mask))

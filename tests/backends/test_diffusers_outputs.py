@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from abstractvision_batch.backends.huggingface_diffusers.families import kinds_of
-from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import read_output
 from abstractvision_batch.backends.huggingface_diffusers.signatures import read_pipeline
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.types import (
@@ -42,6 +40,12 @@ class Answer:
         self.__dict__.update(fields)
 
 
+def read_output(answer: Any, count: int, *, video: bool) -> Any:
+    from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import read_output
+
+    return read_output(answer, count, video=video, name="P")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -49,7 +53,6 @@ class Answer:
         Answer(images=[PIL]),
         Answer(images=[[PIL]]),
         Answer(images=[PICTURE]),
-        Answer(images=torch.from_numpy(PICTURE).permute(2, 0, 1)[None]),
         Answer(images=(PICTURE[None] * 255).astype(np.uint8)),
         Answer(images=np.concatenate([PICTURE, np.ones((4, 6, 1), np.float32)], axis=-1)[None]),
         Answer(image=PICTURE[None]),
@@ -59,10 +62,22 @@ class Answer:
     ],
 )
 def test_a_picture_is_read_whatever_its_name_and_form(answer: Any) -> None:
-    (frames,) = read_output(answer, 1, video=False, name="P")
+    (frames,) = read_output(answer, 1, video=False)
 
     assert frames.shape == (1, 4, 6, 3)
     assert np.allclose(frames, RED)
+
+
+def test_tensors_are_read_with_their_channels_first() -> None:
+    import torch
+
+    picture = torch.from_numpy(PICTURE).permute(2, 0, 1)
+    (image,) = read_output(Answer(images=picture[None]), 1, video=False)
+    (video,) = read_output(Answer(frames=torch.stack([picture, picture])[None]), 1, video=True)
+
+    assert (image.shape, video.shape) == ((1, 4, 6, 3), (2, 4, 6, 3))
+    assert np.allclose(image, RED)
+    assert np.allclose(video, RED)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +86,6 @@ def test_a_picture_is_read_whatever_its_name_and_form(answer: Any) -> None:
         Answer(frames=np.stack([PICTURE, PICTURE])[None]),
         Answer(frames=[[PIL, PIL]]),
         Answer(frames=[np.stack([PICTURE, PICTURE])]),
-        Answer(frames=torch.from_numpy(np.stack([PICTURE, PICTURE])).permute(0, 3, 1, 2)[None]),
         Answer(videos=np.stack([PICTURE, PICTURE])[None]),
         Answer(video=np.stack([PICTURE, PICTURE]), sound=None),
         Answer(video=[PIL, PIL]),
@@ -80,7 +94,7 @@ def test_a_picture_is_read_whatever_its_name_and_form(answer: Any) -> None:
     ],
 )
 def test_a_video_is_read_whatever_its_name_and_form(answer: Any) -> None:
-    (frames,) = read_output(answer, 1, video=True, name="P")
+    (frames,) = read_output(answer, 1, video=True)
 
     assert frames.shape == (2, 4, 6, 3)
     assert np.allclose(frames, RED)
@@ -97,7 +111,7 @@ def test_a_video_is_read_whatever_its_name_and_form(answer: Any) -> None:
 )
 def test_what_is_no_picture_is_one_line_and_never_the_first_frame(answer: Any, said: str) -> None:
     with pytest.raises(GenerationError) as error:
-        read_output(answer, 1, video=False, name="P")
+        read_output(answer, 1, video=False)
 
     assert str(error.value).startswith(said)
 

@@ -54,6 +54,7 @@ def test_its_job_is_checked_run_retried_verified_and_rerun(acme: Installation) -
     assert record["environment"]["backend_packages"] == {"acme": "acme-vision 1.0"}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_its_job_runs_on_ray(acme: Installation) -> None:
     (ran,) = acme.avbatch("run spec.yaml --set execution.executor=ray --set execution.address=local")

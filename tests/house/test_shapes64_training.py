@@ -7,17 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
-from training.shapes64.architecture import build_text_encoder, write_tokenizer
-from training.shapes64.classify import classify, judge, shares
-from training.shapes64.evaluate import change, paint
 from training.shapes64.grammar import HELD_OUT, TRAINED, Combination, prompt_for
-from training.shapes64.render import draw_batch
-from training.shapes64.train_unet import UnetTraining, load_average, train_unet
 
 
 def test_the_classifier_is_right_about_drawn_scenes() -> None:
+    from training.shapes64.classify import judge, shares
+    from training.shapes64.evaluate import paint
+
     combinations = (HELD_OUT + TRAINED)[::3]
 
     verdicts = judge(paint(combinations), combinations)
@@ -27,6 +24,9 @@ def test_the_classifier_is_right_about_drawn_scenes() -> None:
 
 @pytest.mark.parametrize("part", ["shape", "colour", "background", "size", "place"])
 def test_the_classifier_notices_when_one_part_is_wrong(part: str) -> None:
+    from training.shapes64.classify import judge, shares
+    from training.shapes64.evaluate import change, paint
+
     asked = HELD_OUT[:64]
 
     verdicts = judge(paint(change(asked, [part])), asked)
@@ -35,6 +35,9 @@ def test_the_classifier_notices_when_one_part_is_wrong(part: str) -> None:
 
 
 def test_an_empty_image_shows_no_object() -> None:
+    from training.shapes64.classify import classify, judge
+    from training.shapes64.evaluate import paint
+
     combination = Combination("circle", "red", "white", "large", "")
     image = paint([combination])[0]
     image[:] = 245
@@ -44,6 +47,8 @@ def test_an_empty_image_shows_no_object() -> None:
 
 
 def test_held_out_combinations_are_never_in_a_training_batch() -> None:
+    from training.shapes64.render import draw_batch
+
     _, prompts, combinations = draw_batch(5000, random.Random(0), TRAINED)
 
     assert not set(combinations) & set(HELD_OUT)
@@ -63,6 +68,11 @@ def test_the_held_out_prompts_do_not_change() -> None:
 
 
 def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    import torch
+
+    from training.shapes64.architecture import build_text_encoder, write_tokenizer
+    from training.shapes64.train_unet import UnetTraining, load_average, train_unet
+
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
     build_text_encoder(tokenizer, seed=0).save_pretrained(tmp_path / "text_encoder")
 

@@ -11,7 +11,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import load_job
@@ -22,13 +21,21 @@ from abstractvision_batch.verbs.run import run
 from tests.support.jobs import MakeJob
 
 ROWS = {"prompt": ["a fox", "a cat"], "seed": [3, None], "score": [0.5, None], "Kind": ["x", None]}
+
+
+def make_dataset() -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(ROWS)
+
+
 FRAMES: dict[str, Callable[[], Any]] = {
     "pandas": lambda: pd.DataFrame(ROWS),
     "polars": lambda: pl.DataFrame(ROWS),
     "lazy": lambda: pl.LazyFrame(ROWS),
     "arrow": lambda: pa.table(ROWS),
     "batch": lambda: pa.RecordBatch.from_pydict(ROWS),
-    "datasets": lambda: Dataset.from_dict(ROWS),
+    "datasets": make_dataset,
 }
 
 
@@ -117,7 +124,9 @@ def test_a_list_or_a_path_stands_in_place_of_the_source(make_job: MakeJob, tmp_p
 
 
 def test_what_is_no_table_is_refused_in_one_line() -> None:
-    splits = DatasetDict({"train": Dataset.from_dict(ROWS)})
+    from datasets import DatasetDict
+
+    splits = DatasetDict({"train": make_dataset()})
     mixed = pd.DataFrame({"prompt": ["a fox", object()]})
 
     for wrong, said in (
