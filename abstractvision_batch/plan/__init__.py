@@ -1,1 +1,1 @@
-"""Prompts × matrix × samples → a plan: one Parquet row per request, one row group per shard."""
+"""Variants × points × prompts × samples → a plan: one Parquet row per request, one row group per shard."""

@@ -1,4 +1,4 @@
-"""Build a plan: `prompts × matrix × samples` streamed to Parquet files, one row group per shard.
+"""Build a plan: `variants × points × prompts × samples` streamed to Parquet files, one row group per shard.
 
     files → prompts, checked, spooled to disk → requests → batches → shards → row groups
 
