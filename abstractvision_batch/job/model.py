@@ -374,8 +374,8 @@ class JobSpec(StrictModel):
     """
     backend: Identity[BackendSpec] = DEFAULT_BACKEND
     variants: Identity[dict[VariantName, dict[str, Any]]] = Field(default_factory=dict)
-    """Several ways to make the same prompts: by name, what is different of model, backend, params, matrix, zip,
-    prompts.template and of an actor's needs in execution.
+    """Several ways to make the same prompts: by name, what is different of model, backend, params, prompts.template,
+    what varies (matrix, zip, draw, skip, seeds, samples_per_prompt) and of an actor's needs in execution.
 
     Mappings merge key by key, `null` takes a key away, and a backend of another kind takes the place of the job's.
     """

@@ -15,6 +15,7 @@ from typing import Any
 
 from abstractvision_batch.documents.positions import FieldPath, Positions, format_path, show
 from abstractvision_batch.job.extends import merge_values
+from abstractvision_batch.job.model import DEFAULT_BACKEND
 from abstractvision_batch.text.suggestions import hint_for
 
 VARIANTS = "variants"
@@ -25,6 +26,10 @@ VARIANT_FIELDS: Mapping[str, tuple[str, ...] | None] = {
     "params": None,
     "matrix": None,
     "zip": None,
+    "draw": None,
+    "skip": None,
+    "seeds": None,
+    "samples_per_prompt": None,
     "prompts": ("template",),
     "execution": ("batch_size", "gpus_per_actor", "cpus_per_actor", "accelerator_type", "resources"),
 }
@@ -95,6 +100,8 @@ def split_variants(data: dict[str, Any]) -> tuple[dict[str | None, dict[str, Any
         if not isinstance(own, dict | None):
             continue
         known = {key: value for key, value in (own or {}).items() if key in VARIANT_FIELDS}
+        if isinstance(known.get("backend"), dict) and base.get("backend") is None:
+            known["backend"] = {"kind": DEFAULT_BACKEND.kind, **known["backend"]}
         found[name] = merge_values(base, known)
     return found, problems
 

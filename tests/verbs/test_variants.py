@@ -71,6 +71,30 @@ def test_a_backend_of_the_same_kind_is_merged_and_null_takes_a_key_away(make_job
     assert (second.params.width, second.params.steps) == (32, 3)
 
 
+def test_a_backend_without_its_kind_is_of_the_default_kind() -> None:
+    spec = {"name": "x", "prompts": {"source": ["a fox"]}, "output": {"path": "x"}, "seeds": [1, 2]}
+    flux = "black-forest-labs/FLUX.1-dev"
+    variants = {"plain": {"model": flux}, "small": {"model": flux, "backend": {"quantization": "nf4"}}}
+
+    plain, small = load_job({**spec, "variants": variants}).specs
+
+    assert plain.backend.model_dump(exclude_defaults=True) == {}
+    assert small.backend.model_dump(exclude_defaults=True) == {"quantization": "nf4"}
+
+
+def test_a_variant_may_have_samples_where_the_others_have_seeds(make_job: MakeJob) -> None:
+    job = make_job(
+        samples_per_prompt=1, seeds=[1, 2], variants={"a": FEW, "b": {"seeds": None, "samples_per_prompt": 3}}
+    )
+
+    rows = _rows(run(job).path)
+    again = run(job)
+
+    assert [row["seed"] for row in _of(rows, "a")][:2] == [1, 2]
+    assert len(_of(rows, "b")) == 15
+    assert again.generated == 0
+
+
 def test_every_problem_of_every_variant_is_said_at_its_place(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
