@@ -39,7 +39,6 @@ def _execute(program: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.model
 def test_a_picture_from_text_comes_out_the_same_to_the_bit(make_job: MakeJob, tmp_path: Path) -> None:
     run(

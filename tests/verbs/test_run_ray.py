@@ -49,7 +49,6 @@ def test_a_failing_request_is_a_row_on_ray_too(make_job: MakeJob) -> None:
     assert (result.succeeded, result.failed, result.by_error_kind) == (16, 4, {"generation": 4})
 
 
-@pytest.mark.slow
 def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tmp_path: Path) -> None:
     """The crash is `os._exit`, which no try statement sees; everything beside it must still be generated.
 
@@ -57,7 +56,8 @@ def test_a_request_that_kills_its_worker_is_one_failed_row(make_job: MakeJob, tm
     """
     prompts = [f"picture {number}" for number in range(7)] + ["poison"]
     job = make_job(prompts={"source": prompts}, samples_per_prompt=1, execution={**ON_RAY, "actors": 1})
-    healthy = run({**job, "output": {"path": str(tmp_path / "healthy")}})
+    inline = {"executor": "inline", "batch_size": 2, "shard_size": 4}
+    healthy = run({**job, "execution": inline, "output": {"path": str(tmp_path / "healthy")}})
 
     execution = {**job["execution"], "budget": {"requests": 100}}
     result = run({**job, "backend": {"kind": "procedural", "crash_when": "poison"}, "execution": execution})
