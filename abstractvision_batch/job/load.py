@@ -193,7 +193,7 @@ class Job:
     def at(self, field: str | FieldPath) -> str:
         """Return the place of a field and its name, as a message begins: `file:9:5: output.path`."""
         path = tuple(field.split(".")) if isinstance(field, str) else field
-        return f"{self.positions.where(path)}: {format_path(path)}"
+        return f"{self.positions.where(path)}: {format_path(self.positions.place(path))}"
 
     @contextmanager
     def blame(self, field: str) -> Iterator[None]:
