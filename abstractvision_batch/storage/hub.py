@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +114,12 @@ def _explained(repo_id: str) -> Iterator[None]:
         ) from exc
     except OfflineModeIsEnabled as exc:
         raise DependencyError(f"{repo_id}: HF_HUB_OFFLINE forbids the network (unset it, or fetch elsewhere)") from exc
-    except (HfHubHTTPError, OSError, ValueError) as exc:
+    except _failures_of(HfHubHTTPError, OSError, ValueError) as exc:
         said = " ".join(str(exc).split())[:200]
         raise DependencyError(f"{repo_id}: download failed: {said} (the same command goes on)") from exc
+
+
+def _failures_of(*errors: type[Exception]) -> tuple[type[Exception], ...]:
+    """Errors, and those of the HTTP library that the hub's client has loaded: one of these, by its version."""
+    loaded = (sys.modules.get(name) for name in ("httpx2", "httpx"))
+    return (*errors, *(module.HTTPError for module in loaded if module is not None))

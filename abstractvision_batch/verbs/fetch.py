@@ -17,6 +17,7 @@ from abstractvision_batch.backends.table import create_backend, load_section_cla
 from abstractvision_batch.errors import ClusterError, DependencyError, SpecError
 from abstractvision_batch.job.load import GivenSpec, load_job, read_values
 from abstractvision_batch.job.local_model import is_path, local_path
+from abstractvision_batch.job.variants import split_variants
 from abstractvision_batch.registry.cards import load_cards
 from abstractvision_batch.storage.hub import HubFiles, HubPart, fetch_files, settle_files
 
@@ -56,8 +57,14 @@ def find_parts(
         given = GivenSpec(target, tuple(overrides), tuple(registry_paths))
         # what a model without a card takes is then read from the hub
         job = load_job(given, overrides=_allowing_downloads(given))
-        with create_backend(job.backend, card=job.card, model=job.spec.model) as backend:
-            return list(backend.hub_parts(job.spec.task))
+        found: dict[tuple[str | None, ...], HubPart] = {}
+        for variant in job.variants:
+            if variant.spec.backend.server_url is not None:
+                continue  # it has its own, and making the backend may need its key
+            with create_backend(variant.backend, card=variant.card, model=variant.spec.model) as backend:
+                for part in backend.hub_parts(variant.spec.task):
+                    found.setdefault((part.part, part.repo_id, part.revision, part.cache_dir), part)
+        return list(found.values())
     card = load_cards([Path(path) for path in registry_paths]).find(target)
     kind = "diffusers"
     if card is not None and kind not in card.backends:
@@ -116,13 +123,20 @@ def _fetch_all(files: Sequence[HubFiles]) -> list[str]:
 
 
 def _allowing_downloads(given: GivenSpec) -> tuple[str, ...]:
-    backend: Any = read_values(given).data.get("backend", {})
-    kind = backend.get("kind", "diffusers") if isinstance(backend, dict) else "diffusers"
+    variants, _ = split_variants(read_values(given).data)
+    sections = {
+        "backend" if name is None else f"variants.{name}.backend": values.get("backend", {})
+        for name, values in variants.items()
+    }
+    return tuple(f"{field}.allow_download=true" for field, section in sections.items() if _may_download(section))
+
+
+def _may_download(section: Any) -> bool:
+    kind = section.get("kind", "diffusers") if isinstance(section, dict) else "diffusers"
     try:
-        allows = "allow_download" in load_section_class(kind).model_fields
+        return "allow_download" in load_section_class(kind).model_fields
     except DependencyError:
-        allows = False  # what is wrong with it is said when the spec is checked
-    return ("backend.allow_download=true",) if allows else ()
+        return False  # what is wrong with it is said when the spec is checked
 
 
 def _check_disk(files: Sequence[HubFiles]) -> None:

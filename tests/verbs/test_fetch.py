@@ -169,6 +169,30 @@ def test_a_spec_gets_its_model_without_a_card_its_components_and_its_adapters(
     assert "transformer/diffusion_pytorch_model.safetensors" in names_in(snapshot(tmp_path, "acme/rapid"))
 
 
+def test_every_variant_of_a_spec_gets_its_model_and_a_server_none(fetch: Fetch, hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "name: own\nmodel: avbatch/procedural\nvariants:\n"
+        "  drawn: {backend: {kind: procedural}}\n"
+        "  own: {model: acme/small}\n"
+        "  served: {backend: {kind: openai, base_url: 'http://127.0.0.1:9/v1', served_model: m,"
+        " api_key: {env: NO_KEY}}}\n"
+        "prompts: {source: [a fox]}\noutput: {path: out}\n"
+    )
+
+    ended = fetch("spec.yaml")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "unet/diffusion_pytorch_model.safetensors" in names_in(snapshot(tmp_path))
+
+
+@pytest.mark.slow  # the hub's client tries six times
+def test_a_hub_that_is_not_reached_is_said_to_be(fetch: Fetch) -> None:
+    ended = fetch("acme/small", HF_ENDPOINT="http://127.0.0.1:9")
+
+    assert ended.returncode == 3
+    assert "acme/small: download failed" in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_a_server_has_nothing_to_fetch(fetch: Fetch) -> None:
     ended = fetch("gpt-image-2")
 

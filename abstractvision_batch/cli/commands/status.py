@@ -45,6 +45,7 @@ def status(
 
 def _print_state(run: Run, state: RunStatus) -> None:
     rows = _count_rows(state)
+    width = max((len(one.name) for one in state.variants), default=0)
     if state.superseded:
         rows += f", {state.superseded:,} replaced by others"
     if state.not_run:
@@ -57,7 +58,7 @@ def _print_state(run: Run, state: RunStatus) -> None:
         *(f"extended   {one['created_at']}, by {plural(one['requests'], 'request')}" for one in state.extensions),
         f"shards     {state.shards_done:,} of {state.shards:,} done",
         f"requests   {state.requests:,}: {rows}",
-        *(f"  {one.name:<9}{one.requests:,}: {_count_rows(one)}" for one in state.variants),
+        *(f"  {one.name:<{width}}  {one.requests:,}: {_count_rows(one)}" for one in state.variants),
         *([f"cost       {format_cost(state.cost_usd, state.attempts)}"] if state.cost_usd is not None else []),
         f"artifacts  {format_size(state.size_bytes)}",
         f"manifest   {run.store.url_of('manifest.parquet') if state.merged else 'not merged yet'}",
