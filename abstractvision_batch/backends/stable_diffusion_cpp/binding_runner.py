@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from abstractvision_batch.backends.stable_diffusion_cpp.binding_worker import Message, read_message, write_message
+from abstractvision_batch.backends.stable_diffusion_cpp.binding_worker import (
+    END_OF_LOG,
+    Message,
+    read_message,
+    write_message,
+)
 from abstractvision_batch.backends.stable_diffusion_cpp.child import Child, start_script
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LoraFolder
@@ -110,7 +115,7 @@ class BindingRunner:
         if self._child is not None and self._child.alive:
             return self._child
         self.close()
-        child = start_script(_WORKER, cwd=self._config.cwd)
+        child = start_script(_WORKER, cwd=self._config.cwd, end_of_log=END_OF_LOG)
         self._answers = SimpleQueue()
         threading.Thread(target=_read_answers, args=(child, self._answers), daemon=True, name="sdcpp-answers").start()
         with watch.over(child):
@@ -134,6 +139,8 @@ class BindingRunner:
                 watch.poll(child)
                 continue
             if answer is not None:
+                if "error" in answer:
+                    child.read_log_to_its_end()
                 return answer
             ending = child.wait_for_end() or "it ended"
             if head["operation"] == "load":

@@ -10,6 +10,7 @@ Imports nothing of this project, which may be installed elsewhere than the libra
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
@@ -20,6 +21,9 @@ import threading
 from typing import IO, Any
 
 Message = tuple[dict[str, Any], list[bytes]]
+
+#: The last line of the log that belongs to a failed operation.
+END_OF_LOG = "[end of the log of a failed operation]"
 
 
 def read_message(stream: IO[bytes]) -> Message:
@@ -101,6 +105,8 @@ def main() -> None:
             answer, data = operations[head["operation"]](head, blobs)
         except Exception as exc:  # noqa: BLE001 - it is told to the other side, whatever it is
             answer, data = {"error": f"{type(exc).__name__}: {exc}"}, []
+            ctypes.CDLL(None).fflush(None)  # what the library still holds of its log
+            os.write(2, f"\n{END_OF_LOG}\n".encode())
         write_message(answers, answer, data)
 
 

@@ -30,8 +30,10 @@ _MEMORY = re.compile(r"out of memory|failed to allocate|alloc(ation)? .*failed|b
 class Child:
     """A process group of its own, with a thread that reads its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: int, *, end_of_log: str | None = None) -> None:
         self.process = process
+        self._end_of_log = end_of_log
+        self._log_ended = threading.Event()
         self.steps: SimpleQueue[tuple[int, int]] = SimpleQueue()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._log = log
@@ -72,6 +74,11 @@ class Child:
         while not self.steps.empty():
             self.steps.get_nowait()
 
+    def read_log_to_its_end(self, timeout_s: float = 5.0) -> None:
+        """Wait for the line that ends the log of a failed operation: its answer may overtake it."""
+        if self._log_ended.wait(timeout_s):
+            self._log_ended.clear()
+
     def log_lines(self) -> list[str]:
         """The last lines that were printed."""
         return list(self._lines)
@@ -99,7 +106,9 @@ class Child:
     def _take(self, raw: bytes) -> None:
         line = " ".join(_COLOUR.sub("", raw.decode(errors="replace")).split())
         step = _STEP.search(line)
-        if step is not None:
+        if line == self._end_of_log:
+            self._log_ended.set()
+        elif step is not None:
             self.steps.put((int(step[1]), int(step[2])))
         elif line and not line.startswith("|"):
             self._lines.append(line[:500])
@@ -124,8 +133,10 @@ def start_program(command: Sequence[str], *, cwd: str | None) -> Child:
         os.close(terminal)
 
 
-def start_script(script: Path, *, cwd: str | None) -> Child:
+def start_script(script: Path, *, cwd: str | None, end_of_log: str) -> Child:
     """Start a Python script that watches its own standard input; its standard error is the log.
+
+    `end_of_log` is the line that it prints there after an operation that failed.
 
     Raises:
         DependencyError: it cannot be started.
@@ -133,7 +144,8 @@ def start_script(script: Path, *, cwd: str | None) -> Child:
     log, end = os.pipe()
     try:
         command = [sys.executable, "-P", str(script)]
-        return Child(_start(command, stdout=subprocess.PIPE, stderr=end, cwd=cwd, name=script.name), log)
+        process = _start(command, stdout=subprocess.PIPE, stderr=end, cwd=cwd, name=script.name)
+        return Child(process, log, end_of_log=end_of_log)
     except DependencyError:
         os.close(log)
         raise
