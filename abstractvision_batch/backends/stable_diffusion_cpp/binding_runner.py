@@ -139,7 +139,7 @@ class BindingRunner:
                 watch.poll(child)
                 continue
             if answer is not None:
-                if "error" in answer:
+                if "error" in answer[0]:
                     child.read_log_to_its_end()
                 return answer
             ending = child.wait_for_end() or "it ended"
