@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,14 @@ def test_workers_on_ray_read_the_pictures_of_the_other_run(
     first = s3_server.new_url()
     run(pictures("parquet", first))
     job = next_job("image_to_image", {"run": first})
-    job["execution"] = {"executor": "ray", "actors": 1, "cpus_per_actor": 1}
+    # Ray may have been started before the store: then its workers do not have the store's variables of themselves.
+    env_vars = {name: {"env": name} for name in os.environ if name.startswith("AWS_")}
+    job["execution"] = {
+        "executor": "ray",
+        "actors": 1,
+        "cpus_per_actor": 1,
+        "runtime_env": {"env_vars": env_vars},
+    }
 
     assert run(job).succeeded == 2
 
