@@ -19,6 +19,9 @@ TASKS: tuple[Task, ...] = get_args(Task)
 Fit = Literal["error", "crop", "pad", "stretch"]
 FITS: tuple[Fit, ...] = get_args(Fit)
 
+#: Fields of requests for pictures beyond `image`, `mask` and `reference_image`, which every backend knows.
+MORE_PICTURES = ("images", "last_image", "control")
+
 #: Uncompressed RGB pixels (binary PPM, P6). `generate_batch` may answer with it, so that whoever stores the asset
 #: encodes it away from the GPU; the single-asset methods never do.
 RAW_RGB_MIME_TYPE = "image/x-portable-pixmap"
@@ -34,11 +37,13 @@ class VisionBackendCapabilities:
     max_height: int | None = None
     max_fps: int | None = None
     max_frames: int | None = None
+    pictures: tuple[str, ...] = ()
+    """Which of `MORE_PICTURES` it takes; a backend that does not say so would ignore them, so it is given none."""
 
 
 @dataclass(frozen=True)
 class ImageGenerationRequest:
-    """One text_to_image request. Sizes in pixels."""
+    """One text_to_image request. Sizes in pixels; `control` are encoded files, one for each ControlNet."""
 
     prompt: str
     negative_prompt: str | None = None
@@ -48,11 +53,15 @@ class ImageGenerationRequest:
     steps: int | None = None
     guidance_scale: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    control: tuple[bytes, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
 class ImageEditRequest:
-    """One image_to_image request. `image` and `mask` are encoded files (PNG, JPEG, WebP); white mask pixels change."""
+    """One image_to_image request. `image` and `mask` are encoded files (PNG, JPEG, WebP); white mask pixels change.
+
+    `images` are further reference pictures, which follow `image` in their order; `control` is one for each ControlNet.
+    """
 
     prompt: str
     image: bytes = b""
@@ -65,6 +74,8 @@ class ImageEditRequest:
     width: int | None = field(default=None, kw_only=True)
     height: int | None = field(default=None, kw_only=True)
     strength: float | None = field(default=None, kw_only=True)
+    images: tuple[bytes, ...] = field(default=(), kw_only=True)
+    control: tuple[bytes, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class VideoGenerationRequest:
 
 @dataclass(frozen=True)
 class ImageToVideoRequest:
-    """One image_to_video request. `image` is an encoded file."""
+    """One image_to_video request. `image` is an encoded file, the first frame; `last_image` one of the last frame."""
 
     image: bytes
     prompt: str | None = None
@@ -114,6 +125,7 @@ class ImageToVideoRequest:
     steps: int | None = None
     guidance_scale: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    last_image: bytes | None = field(default=None, kw_only=True)
 
 
 VisionRequest = (

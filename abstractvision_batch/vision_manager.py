@@ -39,6 +39,7 @@ from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.request_check import InvalidRequestError, build_request
 from abstractvision_batch.text.redaction import without_secrets
 from abstractvision_batch.types import (
+    MORE_PICTURES,
     Fit,
     GeneratedAsset,
     ImageEditRequest,
@@ -48,6 +49,7 @@ from abstractvision_batch.types import (
     ProviderModelInfo,
     Task,
     VideoGenerationRequest,
+    VisionBackendCapabilities,
     VisionRequest,
 )
 from abstractvision_batch.version import __version__
@@ -201,7 +203,8 @@ class VisionManager:
         if supported is not None and task not in supported:
             can = ", ".join(supported) or "none"
             raise CapabilityNotSupportedError(f"{type(backend).__name__}: cannot do {task} (its tasks: {can})")
-        return [build_request(task, values, card=card, capabilities=capabilities) for values in several]
+        limits = capabilities or VisionBackendCapabilities()
+        return [build_request(task, values, card=card, capabilities=limits) for values in several]
 
     def _fitted(self, task: Task, request: VisionRequest) -> VisionRequest:
         """Return what the backend is given: pictures at the size that is asked for."""
@@ -353,12 +356,18 @@ def _described(request: VisionRequest) -> dict[str, Any]:
     for field in fields(request):
         value = getattr(request, field.name)
         if isinstance(value, bytes):
-            inputs[field.name] = {"sha256": sha256_hex(value), "size_bytes": len(value)}
+            inputs[field.name] = _digest(value)
+        elif field.name in MORE_PICTURES:
+            inputs |= {field.name: [*map(_digest, value)]} if value else {}
         elif field.name == "extra":
             parameters |= {"extra": without_secrets(value)} if value else {}
         elif value is not None:
             parameters[field.name] = value
     return {"parameters": parameters} | ({"inputs": inputs} if inputs else {})
+
+
+def _digest(data: bytes) -> dict[str, Any]:
+    return {"sha256": sha256_hex(data), "size_bytes": len(data)}
 
 
 def _with_generation(asset: GeneratedAsset, made_by: Mapping[str, Any]) -> GeneratedAsset:

@@ -385,6 +385,31 @@ def test_the_backends_limits_are_checked() -> None:
     assert [line.split(": ")[1] for line in video.value.problems] == ["fps", "num_frames"]
 
 
+def test_further_pictures_reach_a_backend_that_takes_them_and_no_other() -> None:
+    taking = RecordingBackend(VisionBackendCapabilities(pictures=("images", "last_image", "control")))
+    manager = VisionManager(taking)
+
+    manager.edit_image("a", INPUT, images=[bytearray(MASK), INPUT], control=[MASK])
+    video = manager.image_to_video(INPUT, last_image=MASK)
+    with pytest.raises(InvalidRequestError) as wrong:
+        manager.edit_image("a", INPUT, images=INPUT, control=[b"", "x"])
+
+    assert taking.requests == [
+        ImageEditRequest("a", INPUT, images=(MASK, INPUT), control=(MASK,)),
+        ImageToVideoRequest(INPUT, last_image=MASK),
+    ]
+    assert isinstance(video, GeneratedAsset)
+    assert set(video.metadata["generation"]["inputs"]) == {"image", "last_image"}
+    assert wrong.value.problems == (
+        "image_to_image: images: bytes is not a list of encoded images (pass a list of the files' bytes)",
+        "image_to_image: control: no bytes (pass an encoded image)",
+    )
+    other = RecordingBackend(VisionBackendCapabilities())
+    with pytest.raises(InvalidRequestError, match="images: the backend takes no images"):
+        VisionManager(other).edit_image("a", INPUT, images=[INPUT])
+    assert other.requests == []
+
+
 def test_a_backend_that_cannot_say_what_it_can_do_is_heard() -> None:
     class Confused(ProceduralVisionBackend):
         def get_capabilities(self) -> VisionBackendCapabilities:

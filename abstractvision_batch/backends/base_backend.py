@@ -9,7 +9,7 @@ Not covered: which backends there are (`table`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.storage.hub import HubPart
 from abstractvision_batch.types import (
+    MORE_PICTURES,
     Fit,
     GeneratedAsset,
     ImageEditRequest,
@@ -277,6 +278,7 @@ class VisionBackend(ABC):
     def _generate(
         self, request: VisionRequest, progress_callback: ProgressCallback | None
     ) -> GeneratedAsset | list[GeneratedAsset]:
+        refuse_unread(request, (self.get_capabilities() or VisionBackendCapabilities()).pictures)
         match request:
             case ImageGenerationRequest():
                 return self.generate_image_with_progress(request, progress_callback)
@@ -288,6 +290,17 @@ class VisionBackend(ABC):
                 return self.generate_video_with_progress(request, progress_callback)
             case ImageToVideoRequest():
                 return self.image_to_video_with_progress(request, progress_callback)
+
+
+def refuse_unread(request: VisionRequest, taken: Collection[str]) -> None:
+    """Refuse pictures that a backend would ignore, because it takes `taken` of `MORE_PICTURES` alone.
+
+    Raises:
+        GenerationError: the request has others.
+    """
+    for name in MORE_PICTURES:
+        if getattr(request, name, None) and name not in taken:
+            raise GenerationError(f"{name}: this model takes none, as this backend runs it (leave it out)")
 
 
 def generate_in_turn(

@@ -123,7 +123,9 @@ class ForeignBackend(VisionBackend):
             tasks = [task for task in METHODS if task not in absent]
             return VisionBackendCapabilities(supported_tasks=[*tasks]) if absent else None
         known = {field.name for field in fields(VisionBackendCapabilities)}
-        return VisionBackendCapabilities(**{name: getattr(told, name, None) for name in known})
+        return VisionBackendCapabilities(
+            **{name: getattr(told, name) for name in known if getattr(told, name, None) is not None}
+        )
 
     def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
         return [_model(model) for model in self._hook("list_provider_models", task=task) or ()]

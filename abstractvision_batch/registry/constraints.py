@@ -15,7 +15,7 @@ from abstractvision_batch.text.suggestions import hint_for
 from abstractvision_batch.types import Task
 
 #: Parameters that come with the prompt dataset's rows; whether they are there is for the caller to say.
-INPUT_PARAMS = ("prompt", "image", "mask", "reference_image")
+INPUT_PARAMS = ("prompt", "image", "mask", "reference_image", "images", "last_image")
 MAX_SEED = 2**63 - 1
 
 _SEED = ParamRule(type="int", min=0, max=MAX_SEED)

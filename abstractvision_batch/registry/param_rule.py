@@ -16,8 +16,9 @@ from abstractvision_batch.documents.messages import FieldProblems
 from abstractvision_batch.documents.strict_model import UndocumentedModel, tuple_from_list
 from abstractvision_batch.text.suggestions import did_you_mean
 
-#: `int` and `number` exclude booleans; `image` is a file reference or encoded bytes.
-ParamType = Literal["int", "number", "bool", "string", "image", "list"]
+#: `int` and `number` exclude booleans; `image` is a file reference or encoded bytes, `images` several, whose number
+#: `min` and `max` bound.
+ParamType = Literal["int", "number", "bool", "string", "image", "images", "list"]
 
 STANDARD_PARAMS: Mapping[str, ParamType] = MappingProxyType(
     {
@@ -26,6 +27,9 @@ STANDARD_PARAMS: Mapping[str, ParamType] = MappingProxyType(
         "image": "image",
         "mask": "image",
         "reference_image": "image",
+        "images": "images",
+        "last_image": "image",
+        "control": "images",
         "angles": "list",
         "width": "int",
         "height": "int",
@@ -154,6 +158,8 @@ class ParamRule(UndocumentedModel):
             guess = did_you_mean(value, map(str, self.enum)) if isinstance(value, str) else None
             hint = f"did you mean {guess}? " if guess else ""
             return f"{_show(value)} is not allowed ({hint}allowed: {self.describe()}"
+        if self.type == "images":
+            return self._check_number_of(value)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         if self.min is not None and value < self.min:
@@ -164,6 +170,12 @@ class ParamRule(UndocumentedModel):
             plus = f" plus {self.remainder}" if self.remainder else ""
             return f"{_show(value)} is not a multiple of {self.multiple_of}{plus} ({self._ways_out(value)}"
         return None
+
+    def _check_number_of(self, pictures: Any) -> str | None:
+        count = len(pictures)
+        if (self.min or 0) <= count <= (count if self.max is None else self.max):
+            return None
+        return f"{count} picture{'' if count == 1 else 's'} (allowed: {self.describe()}"
 
     def _ways_out(self, value: float) -> str:
         near = self.nearest_valid(value)
@@ -184,7 +196,7 @@ def _check_type(kind: str | None, value: object) -> str | None:
         return f"{_show(value)} is not true or false (write true or false without quotes"
     if kind == "string" and not isinstance(value, str):
         return f"{_show(value)} is not a text (put it in quotes"
-    if kind == "list" and not isinstance(value, list | tuple):
+    if kind in ("list", "images") and not isinstance(value, list | tuple):
         return f"{_show(value)} is not a list (write [a, b]"
     return None
 

@@ -17,7 +17,7 @@ from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.param_rule import ParamRule
 from abstractvision_batch.text.redaction import redact
 from abstractvision_batch.text.suggestions import hint_for
-from abstractvision_batch.types import TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
+from abstractvision_batch.types import MORE_PICTURES, TASK_OF_REQUEST, Task, VisionBackendCapabilities, VisionRequest
 
 _REQUEST_TYPES: dict[Task, type[VisionRequest]] = {task: request for request, task in TASK_OF_REQUEST.items()}
 
@@ -35,7 +35,8 @@ _RULES = {
     "guidance_scale": ParamRule(type="number"),
     "strength": ParamRule(type="number", min=0, max=1),
 }
-_IMAGES = ("image", "mask", "reference_image")
+_IMAGES = ("image", "mask", "reference_image", "last_image")
+_LISTS = ("images", "control", "angles")
 
 Problem = tuple[str, str]
 
@@ -84,6 +85,8 @@ def build_request(
     if card is not None:
         declared = {name: value for name, value in extra.items() if name in card.tasks[task].params}
         inputs = [name for name in INPUT_PARAMS if name in given]
+        if "control" not in card.tasks[task].params:  # which ControlNets the backend has says no card
+            sound.pop("control", None)
         problems += check_params(card, task, {**sound, **declared}, inputs=inputs)
     if problems:
         lines = tuple(f"{task}: {name}: {fault}" for name, fault in problems)
@@ -110,11 +113,14 @@ def _read_values(
         extra = None
     rest, given = dict(extra or {}), dict[str, Any]()
     for name in known:
-        own, other = values.get(name), rest.pop(name, None)
+        # What else a server may call so is its own, as `extra.images`.
+        own, other = values.get(name), None if name in MORE_PICTURES else rest.pop(name, None)
         if own is not None and other is not None and other != own:
             problems.append((name, f"given as {own!r} and in extra as {other!r}"))
         if (value := other if own is None else own) is not None:
-            given[name] = tuple(value) if name == "angles" and isinstance(value, list) else _plain(value)
+            given[name] = (
+                tuple(map(_plain, value)) if name in _LISTS and isinstance(value, list | tuple) else _plain(value)
+            )
     return given, rest, problems
 
 
@@ -138,12 +144,20 @@ def _check_value(name: str, value: Any) -> str | None:
     if name in _RULES:
         return _RULES[name].problem(value)
     if name in _IMAGES:
-        if isinstance(value, bytes):
-            return None if value else "no bytes (pass an encoded image)"
-        return f"{type(value).__name__} is not an encoded image (pass the file's bytes)"
+        return _check_image(value)
+    if name in ("images", "control"):
+        if not isinstance(value, tuple):
+            return f"{type(value).__name__} is not a list of encoded images (pass a list of the files' bytes)"
+        return next(filter(None, map(_check_image, value)), None)
     if name == "angles" and not (isinstance(value, tuple) and value and all(isinstance(a, str) and a for a in value)):
         return 'not a list of views (write ["front", "side"])'
     return None
+
+
+def _check_image(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return None if value else "no bytes (pass an encoded image)"
+    return f"{type(value).__name__} is not an encoded image (pass the file's bytes)"
 
 
 def _beyond_backend(given: Mapping[str, Any], capabilities: VisionBackendCapabilities | None) -> list[Problem]:
@@ -162,6 +176,9 @@ def _beyond_backend(given: Mapping[str, Any], capabilities: VisionBackendCapabil
     ]
     if "mask" in given and capabilities.supports_mask is False:
         problems.append(("mask", "the backend takes no mask (leave it out)"))
+    for name in MORE_PICTURES:
+        if given.get(name) and name not in capabilities.pictures:
+            problems.append((name, f"the backend takes no {name} (leave it out)"))
     return problems
 
 

@@ -181,3 +181,24 @@ def test_a_video_starts_from_its_image_and_moves() -> None:
     frames = [frame.astype(int) for frame in decode_video(asset.data)]
     assert frames[0].min() > 245
     assert np.abs(frames[5] - frames[0]).mean() > 10
+
+
+def test_further_pictures_stand_in_their_order_along_the_lower_edge() -> None:
+    red, blue = (encode_image(Image.new("RGB", (8, 8), colour), "png") for colour in ("red", "blue"))
+    backend = ProceduralVisionBackend()
+
+    drawn = decode_image(backend.generate_image(ImageGenerationRequest("a", width=64, height=64, control=(blue,))).data)
+    edited = decode_image(backend.edit_image(ImageEditRequest("a", red, images=(red, blue), control=(red,))).data)
+
+    assert drawn.getpixel((4, 60)) == (0, 0, 255)
+    assert [edited.getpixel((x, 7)) for x in (0, 2, 4)] == [(255, 0, 0), (0, 0, 255), (255, 0, 0)]
+
+
+def test_a_video_ends_with_its_last_image() -> None:
+    red, blue = (encode_image(Image.new("RGB", (32, 32), colour), "png") for colour in ("red", "blue"))
+
+    video = ProceduralVisionBackend().image_to_video(ImageToVideoRequest(red, num_frames=9, last_image=blue))
+
+    first, *_, last = (np.asarray(frame).mean((0, 1)) for frame in decode_video(video.data))
+    assert first[0] > 200 > 60 > first[2]
+    assert last[2] > 200 > 60 > last[0]

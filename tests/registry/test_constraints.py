@@ -53,6 +53,21 @@ WIDTH = ParamRule(type="int", min=256, max=2048, multiple_of=16, default=1024)
             "80 is not a multiple of 4 plus 1 (nearest: 77, 81; registry/x.yaml)",
         ),
         (
+            ParamRule(type="images", max=2),
+            [b"a", b"b", b"c"],
+            "3 pictures (allowed: at most 2; registry/x.yaml)",
+        ),
+        (
+            ParamRule(type="images", min=2),
+            [b"a"],
+            "1 picture (allowed: at least 2; registry/x.yaml)",
+        ),
+        (
+            ParamRule(type="images"),
+            b"a",
+            "b'a' is not a list (write [a, b]; registry/x.yaml)",
+        ),
+        (
             ParamRule(type="int", min=1, max=4),
             50,
             "50 is above the maximum 4 (allowed: 1 to 4; nearest: 4; registry/x.yaml)",

@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from abstractvision_batch.backends.base_backend import refuse_unread
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig, LoraAdapter
 from abstractvision_batch.backends.huggingface_diffusers.families import (
     EXACT_SIZE,
@@ -119,6 +120,7 @@ def prepare_request(
     Raises:
         GenerationError: a value, an image or an `extra` key that the pipeline cannot take.
     """
+    refuse_unread(request, ())
     accepted = inspect.signature(type(pipeline).__call__).parameters
     name = type(pipeline).__name__
     names = argument_names(accepted, config.rename)

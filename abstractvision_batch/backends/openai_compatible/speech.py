@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from abstractvision_batch.backends.base_backend import refuse_unread
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig
 from abstractvision_batch.backends.openai_compatible.dialect_check import beyond_limits, ignored, unread_extra
 from abstractvision_batch.backends.openai_compatible.dialects import CALL_EXTRAS, EXTENSIONS, Dialect, Endpoint
@@ -81,6 +82,7 @@ def write_parameters(request: VisionRequest, endpoint: Endpoint, speech: Speech,
     Raises:
         GenerationError: the server would ignore, refuse or cut down something; or a value cannot be sent.
     """
+    refuse_unread(request, ())
     extra, images = check_extra(request, several=several)
     size = _size_of(request)
     own, not_sent, in_prompt = _write_extensions(request, endpoint, speech)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from abstractvision_batch.backends.base_backend import refuse_unread
 from abstractvision_batch.backends.openai_compatible.dialects import Endpoint
 from abstractvision_batch.backends.openai_compatible.form import Call, Upload
 from abstractvision_batch.backends.openai_compatible.image_calls import model_field
@@ -78,6 +79,7 @@ def _path_call(
 ) -> Call:
     """A path of the user's own has no known shape, so everything is sent by its own name."""
     config = speech.config
+    refuse_unread(request, ())
     extra, _ = check_extra(request, several=False)
     fields: dict[str, Any] = {"prompt": request.prompt} if request.prompt is not None else {}
     fields |= model_field(config)

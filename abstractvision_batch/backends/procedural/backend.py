@@ -26,6 +26,7 @@ from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.media.video import encode_video
 from abstractvision_batch.runs.environment import processor_name
 from abstractvision_batch.types import (
+    MORE_PICTURES,
     RAW_RGB_MIME_TYPE,
     TASKS,
     GeneratedAsset,
@@ -95,8 +96,8 @@ class ProceduralVisionBackend(BatchBackend):
         )
 
     def get_capabilities(self) -> VisionBackendCapabilities:
-        """Every task, with masks, at any size."""
-        return VisionBackendCapabilities(supported_tasks=list(TASKS), supports_mask=True)
+        """Every task, with masks and further pictures, at any size."""
+        return VisionBackendCapabilities(supported_tasks=list(TASKS), supports_mask=True, pictures=MORE_PICTURES)
 
     def environment(self) -> dict[str, Any]:
         """Describe the processor; the pixels depend on it no more than NumPy's arithmetic does."""
@@ -135,7 +136,7 @@ class ProceduralVisionBackend(BatchBackend):
     ) -> GeneratedAsset:
         width, height = request.width or DEFAULT_SIDE, request.height or DEFAULT_SIDE
         self._work(request, on_step, cancelled)
-        return _raw_asset(draw(_picture(request), width, height), request)
+        return _raw_asset(_with_row(draw(_picture(request), width, height), request.control), request)
 
     def _draw_edit(
         self, request: ImageEditRequest, on_step: ProgressCallback | None, cancelled: Cancelled | None
@@ -149,7 +150,8 @@ class ProceduralVisionBackend(BatchBackend):
             mask = np.asarray(gray, np.float32)[:, :, None] / np.float32(255)
         self._work(request, on_step, cancelled)
         drawn = draw(_picture(request), width, height)
-        return _raw_asset(_mix(_resized(source, width, height), drawn, cover * mask), request)
+        edited = _mix(_resized(source, width, height), drawn, cover * mask)
+        return _raw_asset(_with_row(edited, (*request.images, *request.control)), request)
 
     def _draw_angles(
         self, request: MultiAngleRequest, on_step: ProgressCallback | None, cancelled: Cancelled | None
@@ -174,7 +176,10 @@ class ProceduralVisionBackend(BatchBackend):
         on_step: ProgressCallback | None,
         cancelled: Cancelled | None,
     ) -> GeneratedAsset:
-        start = read_picture(request.image) if isinstance(request, ImageToVideoRequest) else None
+        start = end = None
+        if isinstance(request, ImageToVideoRequest):
+            start = read_picture(request.image)
+            end = read_picture(request.last_image) if request.last_image else None
         width = request.width or (start.width if start else DEFAULT_SIDE)
         height = request.height or (start.height if start else DEFAULT_SIDE)
         count, fps = request.num_frames or DEFAULT_NUM_FRAMES, request.fps or DEFAULT_FPS
@@ -185,6 +190,9 @@ class ProceduralVisionBackend(BatchBackend):
             frame = draw(_picture(request), width, height, phase=index / count)
             if start is not None:  # the first frame is the image itself
                 frame = _mix(_resized(start, width, height), frame, np.float32(DEFAULT_STRENGTH * min(1.0, index / 4)))
+            if end is not None:  # and the last frame, the other
+                ending = max(0.0, 1 - (count - 1 - index) / 4)
+                frame = _mix(frame, _resized(end, width, height), np.float32(ending))
             frames.append(frame)
         return GeneratedAsset("video", encode_video(frames, fps=fps), "video/mp4", _metadata(request) | {"fps": fps})
 
@@ -249,6 +257,16 @@ def _resized(image: Image.Image, width: int, height: int) -> Rgb:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return to_rgb_array(image)
+
+
+def _with_row(pixels: Rgb, pictures: Sequence[bytes]) -> Rgb:
+    """Lay pictures over the lower edge, in their order from the left, each a square of a quarter of the height."""
+    side = max(1, pixels.shape[0] // 4)
+    row = pixels.copy() if pictures else pixels
+    for place, data in enumerate(pictures):
+        there = row[-side:, place * side : (place + 1) * side]
+        there[:] = _resized(read_picture(data), side, side)[:, : there.shape[1]]
+    return row
 
 
 def _mix(under: Rgb, over: Rgb, cover: Plane | np.float32) -> Rgb:

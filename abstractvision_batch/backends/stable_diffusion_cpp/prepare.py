@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from abstractvision_batch.backends.base_backend import refuse_unread
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.fields import OPTIONS
 from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
@@ -74,6 +75,7 @@ def prepare_generation(
     Raises:
         GenerationError: a value, an image or an `extra` key that the library cannot take.
     """
+    refuse_unread(request, ())
     video = isinstance(request, VideoGenerationRequest | ImageToVideoRequest)
     extra = dict(request.extra)
     own_loras = take_loras(extra)
