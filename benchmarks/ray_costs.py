@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.control import Control
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.ray.pool import ActorPool
 from abstractvision_batch.execute.spending import SpendingGuard
@@ -104,15 +105,13 @@ def _run(
 ) -> None:
     from abstractvision_batch.execute.ray.ray_cluster import RayCluster
 
-    ActorPool(
-        RayCluster(context, grows=False),
-        context,
-        range(context.plan.shards),
-        interrupts=Interrupts(),
-        guard=SpendingGuard(context.spec.execution),
+    control = Control(
+        Interrupts(),
+        SpendingGuard(context.spec.execution),
         on_rows=lambda succeeded, failed: on_rows(),
         on_shard=lambda summary: on_shard(),
-    ).run()
+    )
+    ActorPool(RayCluster([context], grows=False), [(context, range(context.plan.shards))], control).run()
 
 
 def _mark() -> Mark:

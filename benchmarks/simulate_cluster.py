@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from abstractvision_batch.execute.context import RunContext
+from abstractvision_batch.execute.control import Control
 from abstractvision_batch.execute.interrupts import Interrupts
 from abstractvision_batch.execute.progress import Progress, ProgressTracker
 from abstractvision_batch.execute.ray.pool import ActorPool
@@ -64,14 +65,16 @@ class Simulated:
     """Share of it that went into others."""
     messages: dict[str, int]
     done_once: bool
-    """Whether each shard was committed, and counted once."""
+    """Whether each shard was committed, and counted once, and generated with its variant's model."""
+    loads: list[int]
+    """How often each worker loaded each model that it had."""
     rss_mib: list[float] = field(default_factory=list)
     """Of this process, at the start and at every tenth of the shards."""
 
     @property
     def driver_messages(self) -> int:
         """What the driver sent or took for its shards, without what it looks at every so often."""
-        return sum(self.messages.get(kind, 0) for kind in ("call", "answer", "worker start", "question", "end"))
+        return sum(self.messages.get(kind, 0) for kind in ("call", "answer", "worker start", "load", "question", "end"))
 
     @property
     def polls(self) -> int:
@@ -87,11 +90,12 @@ def simulate(
     durations: Durations = Durations(),  # noqa: B008 - frozen
     faults: Faults = Faults(),  # noqa: B008 - frozen
     seed: int = 1,
+    variants: int = 1,
 ) -> Simulated:
-    """Run a job of so many requests on so many actors, 8 to a node."""
+    """Run a job of so many requests on so many actors, 8 to a node; every so many-th shard is of one variant."""
     with tempfile.TemporaryDirectory() as folder:
         context = make_context(Path(folder), actors=actors, requests=requests, shard_size=shard_size)
-        return _simulate(context, actors, durations=durations, faults=faults, seed=seed)
+        return _simulate(context, actors, durations=durations, faults=faults, seed=seed, variants=variants)
 
 
 def make_context(folder: Path, *, actors: int, requests: int, shard_size: int) -> RunContext:
@@ -121,7 +125,9 @@ def _batches(shard: int, plan: PlanSummary) -> list[tuple[int, ...]]:
     return [tuple(indexes[start : start + plan.batch_size]) for start in range(0, len(indexes), plan.batch_size)]
 
 
-def _simulate(context: RunContext, actors: int, *, durations: Durations, faults: Faults, seed: int) -> Simulated:
+def _simulate(
+    context: RunContext, actors: int, *, durations: Durations, faults: Faults, seed: int, variants: int
+) -> Simulated:
     plan = context.plan
     cluster = SimulatedCluster(
         math.ceil(actors / GPUS_PER_NODE),
@@ -144,12 +150,8 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
     tracker = ProgressTracker(Progress(requests=plan.requests, shards=plan.shards), listen)
     ActorPool(
         cluster,
-        context,
-        range(plan.shards),
-        interrupts=Interrupts(),
-        guard=guard,
-        on_rows=tracker.on_rows,
-        on_shard=tracker.on_shard,
+        [(context, range(number, plan.shards, variants)) for number in range(variants)],
+        Control(Interrupts(), guard, tracker.on_rows, tracker.on_shard),
         split=lambda shard: _batches(shard, plan),  # the rows of the repeated file say that they are of another shard
     ).run()
     cpu_s = time.thread_time() - began
@@ -167,7 +169,11 @@ def _simulate(context: RunContext, actors: int, *, durations: Durations, faults:
         fixed=cluster.useful_s / (actors * (cluster.last_commit - (cluster.first_loaded or 0.0))),
         lost_work=max(0.0, cluster.busy_s - cluster.useful_s) / cluster.held_s,
         messages=dict(cluster.messages),
-        done_once=once and len(cluster.committed) == plan.shards and all(cluster.committed),
+        done_once=once
+        and len(cluster.committed) == plan.shards
+        and all(cluster.committed)
+        and all(variant == shard % variants for shard, variant in enumerate(cluster.made_with)),
+        loads=list(cluster.loads.values()),
         rss_mib=rss_mib,
     )
 

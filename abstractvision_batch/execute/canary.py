@@ -4,8 +4,8 @@ A request must not notice its batch. Kernels choose algorithms by shape, so a le
 picture is a fault of batching, known of several engines, that no later check of one run would see. Its worker ends the
 run before much is spent.
 
-The first batch of the first shard that holds more than one request is the canary. What was measured stands in
-`canary.json`. Not covered: batches of other sizes, views, requests that failed.
+The first batch of the first shard, of each model's, that holds more than one request is the canary. What was measured
+stands in `canary.json`. Not covered: batches of other sizes, views, requests that failed.
 """
 
 from __future__ import annotations

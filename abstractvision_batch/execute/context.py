@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.table import create_backend
@@ -33,6 +33,13 @@ logger = logging.getLogger(__name__)
 
 #: Each is a thread that waits.
 MAX_SHARDS_AT_ONCE = 32
+
+
+class ServerLimit(NamedTuple):
+    """Requests that all workers together may have in flight at a server."""
+
+    url: str
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,12 @@ class RunContext:
             return 1
         return min(MAX_SHARDS_AT_ONCE, math.ceil(in_flight / self.plan.batch_size) + 2)
 
+    @property
+    def server_limit(self) -> ServerLimit | None:
+        """The limit of its server; None where workers generate themselves."""
+        in_flight = self.backend.max_in_flight
+        return None if in_flight is None else ServerLimit(self.backend.server_url or "", in_flight)
+
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""
         return open_store(self.url, self.store_options)
@@ -93,7 +106,7 @@ class RunContext:
 
 
 #: What runs: contexts of variants with their shards, in the order of the plan; a run without variants has one.
-Work = Sequence[tuple[RunContext, Sequence[int]]]
+Variants = Sequence[tuple[RunContext, Sequence[int]]]
 #: What ends the work on one variant, and not that on the others.
 FAILED_VARIANT = (CapabilityNotSupportedError, DependencyError, RunStoppedError, SpecError)
 

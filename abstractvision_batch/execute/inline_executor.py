@@ -10,36 +10,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
 from abstractvision_batch.errors import AbstractVisionError, GenerationCancelledError, RunStoppedError
-from abstractvision_batch.execute.context import FAILED_VARIANT, RunContext, Work, name_failed_variant
-from abstractvision_batch.execute.interrupts import Interrupts
+from abstractvision_batch.execute.context import FAILED_VARIANT, RunContext, Variants, name_failed_variant
+from abstractvision_batch.execute.control import Control
 from abstractvision_batch.execute.progress import ShardSummary
 from abstractvision_batch.execute.shard_runner import ShardRunner
-from abstractvision_batch.execute.spending import Grant, SpendingGuard
+from abstractvision_batch.execute.spending import Grant
 
 POLL_S = 0.1
 
 
-def run_shards_inline(
-    work: Work,
-    *,
-    interrupts: Interrupts,
-    guard: SpendingGuard,
-    on_rows: Callable[[int, int], None],
-    on_shard: Callable[[ShardSummary], None],
-) -> None:
+def run_shards_inline(variants: Variants, control: Control) -> None:
     """Run shards until they are done, an interrupt drains the run, or the budget is used up.
 
     Args:
-        work: Variants of the run, each with the numbers of its shards to run.
-        interrupts: Asked between shards and between denoising steps.
-        guard: Asked before each shard.
-        on_rows: Called after each batch with the (succeeded, failed) rows of shards that are not committed yet.
-        on_shard: Called after each commit.
+        variants: Of the run, each with the numbers of its shards to run.
+        control: Its interrupts are also asked between denoising steps; its `on_rows` is called after each batch.
 
     Raises:
         RunStoppedError: every request fails in the same way.
@@ -47,59 +37,48 @@ def run_shards_inline(
         StorageError: reading the plan or writing failed.
     """
     failed: list[AbstractVisionError] = []
-    for context, shards in work:
-        if interrupts.draining or guard.stopped is not None:
+    for context, shards in variants:
+        if control.interrupts.draining or control.guard.stopped is not None:
             break
         try:
-            _run_variant(context, shards, interrupts, guard, on_rows, on_shard)
+            _run_variant(context, shards, control)
         except FAILED_VARIANT as error:
             failed.append(name_failed_variant(context, error))
     if failed:
         raise failed[0]
 
 
-def _run_variant(
-    context: RunContext,
-    shards: Sequence[int],
-    interrupts: Interrupts,
-    guard: SpendingGuard,
-    on_rows: Callable[[int, int], None],
-    on_shard: Callable[[ShardSummary], None],
-) -> None:
+def _run_variant(context: RunContext, shards: Sequence[int], control: Control) -> None:
     """Run shards of one model, which is loaded once and gone at the end."""
+    interrupts, guard = control.interrupts, control.guard
     with closing(ShardRunner(context, context.create_backend())) as runner:
         runner.load()
         if context.shards_at_once > 1:
-            _run_side_by_side(runner, shards, context.shards_at_once, interrupts, guard, on_rows, on_shard)
+            _run_side_by_side(runner, shards, context.shards_at_once, control)
             return
         for shard in shards:
             if interrupts.draining or (grant := guard.grant(shard)) is None:
                 return
             try:
-                summary = runner.run_shard(shard, tries=grant.tries, cancelled=interrupts.cancelled, on_rows=on_rows)
+                summary = runner.run_shard(
+                    shard, tries=grant.tries, cancelled=interrupts.cancelled, on_rows=control.on_rows
+                )
             except GenerationCancelledError:
                 return
             guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
-            on_shard(summary)
+            control.on_shard(summary)
             if isinstance(summary.ended_by, RunStoppedError):
                 raise summary.ended_by
             if summary.ended_by is not None:
                 return
 
 
-def _run_side_by_side(
-    runner: ShardRunner,
-    shards: Iterable[int],
-    at_once: int,
-    interrupts: Interrupts,
-    guard: SpendingGuard,
-    on_rows: Callable[[int, int], None],
-    on_shard: Callable[[ShardSummary], None],
-) -> None:
+def _run_side_by_side(runner: ShardRunner, shards: Iterable[int], at_once: int, control: Control) -> None:
     """The same with several shards at a time, on threads; callbacks come from this one.
 
     Where an error ends one, the others run to their end, which is near if they meet it too, and no other is started.
     """
+    interrupts, guard = control.interrupts, control.guard
     waiting = deque(shards)
     running: dict[Future[ShardSummary], Grant] = {}
     rows: dict[int, tuple[int, int]] = {}
@@ -138,12 +117,12 @@ def _run_side_by_side(
                     summary = future.result()
                     rows.pop(summary.shard, None)
                     guard.settle(grant, tries=summary.tries, usd=summary.cost_usd)
-                    on_shard(summary)
+                    control.on_shard(summary)
                     if isinstance(summary.ended_by, RunStoppedError):
                         errors.append(summary.ended_by)
                 start()
                 counts = list(rows.values())
-                on_rows(sum(succeeded for succeeded, _ in counts), sum(failed for _, failed in counts))
+                control.on_rows(sum(succeeded for succeeded, _ in counts), sum(failed for _, failed in counts))
         finally:
             ended.set()  # whatever ends this ends those that still run
     if errors:

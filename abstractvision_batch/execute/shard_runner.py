@@ -320,9 +320,11 @@ class ShardRunner:
             results[row["index"]] = self._result(outcome, columns)
 
     def _check_batching(self, batch: Sequence[Row], outcomes: Sequence[Outcome], limits: TimeLimits) -> None:
-        """Let the run's first batch be its canary."""
+        """Let the first batch of the run, or of its variant, be its canary."""
         context = self._context
-        first = batch[0]["shard"] == 0 and context.retry is None and not self._canary_checked
+        if self._canary_checked or context.retry is not None:
+            return
+        first = batch[0]["shard"] == context.plan.first_shard(context.variant)
         if first and context.spec.execution.batch_canary and all(outcome.batch_as_planned for outcome in outcomes):
             self._canary_checked = len(batch) > 1
             specimens = [
@@ -336,7 +338,7 @@ class ShardRunner:
                 specimens,
                 batch_size=len(batch),
                 cancelled=limits.cancelled,
-                folder=self._context.model_folder,
+                folder=context.model_folder,
             )
 
     def _generate_batch(

@@ -110,6 +110,10 @@ class PlanSummary:
             found.setdefault(self.file_of(shard).variant, []).append(shard)
         return found
 
+    def first_shard(self, variant: str | None) -> int:
+        """The first shard of a variant, or of a run that has none."""
+        return next(file.first_shard for file in self.files if file.variant == variant)
+
     def file_of(self, shard: int) -> PlanFile:
         """The file whose row groups include `shard`.
 

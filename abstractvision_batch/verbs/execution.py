@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from abstractvision_batch.errors import RunStoppedError
-from abstractvision_batch.execute.context import RunContext, Work
+from abstractvision_batch.execute.context import RunContext, Variants
+from abstractvision_batch.execute.control import Control
 from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.executors import run_shards
 from abstractvision_batch.execute.interrupts import Interrupts
@@ -173,14 +174,14 @@ def build_context(
 
 
 def run_on_executor(
-    work: Work,
+    variants: Variants,
     store: Store,
     tracker: ProgressTracker,
     limit: FailureLimit,
     guard: SpendingGuard,
 ) -> Ending:
     """Run shards of variants until they are done, an interrupt or a limit ends it, or the budget is used up."""
-    first = work[0][0]
+    first = variants[0][0]
     tracker.on_executor(first.choice)
     note_executor(store, asdict(first.choice))
     with Interrupts(first.spec.execution.drain_timeout_s) as interrupts:
@@ -192,7 +193,7 @@ def run_on_executor(
         tracker.add_listener(stop_if_too_many_fail)
         stopped: str | None = None
         try:
-            run_shards(work, interrupts=interrupts, guard=guard, on_rows=tracker.on_rows, on_shard=tracker.on_shard)
+            run_shards(variants, Control(interrupts, guard, tracker.on_rows, tracker.on_shard))
         except RunStoppedError as error:
             stopped = str(error)
     failed = tracker.failed_rows

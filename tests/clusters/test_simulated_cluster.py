@@ -25,7 +25,7 @@ def faulty() -> Simulated:
 def test_every_shard_is_done_once_though_actors_die_and_nodes_leave(faulty: Simulated) -> None:
     assert faulty.done_once
     assert faulty.lost_work > 0
-    assert faulty.messages["worker start"] > 3 * 120  # three messages each: many took another's place
+    assert faulty.messages["worker start"] > 2 * 120  # two messages each: many took another's place
 
 
 def test_a_shard_takes_a_few_messages_and_actors_are_kept_busy(faulty: Simulated) -> None:
@@ -55,7 +55,29 @@ def test_a_large_cluster_may_lose_some_workers_while_they_load() -> None:
 
 
 def test_a_simulation_can_be_repeated() -> None:
-    first, second = (simulate(20, 20_000, shard_size=64, faults=Faults(actor_deaths_per_hour=5.0)) for _ in range(2))
+    faults = Faults(actor_deaths_per_hour=5.0)
+    first, second = (simulate(20, 20_000, shard_size=64, faults=faults, seed=2) for _ in range(2))
 
     assert (first.took_s, first.messages) == (second.took_s, second.messages)
     assert time.thread_time() > first.driver_cpu_s > 0
+
+
+def test_workers_of_several_variants_load_each_model_once_and_are_kept_busy() -> None:
+    one = simulate(20, 40_000, shard_size=64, variants=3)
+
+    assert one.done_once  # each shard with its own model
+    assert set(one.loads) == {1}
+    assert len(one.loads) < 2 * 20  # few had to change
+    assert one.busy > 0.98
+
+
+def test_workers_that_die_and_nodes_that_leave_cost_no_variant_its_model() -> None:
+    logging.disable(logging.WARNING)
+    try:
+        faults = Faults(actor_deaths_per_hour=2.0, node_losses_per_hour=2.0, stragglers=0.1)
+        one = simulate(20, 40_000, shard_size=64, faults=faults, variants=7, seed=5)
+    finally:
+        logging.disable(logging.NOTSET)
+
+    assert one.done_once
+    assert one.lost_work > 0

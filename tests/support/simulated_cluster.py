@@ -69,6 +69,10 @@ class SimulatedCluster:
         self._running: dict[str, SimulatedWorker] = {}
         self.committed = bytearray()
         """How often each shard was committed; the second time is told that it was late."""
+        self.made_with = bytearray()
+        """Of which variant its worker had the model."""
+        self.loads: Counter[tuple[str, int]] = Counter()
+        """Models by worker and variant."""
         self.messages: Counter[str] = Counter()
         self.useful_s = 0.0
         """Worker time of shards that were committed."""
@@ -104,13 +108,26 @@ class SimulatedCluster:
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         with self._own:
-            self._pass("worker start", 3)
+            self._pass("worker start", 2)
             needs = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], **options.get("resources", {})}
-            worker = SimulatedWorker(name, needs, next(self._numbers), next(self._numbers))
+            worker = SimulatedWorker(name, needs, next(self._numbers))
             self._workers[name] = worker
             self._unplaced.append(worker)
             self._place()
-            return StartedWorker(worker, worker.placing, worker.loading)
+            return StartedWorker(worker, worker.placing)
+
+    def load(self, worker: Any, variant: int) -> Call:
+        with self._own:
+            self._pass("load")
+            call: Call = next(self._numbers)
+            if not worker.alive:
+                self._answer(call, WorkerLostError("it is gone"))
+                return call
+            self._forget_model(worker)
+            worker.variant, worker.loading = variant, call
+            self.loads[worker.name, variant] += 1
+            self._time.after(self._durations.load_s * self._random.uniform(0.8, 1.2), lambda: self._end_loading(worker))
+            return call
 
     def run_shard(self, worker: Any, shard: int, tries: int | None) -> Call:
         call = self._send(worker, "shard", shard, None)
@@ -120,7 +137,7 @@ class SimulatedCluster:
     def run_rows(self, worker: Any, shard: int, indexes: tuple[int, ...], tries: int | None) -> Call:
         return self._send(worker, "rows", shard, indexes)
 
-    def commit(self, worker: Any, shard: int, results: Mapping[int, RowResult]) -> Call:
+    def commit(self, worker: Any, variant: int, shard: int, results: Mapping[int, RowResult]) -> Call:
         return self._send(worker, "commit", shard, results)
 
     def ask_node(self, worker: Any) -> Call:
@@ -169,6 +186,9 @@ class SimulatedCluster:
                 if name in self._workers:
                     self._workers[name].stopped = True
 
+    def stop_variant(self, variant: int) -> None:
+        self._pass("board")
+
     def end(self, worker: Any) -> None:
         with self._own:
             self._pass("end")
@@ -201,7 +221,7 @@ class SimulatedCluster:
             return call
 
     def _begin_next(self, worker: SimulatedWorker) -> None:
-        if not worker.loaded or worker.running is not None:
+        if worker.running is not None or worker.loading is not None:
             return
         while worker.waiting and worker.stopped:
             self.messages["board, by workers"] += 1
@@ -233,8 +253,11 @@ class SimulatedCluster:
         self._rest(worker)
 
     def _commit(self, worker: SimulatedWorker, shard: int) -> ShardSummary:
-        self.committed.extend(bytes(max(0, shard + 1 - len(self.committed))))
+        missing = bytes(max(0, shard + 1 - len(self.committed)))
+        self.committed.extend(missing)
+        self.made_with.extend(missing)
         self.committed[shard] += 1
+        self.made_with[shard] = worker.variant
         first = self.committed[shard] == 1
         if first:
             self.useful_s += self._time.now - worker.began
@@ -287,7 +310,6 @@ class SimulatedCluster:
     def _start(self, worker: SimulatedWorker) -> None:
         if worker.alive and worker.node is not None:
             self._answer(worker.placing, worker.node.id)
-            self._time.after(self._durations.load_s * self._random.uniform(0.8, 1.2), lambda: self._end_loading(worker))
             if self._faults.actor_deaths_per_hour:
                 lives_s = self._random.expovariate(self._faults.actor_deaths_per_hour / HOUR_S)
                 self._time.after(lives_s, lambda: self._die(worker))
@@ -299,6 +321,7 @@ class SimulatedCluster:
             self.first_loaded = self._time.now if self.first_loaded is None else self.first_loaded
             worker.loaded = True
             self._answer(worker.loading, None)
+            worker.loading = None
             self._begin_next(worker)
 
     def _die(self, worker: SimulatedWorker) -> None:
@@ -312,11 +335,9 @@ class SimulatedCluster:
         if not worker.alive:
             return
         worker.alive = False
-        if worker.loaded:
-            self._count()
-            self._loaded -= 1
+        self._forget_model(worker)
         calls = [worker.placing] if worker.node is None else []
-        calls += [worker.loading] if worker.node is not None and not worker.loaded else []
+        calls += [] if worker.loading is None else [worker.loading]
         calls += [] if worker.running is None else [worker.running[0]]
         calls += [waiting[0] for waiting in worker.waiting]
         self._end_running(worker)
@@ -328,6 +349,12 @@ class SimulatedCluster:
             # The driver hears of an idle worker's death when it sends the next call; its loading call is the witness.
             for call in calls:
                 self._answer(call, error)
+
+    def _forget_model(self, worker: SimulatedWorker) -> None:
+        if worker.loaded:
+            self._count()
+            self._loaded -= 1
+            worker.loaded = False
 
     def _rows_of(self, shard: int, worker: SimulatedWorker) -> int:
         done = min(0.95, (self._time.now - worker.began) / self._durations.shard_s)

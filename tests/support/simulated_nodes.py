@@ -55,7 +55,9 @@ class SimulatedWorker:
     name: str
     needs: Mapping[str, float]
     placing: Call
-    loading: Call
+    loading: Call | None = None
+    variant: int = 0
+    """Of which it has the model, or loads it."""
     waiting: deque[tuple[Call, str, int, Any]] = field(default_factory=deque)
     """Calls that it has not begun: the call, what to do, the shard, and more."""
     running: tuple[Call, str, int, Any] | None = None

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,68 @@ def test_a_server_and_a_model_of_this_machine_work_side_by_side_on_ray(make_job:
     assert len({row["worker"] for row in rows}) == 2
 
 
+def _changes(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Variants that each worker had, in order, each once for as long as it stayed with it."""
+    found: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row["started_at"]):
+        own = found.setdefault(row["worker"], [])
+        if own[-1:] != [row["variant"]]:
+            own.append(row["variant"])
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_are_spread_over_the_variants_and_load_each_model_once(make_job: MakeJob) -> None:
+    variants = {f"v{steps}": {"params": {"steps": steps}} for steps in (3, 4, 5)}
+    result = run(
+        make_job(
+            backend={"kind": "procedural", "delay_s": 0.05},
+            variants=variants,
+            execution={"executor": "ray", "actors": 2, "batch_size": 1, "shard_size": 1, "cpus_per_actor": 0.5},
+        )
+    )
+
+    assert result.succeeded == 60
+    changes = _changes(_rows(result.path))
+    assert len(changes) == 2
+    assert {own[0] for own in changes.values()} == {"v3", "v4"}  # not both on one, at the start too
+    assert all(len(own) == len(set(own)) for own in changes.values())
+    assert {variant for own in changes.values() for variant in own} == set(variants)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_variant_of_which_everything_fails_lets_the_others_of_its_workers_finish(make_job: MakeJob) -> None:
+    result = run(
+        make_job(
+            variants={"bad": {"backend": {"fail_when": "."}}, "good": FEW, "better": {"params": {"steps": 5}}},
+            execution={"executor": "ray", "actors": 1, "batch_size": 2, "shard_size": 4, "cpus_per_actor": 0.5},
+        )
+    )
+
+    assert (result.exit_code, "variant bad: " in str(result.stopped)) == (1, True)
+    assert [row["status"] for row in _parts(result.path) if row["variant"] != "bad"] == ["ok"] * 40
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_each_model_has_a_canary_of_its_own(make_job: MakeJob) -> None:
+    job = make_job(
+        model="avbatch/shapes64",
+        backend={"kind": "diffusers", "device": "cpu"},
+        params={"steps": 1, "seed": 7},
+        samples_per_prompt=1,
+        variants={"one": {}, "other": {"backend": {"dtype": "bfloat16"}}},
+        execution={"executor": "inline", "batch_size": 2},
+    )
+
+    result = run(job)
+
+    assert result.succeeded == 10
+    assert len(list(Path(result.path).glob("models/*/canary.json"))) == 2
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny models of two families, and their cards."""
@@ -177,8 +240,7 @@ def test_three_variants_are_killed_resumed_extended_verified_and_the_same_on_ray
     # The same on Ray, each model loaded once per worker that used it.
     on_ray = run(job("ray", executor="ray", actors=2, cpus_per_actor=0.5))
     assert _rows(on_ray.path, STABLE) == _rows(folder, STABLE)
-    workers = {(row["worker"], row["model"]) for row in _rows(on_ray.path)}
-    assert len({worker for worker, _ in workers}) == len(workers)  # none loaded two
+    assert all(len(own) == len(set(own)) for own in _changes(_rows(on_ray.path)).values())
 
     report = verify(folder, sample=None)
     assert (report.exit_code, report.identical) == (0, 96)
@@ -190,18 +252,31 @@ def test_three_variants_are_killed_resumed_extended_verified_and_the_same_on_ray
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_memory_stays_where_it_is_over_many_changes_of_model(make_job: MakeJob, models: Path) -> None:
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_memory_stays_where_it_is_over_many_changes_of_model(make_job: MakeJob, models: Path, executor: str) -> None:
+    """In MiB; measured 2026-12 on a CPU: 621 after two changes on Ray and 625 after twenty, 711 and 709 inline."""
     variants = {
         f"v{number}": {"model": f"tiny/{('sd', 'flux')[number % 2]}", "params": {"guidance_scale": 1 + number / 8}}
         for number in range(20)
     }
     resident: list[int] = []
+    job = _model_job(
+        make_job,
+        models,
+        variants=variants,
+        samples_per_prompt=1,
+        execution={"executor": executor, "actors": 1, "shard_size": 8},
+    )
 
     def measure(_: object) -> None:
-        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20)
+        for row in _parts(job["output"]["path"])[:1]:
+            with suppress(FileNotFoundError):  # the worker has ended
+                pages = Path("/proc", row["worker"].rpartition(":")[2], "statm").read_text().split()[1]
+                resident.append(int(pages) * 4096 >> 20)
 
-    result = run(_model_job(make_job, models, variants=variants, samples_per_prompt=1), on_progress=measure)
+    result = run(job, on_progress=measure)
 
-    third = len(resident) // 3
-    assert result.succeeded == 100
-    assert max(resident[2 * third :]) < max(resident[:third]) + 40
+    assert (result.succeeded, len({row["worker"] for row in _rows(result.path)})) == (100, 1)
+    assert max(resident) < resident[2] + 40

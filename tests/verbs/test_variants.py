@@ -221,7 +221,7 @@ def test_a_recorded_variant_that_its_spec_does_not_have_is_damage(make_job: Make
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_variants_on_ray_write_the_same_manifest(make_job: MakeJob, tmp_path: Path) -> None:
-    variants = {"few": FEW, "grid": {**MATRIX, "execution": {"cpus_per_actor": 1}}}
+    variants = {"few": FEW, "many": MANY, "grid": {**MATRIX, "execution": {"cpus_per_actor": 1}}}
     inline = run(make_job(variants=variants))
     execution = {"executor": "ray", "batch_size": 2, "shard_size": 4, "cpus_per_actor": 0.5}
     on_ray = run(make_job(variants=variants, execution=execution, output={"path": str(tmp_path / "ray")}))

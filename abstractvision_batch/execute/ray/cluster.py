@@ -49,8 +49,6 @@ class StartedWorker:
     handle: Any
     placing: Call
     """Answers with the id of its node once it runs."""
-    loading: Call
-    """Answers once its model is loaded."""
 
 
 class Cluster(Protocol):
@@ -71,14 +69,20 @@ class Cluster(Protocol):
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
         """Start a worker where there is room for what its `options` ask."""
 
+    def load(self, worker: Any, variant: int) -> Call:
+        """Have a worker load the model of a variant, by its number, in place of the one that it has."""
+
     def run_shard(self, worker: Any, shard: int, tries: int | None) -> Call:
-        """Have a worker generate and commit a shard; answers with a `ShardSummary`, or None where it was stopped."""
+        """Have a worker generate and commit a shard of the variant that it has loaded.
+
+        Answers with a `ShardSummary`, or None where the worker or the variant was stopped.
+        """
 
     def run_rows(self, worker: Any, shard: int, indexes: tuple[int, ...], tries: int | None) -> Call:
         """Have a worker generate rows of a shard; answers with `RowResult`s by plan index, or None."""
 
-    def commit(self, worker: Any, shard: int, results: Mapping[int, RowResult]) -> Call:
-        """Have a worker commit a shard whose rows were generated in pieces; answers with a `ShardSummary`."""
+    def commit(self, worker: Any, variant: int, shard: int, results: Mapping[int, RowResult]) -> Call:
+        """Have any worker commit a shard whose rows were generated in pieces; answers with a `ShardSummary`."""
 
     def ask_node(self, worker: Any) -> Call:
         """Ask a worker for its node's id: the answer, or its absence, says whether the worker lives."""
@@ -101,11 +105,14 @@ class Cluster(Protocol):
     def stop(self, names: Iterable[str]) -> None:
         """Let these workers finish what they run and begin nothing more of what they hold."""
 
+    def stop_variant(self, variant: int) -> None:
+        """Let all workers begin nothing more of a variant."""
+
     def end(self, worker: Any) -> None:
         """End a worker at once, if it lives, or take it back if there was no room for it yet."""
 
     def release_share(self, name: str) -> None:
-        """Let others have what a worker that is no more held of the run's limit of requests in flight."""
+        """Let others have what a worker held of limits of requests in flight: it is no more, or does something else."""
 
     def rows_so_far(self, shards: Collection[int]) -> Mapping[int, tuple[int, int]]:
         """The (succeeded, failed) rows of those of these shards that have any yet."""

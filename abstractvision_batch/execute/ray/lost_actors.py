@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.ray.cluster import Call, Cluster, WorkerLostError
 from abstractvision_batch.execute.ray.nodes import ClusterNodes
 from abstractvision_batch.execute.ray.roster import Actor
-from abstractvision_batch.execute.ray.shard_queue import ShardQueue
+from abstractvision_batch.execute.ray.shard_queue import ShardQueue, Work
 from abstractvision_batch.runs.columns import RowResult
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,15 @@ class _Lost:
     at: float
 
 
+class Resolved(NamedTuple):
+    """What follows from lost actors, for the caller to act on."""
+
+    finished: list[tuple[Work, dict[int, RowResult]]]
+    """Last pieces of shards that were given up, and the results of all rows of those shards, to be committed."""
+    given_up: list[tuple[int, ClusterError]]
+    """Variants of which one worker after the other dies while it loads the model."""
+
+
 class LostActors:
     """Holds lost actors until it is known whether their work or their node was the reason.
 
@@ -42,19 +54,21 @@ class LostActors:
         cluster: Where they were.
         queue: Takes their work back.
         nodes: What is known of the cluster's nodes.
-        model: For messages.
+        models: Of each variant, for messages.
         actors: How many there should be.
     """
 
-    def __init__(self, cluster: Cluster, queue: ShardQueue, nodes: ClusterNodes, *, model: str, actors: int) -> None:
+    def __init__(
+        self, cluster: Cluster, queue: ShardQueue, nodes: ClusterNodes, *, models: Sequence[str], actors: int
+    ) -> None:
         self._cluster = cluster
         self._queue = queue
         self._nodes = nodes
-        self._model = model
+        self._models = models
         self._max_loading_deaths = max(MAX_LOADING_DEATHS, math.ceil(actors * MAX_LOADING_DEATH_SHARE))
         self._lost: list[_Lost] = []
         self._probes: dict[Call, _Lost] = {}
-        self._loading_deaths = 0
+        self._loading_deaths: Counter[int] = Counter()
         self._unplaced_since = float("inf")
 
     @property
@@ -80,9 +94,9 @@ class LostActors:
         """Note that an actor runs."""
         self._unplaced_since = float("inf")
 
-    def note_progress(self) -> None:
-        """Note that an actor loaded, or generated something."""
-        self._loading_deaths = 0
+    def note_progress(self, variant: int) -> None:
+        """Note that an actor loaded a variant, or generated something of it."""
+        self._loading_deaths[variant] = 0
 
     def on_probe_result(self, call: Call) -> None:
         """Take the answer of a worker that was out of reach. Other calls are ignored."""
@@ -96,20 +110,17 @@ class LostActors:
             if not exc.certain:
                 self._probe(lost)
 
-    def resolve(self) -> list[tuple[int, dict[int, RowResult]]]:
+    def resolve(self) -> Resolved:
         """Put back the work of actors of which enough is known; the caller refreshes the nodes just before.
 
-        Returns:
-            Shards whose last row was given up, with the results of all their rows, for the caller to commit.
-
         Raises:
-            ClusterError: one after the other dies while it loads, or none can be started.
+            ClusterError: none can be started.
         """
-        finished: list[tuple[int, dict[int, RowResult]]] = []
-        self._lost = [lost for lost in self._lost if not self._is_settled(lost, finished)]
-        return finished
+        resolved = Resolved([], [])
+        self._lost = [lost for lost in self._lost if not self._is_settled(lost, resolved)]
+        return resolved
 
-    def _is_settled(self, lost: _Lost, finished: list[tuple[int, dict[int, RowResult]]]) -> bool:
+    def _is_settled(self, lost: _Lost, resolved: Resolved) -> bool:
         actor, works = lost.actor, list(lost.actor.calls.values())
         waited_s = self._cluster.now() - lost.at
         if actor.node is None:
@@ -128,14 +139,14 @@ class LostActors:
             self._queue.put_back(work)
         results = self._queue.worker_died(works[0]) if works else None
         if results is not None:
-            finished.append((works[0].shard, results))
-        if not actor.ready:
-            self._loading_deaths += 1
-            if self._loading_deaths >= self._max_loading_deaths:
-                raise ClusterError(
-                    f"{self._loading_deaths} workers died while they loaded {self._model}: {lost.error}"
-                ) from lost.error
-        what = f"shard {works[0].shard}" if works else "loading" if not actor.ready else "waiting for work"
+            resolved.finished.append((works[0], results))
+        loading = actor.variant if actor.loading is not None else None
+        if loading is not None:
+            self._loading_deaths[loading] += 1
+            if (deaths := self._loading_deaths[loading]) >= self._max_loading_deaths:
+                error = ClusterError(f"{deaths} workers died while they loaded {self._models[loading]}: {lost.error}")
+                resolved.given_up.append((loading, error))
+        what = f"shard {works[0].shard}" if works else "waiting for work" if loading is None else "loading"
         logger.warning("a worker died during %s; another takes its place: %s", what, lost.error)
         return True
 

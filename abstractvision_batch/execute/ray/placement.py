@@ -1,4 +1,4 @@
-"""What one actor of a run asks of the cluster, and which nodes have it. Knows no Ray but its resource names.
+"""What one actor of a pool asks of the cluster, and which nodes have it. Knows no Ray but its resource names.
 
 An actor takes a GPU, or the share of one that its model needs, where the backend uses GPUs; else CPUs alone.
 """
@@ -6,7 +6,8 @@ An actor takes a GPU, or the share of one that its model needs, where the backen
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from abstractvision_batch.errors import ClusterError
@@ -29,11 +30,27 @@ ACCELERATOR_SHARE = 0.001
 GpuMeter = Callable[[Sequence[Node]], Mapping[str, int]]
 
 
-def actor_options(context: RunContext, nodes: Sequence[Node], *, grows: bool, measure_gpus: GpuMeter) -> dict[str, Any]:
-    """Ray's options for one actor.
+def asked_of(context: RunContext) -> Hashable:
+    """What variants have in common whose actors are alike: the package that generates, and what it takes of a node."""
+    execution, backend = context.spec.execution, context.backend
+    return (
+        backend.kind,
+        backend.wants_gpu(found=True),
+        backend.wants_gpu(found=False),
+        backend.cpus if execution.cpus_per_actor == "auto" else execution.cpus_per_actor,
+        execution.gpus_per_actor,
+        execution.accelerator_type,
+        *sorted(execution.resources.items()),
+    )
+
+
+def actor_options(
+    contexts: Sequence[RunContext], nodes: Sequence[Node], *, grows: bool, measure_gpus: GpuMeter
+) -> dict[str, Any]:
+    """Ray's options for one actor, which is to hold the largest of the models.
 
     Args:
-        context: The run.
+        contexts: Of variants that ask for the same.
         nodes: The cluster's.
         grows: Whether nodes may join that have what is missing; then it is only warned of.
         measure_gpus: Asked where the share of a GPU depends on its memory.
@@ -41,6 +58,7 @@ def actor_options(context: RunContext, nodes: Sequence[Node], *, grows: bool, me
     Raises:
         ClusterError: no node can ever hold such an actor.
     """
+    context = contexts[0]
     execution = context.spec.execution
     options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
     cpus = execution.cpus_per_actor
@@ -51,7 +69,7 @@ def actor_options(context: RunContext, nodes: Sequence[Node], *, grows: bool, me
         options["resources"] = dict(execution.resources)
     options["num_gpus"] = 0.0
     gpus = execution.gpus_per_actor
-    options["num_gpus"] = _gpu_share(context, options, nodes, measure_gpus) if gpus == "auto" else gpus
+    options["num_gpus"] = _gpu_share(contexts, options, nodes, measure_gpus) if gpus == "auto" else gpus
     for shortage in _shortages(needs_of(options), nodes):
         if not grows:
             raise ClusterError(f"{shortage} (change it, or set execution.address to a cluster that has it)")
@@ -85,8 +103,11 @@ def _fitting(name: str, share: float, there: float) -> int:
     return int(there / share + 1e-6)
 
 
-def _gpu_share(context: RunContext, options: Mapping[str, Any], nodes: Sequence[Node], measure: GpuMeter) -> float:
+def _gpu_share(
+    contexts: Sequence[RunContext], options: Mapping[str, Any], nodes: Sequence[Node], measure: GpuMeter
+) -> float:
     """What `gpus_per_actor: auto` comes to: the smallest GPU on which an actor may be placed decides."""
+    context = max(contexts, key=lambda one: needed_bytes(one) or math.inf)
     named = context.spec.execution.accelerator_type is not None
     with_gpus = [node for node in nodes if node.resources.get("GPU", 0) >= 1 and not node.leaving]
     if not (named or context.backend.wants_gpu(found=bool(with_gpus))):

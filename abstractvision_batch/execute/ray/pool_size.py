@@ -1,4 +1,4 @@
-"""How many actors a run has at a moment: what the spec says, what shards keep busy and, for `auto`, what there is.
+"""How many actors a pool has at a moment: what the spec says, what shards keep busy and, for `auto`, what there is.
 
 A number or a range is asked for at once, whatever the cluster has: actors without a place are the demand that an
 autoscaler sees. `auto` asks for what nodes have free, now and whenever some becomes free or joins, and never for more,
@@ -9,7 +9,7 @@ something to do. Pure: the pool starts and ends them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Node
@@ -24,20 +24,21 @@ class PoolSize:
     """How many actors there should be.
 
     Args:
-        context: The run.
+        contexts: Of the variants that they run.
         needs: Resources of one actor, by Ray's names.
     """
 
-    def __init__(self, context: RunContext, needs: Mapping[str, float]) -> None:
-        actors = context.spec.execution.actors
+    def __init__(self, contexts: Sequence[RunContext], needs: Mapping[str, float]) -> None:
+        actors = contexts[0].spec.execution.actors
         self._needs = needs
         self._follows = actors == "auto"
         self._least = actors.min if isinstance(actors, ActorRange) else 1
         self._most = actors.max if isinstance(actors, ActorRange) else actors if isinstance(actors, int) else 1
         self._useful: float = math.inf
-        if self._follows and context.backend.max_in_flight is not None:
-            # Of actors that only send requests no more than keep the server busy, but two: one sends while one stores.
-            self._useful = max(2, math.ceil(context.backend.max_in_flight / REQUESTS_PER_ACTOR))
+        limits = {context.server_limit for context in contexts} - {None}
+        if self._follows and limits:
+            # Of actors that only send requests no more than keep the servers busy, but two: one sends, one stores.
+            self._useful = sum(max(2, math.ceil(one.requests / REQUESTS_PER_ACTOR)) for one in limits if one)
 
     def look(self, nodes: Iterable[Node], *, actors: int, pending: int) -> None:
         """Take what nodes have, where there are so many actors of this run, of which so many have no place yet."""

@@ -38,7 +38,7 @@ from abstractvision_batch.execute.context import RunContext
 from abstractvision_batch.execute.ray.cluster import Call, CallCancelledError, Node, StartedWorker, WorkerLostError
 from abstractvision_batch.execute.ray.gpu_memory import smallest_gpu_bytes
 from abstractvision_batch.execute.ray.internals import draining_nodes, free_resources
-from abstractvision_batch.execute.ray.worker import NOTE_S, Board, BoardAnswer, Worker
+from abstractvision_batch.execute.ray.worker import NOTE_S, Board, BoardAnswer, TellBrake, Worker
 from abstractvision_batch.runs.columns import RowResult
 
 #: Silence of the cluster's head after which a run gives up; nodes and workers give up on their own after as long.
@@ -50,16 +50,24 @@ GPU_TIMEOUT_S = 60.0
 
 
 class RayCluster:
-    """The cluster that this process has joined, for one run: see `Cluster`."""
+    """The cluster that this process has joined, for one pool of a run: see `Cluster`.
 
-    def __init__(self, context: RunContext, *, grows: bool) -> None:
+    Args:
+        contexts: Of the variants that its workers run; their numbers are positions here.
+        grows: Whether nodes may join.
+    """
+
+    def __init__(self, contexts: Sequence[RunContext], *, grows: bool) -> None:
         self.grows = grows
-        self._context = ray.put(context)
+        self._contexts = [ray.put(context) for context in contexts]
         self._board = _start_helper(Board)
+        self._limit_of = [context.server_limit for context in contexts]
         # No state that cannot be lost: one that Ray starts again hears from the workers what is in flight.
-        self._limit = None
-        if context.backend.max_in_flight is not None:
-            self._limit = _start_helper(SharedLimit, context.backend.max_in_flight, max_restarts=-1)
+        self._limits = {
+            limit: _start_helper(SharedLimit, limit.requests, max_restarts=-1)
+            for limit in dict.fromkeys(self._limit_of)
+            if limit is not None
+        }
         self._headless = False
         self._out: dict[Call, Any] = {}
         self._ended: SimpleQueue[Call] = SimpleQueue()
@@ -99,10 +107,14 @@ class RayCluster:
         return sizes
 
     def start_worker(self, name: str, options: Mapping[str, Any]) -> StartedWorker:
-        exchange = None if self._limit is None else limit_client(self._limit)
-        told = (self._board, _is_cancelled, _node_id, _ask_board(self._board), _tell_brake(self._board), exchange, name)
-        handle = ray.remote(Worker).options(**options).remote(self._context, *told)
-        return StartedWorker(handle, self.ask_node(handle), self._watch(handle.load.remote()))
+        told = (self._board, _is_cancelled, _node_id, _ask_board(self._board), _tell_brake(self._board), name)
+        handle = ray.remote(Worker).options(**options).remote(*told)
+        return StartedWorker(handle, self.ask_node(handle))
+
+    def load(self, worker: Any, variant: int) -> Call:
+        limit = self._limit_of[variant]
+        exchange = None if limit is None else limit_client(self._limits[limit])
+        return self._watch(worker.load.remote(variant, self._contexts[variant], exchange))
 
     def run_shard(self, worker: Any, shard: int, tries: int | None) -> Call:
         return self._watch(worker.run_shard.remote(shard, tries))
@@ -110,8 +122,8 @@ class RayCluster:
     def run_rows(self, worker: Any, shard: int, indexes: tuple[int, ...], tries: int | None) -> Call:
         return self._watch(worker.run_rows.remote(shard, indexes, tries))
 
-    def commit(self, worker: Any, shard: int, results: Mapping[int, RowResult]) -> Call:
-        return self._watch(worker.commit.remote(shard, results))
+    def commit(self, worker: Any, variant: int, shard: int, results: Mapping[int, RowResult]) -> Call:
+        return self._watch(worker.commit.remote(self._contexts[variant], shard, results))
 
     def ask_node(self, worker: Any) -> Call:
         return self._watch(worker.node_id.remote())
@@ -138,13 +150,16 @@ class RayCluster:
     def stop(self, names: Iterable[str]) -> None:
         self._tell_board("stop", list(names))
 
+    def stop_variant(self, variant: int) -> None:
+        self._tell_board("stop_variant", variant)
+
     def end(self, worker: Any) -> None:
         if not self._headless:
             ray.kill(worker)
 
     def release_share(self, name: str) -> None:
-        if self._limit is not None:
-            self._limit.drop.remote(name)
+        for limit in self._limits.values():
+            limit.drop.remote(name)
 
     def rows_so_far(self, shards: Collection[int]) -> Mapping[int, tuple[int, int]]:
         rows: Mapping[int, tuple[int, int]] | None = self._tell_board("read", set(shards))
@@ -153,9 +168,8 @@ class RayCluster:
     def close(self) -> None:
         if self._headless:
             return  # actors end with their driver; to end them one by one would wait for the head
-        for helper in (self._board, self._limit):
-            if helper is not None:
-                ray.kill(helper)
+        for helper in (self._board, *self._limits.values()):
+            ray.kill(helper)
 
     def _tell_board(self, method: str, *args: Any) -> Any:
         """Its answer; None where it has not started yet, which a runtime environment may take minutes for."""
@@ -203,12 +217,12 @@ def limit_client(limit: Any) -> Exchange:
     return exchange
 
 
-def _ask_board(board: Any) -> Callable[[str], BoardAnswer]:
+def _ask_board(board: Any) -> Callable[[str, int], BoardAnswer]:
     """Return the function with which a worker asks the driver's board before a call."""
 
-    def ask(worker: str) -> BoardAnswer:
+    def ask(worker: str, variant: int) -> BoardAnswer:
         try:
-            answer: BoardAnswer = ray.get(board.ask.remote(worker))
+            answer: BoardAnswer = ray.get(board.ask.remote(worker, variant))
         except RayError:
             return BoardAnswer(True, NOTE_S)  # the board went with the driver: this worker follows soon
         return answer
@@ -216,12 +230,12 @@ def _ask_board(board: Any) -> Callable[[str], BoardAnswer]:
     return ask
 
 
-def _tell_brake(board: Any) -> Callable[[int, Sequence[Failure]], tuple[bool, str | None]]:
-    """How a worker tells the driver's board what became of its first requests."""
+def _tell_brake(board: Any) -> TellBrake:
+    """How a worker tells the driver's board what became of a variant's first requests."""
 
-    def brake(succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+    def brake(variant: int, succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
         try:
-            answer: tuple[bool, str | None] = ray.get(board.brake.remote(succeeded, failures))
+            answer: tuple[bool, str | None] = ray.get(board.brake.remote(variant, succeeded, failures))
         except RayError:
             return True, None  # the board went with the driver: this worker follows soon
         return answer

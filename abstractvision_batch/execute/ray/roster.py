@@ -1,10 +1,11 @@
-"""The driver's view of its actors: where each is, what it was sent, what that may spend, and which have room for more.
+"""The driver's view of its actors: where each is, which variant it has, what it was sent, which have room for more.
 
 Nothing here takes longer because there are more actors, but what has to look at each of them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,14 +25,21 @@ class Actor:
     name: str
     handle: Any
     placing: Call
-    loading: Call
+    node: str | None = None
+    variant: int | None = None
+    """The number of the variant whose model it has, or loads."""
+    loading: Call | None = None
+    """Answers once it has that model."""
     calls: dict[Call, Work] = field(default_factory=dict)
     grants: dict[Call, Grant] = field(default_factory=dict)
     """What those calls may spend; a commit spends nothing."""
-    node: str | None = None
-    ready: bool = False
     leaving: bool = False
     """Its node is about to go: it gets no more work, and another actor takes its place."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has a model, and could run a shard."""
+        return self.variant is not None and self.loading is None
 
     def close_grant(self, call: Call, guard: SpendingGuard, *, begun: bool) -> None:
         """Give back what a call that will not answer was granted, or count it as spent where it had begun."""
@@ -43,13 +51,19 @@ class Actor:
             guard.settle(grant, tries=0, usd=None)
 
 
+#: Where an actor stands: its variant, and how many calls it holds; None while it loads.
+_Place = tuple[int | None, int | None]
+
+
 class Roster:
     """All actors of a run that are not lost, and whose call is whose."""
 
     def __init__(self) -> None:
         self._actors: dict[str, Actor] = {}
         self._owners: dict[Call, Actor] = {}
-        self._with_room: tuple[dict[str, Actor], ...] = tuple({} for _ in range(IN_FLIGHT))
+        self._at: defaultdict[_Place, dict[str, Actor]] = defaultdict(dict)
+        """Those that have a node which stays, by where they stand."""
+        self._place_of: dict[str, _Place] = {}
         self._works = 0
 
     def __iter__(self) -> Iterator[Actor]:
@@ -66,7 +80,7 @@ class Roster:
     def add(self, actor: Actor) -> None:
         """Take a new actor."""
         self._actors[actor.name] = actor
-        self._owners[actor.placing] = self._owners[actor.loading] = actor
+        self._owners[actor.placing] = actor
 
     def remove(self, actor: Actor) -> None:
         """Forget an actor; its calls are nobody's from now on."""
@@ -80,13 +94,32 @@ class Roster:
         """Whose call this was, which has ended; None where its actor is no more."""
         return self._owners.pop(call, None)
 
-    def with_room(self, calls: int) -> Actor | None:
-        """An actor that holds so many calls and may get another."""
-        return next(iter(self._with_room[calls].values()), None)
+    def with_room(self, variant: int | None, calls: int) -> Actor | None:
+        """An actor that has a variant's model, or none, holds so many calls and may get another."""
+        return next(iter(self._at[variant, calls].values()), None)
 
-    def begin(self, actor: Actor) -> None:
-        """It has loaded."""
-        actor.ready = True
+    def workers(self, variant: int) -> int:
+        """Actors that have a variant's model, or load it, and stay."""
+        return sum(len(self._at[variant, calls]) for calls in (None, *range(IN_FLIGHT + 1)))
+
+    def loading(self, variant: int) -> int:
+        """Those of them that load it."""
+        return len(self._at[variant, None])
+
+    def put(self, actor: Actor, node: str) -> None:
+        """It runs, on this node."""
+        actor.node = node
+        self._sort_in(actor)
+
+    def load(self, actor: Actor, variant: int, call: Call) -> None:
+        """It loads a variant's model, in place of what it has."""
+        actor.variant, actor.loading = variant, call
+        self._owners[call] = actor
+        self._sort_in(actor)
+
+    def loaded(self, actor: Actor, *, variant: int | None) -> None:
+        """It has the model of a variant; of none where that failed."""
+        actor.variant, actor.loading = variant, None
         self._sort_in(actor)
 
     def leave(self, actor: Actor) -> None:
@@ -111,8 +144,10 @@ class Roster:
         return work
 
     def _sort_in(self, actor: Actor) -> None:
-        for actors in self._with_room:
-            actors.pop(actor.name, None)
-        held = len(actor.calls)
-        if actor.ready and not actor.leaving and held < IN_FLIGHT and actor.name in self._actors:
-            self._with_room[held][actor.name] = actor
+        if (before := self._place_of.pop(actor.name, None)) is not None:
+            del self._at[before][actor.name]
+        if actor.node is not None and not actor.leaving and actor.name in self._actors:
+            # One that commits for others may hold more calls than it would be sent.
+            place = (actor.variant, None if actor.loading is not None else min(len(actor.calls), IN_FLIGHT))
+            self._place_of[actor.name] = place
+            self._at[place][actor.name] = actor

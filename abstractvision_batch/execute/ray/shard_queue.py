@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from abstractvision_batch.errors import WorkerCrashedError
@@ -28,12 +28,15 @@ class Work:
 
     shard: int
     indexes: tuple[int, ...] = ()
+    variant: int = 0
+    """The number of the variant that it is of."""
 
 
 @dataclass(slots=True)
 class _Pieces:
     """A shard that is run in pieces: the results so far and how many rows are still out."""
 
+    shard: Work
     rows: int
     results: dict[int, RowResult] = field(default_factory=dict)
 
@@ -42,41 +45,77 @@ class _Pieces:
         return len(self.results) == self.rows
 
 
-class ShardQueue:
-    """Work that waits. `split` names a shard's batches, as plan indexes; it is asked only for shards in trouble."""
+class _Waiting:
+    """Work of one variant that waits."""
 
-    def __init__(self, shards: Sequence[int], *, split: Callable[[int], list[tuple[int, ...]]]) -> None:
+    def __init__(self, shards: Sequence[int], variant: int) -> None:
         self._shards = shards
+        self._variant = variant
         self._begun = 0
-        self._first: deque[Work] = deque()
-        self._last: deque[Work] = deque()
+        self.first: deque[Work] = deque()
+        self.last: deque[Work] = deque()
+        self.ended = False
+
+    def __len__(self) -> int:
+        return 0 if self.ended else len(self.first) + len(self._shards) - self._begun + len(self.last)
+
+    def peek(self) -> Work:
+        if self.first:
+            return self.first[0]
+        return Work(self._shards[self._begun], variant=self._variant) if self._untouched else self.last[0]
+
+    def pop(self) -> Work:
+        work = self.peek()
+        if self.first:
+            self.first.popleft()
+        elif self._untouched:
+            self._begun += 1
+        else:
+            self.last.popleft()
+        return work
+
+    @property
+    def _untouched(self) -> bool:
+        return self._begun < len(self._shards)
+
+
+class ShardQueue:
+    """Work that waits.
+
+    Args:
+        shards: Of each variant, by its number.
+        split: Names a shard's batches, as plan indexes; it is asked only for shards in trouble.
+    """
+
+    def __init__(self, shards: Sequence[Sequence[int]], *, split: Callable[[int], list[tuple[int, ...]]]) -> None:
+        self._waiting = [_Waiting(own, variant) for variant, own in enumerate(shards)]
         self._split = split
         self._deaths: Counter[Work] = Counter()
         self._pieces: dict[int, _Pieces] = {}
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._shards) - self._begun + len(self._last)
+        return sum(self.waiting)
 
-    def peek(self) -> Work:
-        """The next work, left where it is."""
-        if self._first:
-            return self._first[0]
-        return Work(self._shards[self._begun]) if self._begun < len(self._shards) else self._last[0]
+    @property
+    def waiting(self) -> list[int]:
+        """How much waits of each variant."""
+        return [len(waiting) for waiting in self._waiting]
 
-    def pop(self) -> Work:
-        """The next work."""
-        work = self.peek()
-        if self._first:
-            self._first.popleft()
-        elif self._begun < len(self._shards):
-            self._begun += 1
-        else:
-            self._last.popleft()
-        return work
+    def peek(self, variant: int) -> Work:
+        """The next work of a variant, left where it is."""
+        return self._waiting[variant].peek()
+
+    def pop(self, variant: int) -> Work:
+        """The next work of a variant."""
+        return self._waiting[variant].pop()
 
     def put_back(self, work: Work) -> None:
         """Run again first: the worker went away before it began this work."""
-        self._first.appendleft(work)
+        self._waiting[work.variant].first.appendleft(work)
+
+    def end(self, variant: int) -> None:
+        """Let nothing of a variant wait any more, also of what is put back."""
+        self._waiting[variant].ended = True
 
     def worker_died(self, work: Work) -> dict[int, RowResult] | None:
         """Decide what follows from a death during `work`.
@@ -85,19 +124,20 @@ class ShardQueue:
             All results of a shard in pieces if this death gave up its last row, for the caller to commit.
         """
         self._deaths[work] += 1
+        last = self._waiting[work.variant].last
         if not work.indexes:
             if self._deaths[work] < WHOLE_SHARD_DEATHS:
-                self._last.append(work)
+                last.append(work)
             else:
                 batches = self._split(work.shard)
-                self._pieces[work.shard] = _Pieces(rows=sum(len(batch) for batch in batches))
-                self._last.extend(Work(work.shard, batch) for batch in batches)
+                self._pieces[work.shard] = _Pieces(work, rows=sum(len(batch) for batch in batches))
+                last.extend(replace(work, indexes=batch) for batch in batches)
             return None
         if len(work.indexes) > 1:
-            self._last.extend(Work(work.shard, (index,)) for index in work.indexes)
+            last.extend(replace(work, indexes=(index,)) for index in work.indexes)
             return None
         if self._deaths[work] < LONE_REQUEST_DEATHS:
-            self._last.append(work)
+            last.append(work)
             return None
         error = WorkerCrashedError("the worker process ended each time it ran this request, also when it ran it alone")
         row = RowResult(**failed_columns(error), attempts=self._deaths[work], finished_at=datetime.now(UTC))
@@ -113,8 +153,8 @@ class ShardQueue:
         pieces.results.update(results)
         return pieces.results if pieces.complete else None
 
-    def take_partial(self) -> list[tuple[int, dict[int, RowResult]]]:
+    def take_partial(self) -> list[tuple[Work, dict[int, RowResult]]]:
         """Give away the results of shards in pieces of which some rows have none, once and for all."""
-        partial = [(shard, one.results) for shard, one in self._pieces.items() if one.results and not one.complete]
+        partial = [(one.shard, one.results) for one in self._pieces.values() if one.results and not one.complete]
         self._pieces.clear()
         return partial

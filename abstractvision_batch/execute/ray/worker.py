@@ -1,4 +1,4 @@
-"""What runs on a worker of a cluster: one shard runner; and the driver's board, where workers note how far they are.
+"""What runs on a worker of a cluster: one shard runner at a time; and the driver's board, where workers say how far.
 
 Knows no Ray: `ray_cluster` makes actors of these classes and says how a call finds out that it was cancelled.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any, NamedTuple
 
+from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.errors import ClusterError
 from abstractvision_batch.execute.brake import Brake, Failure
@@ -40,28 +44,35 @@ class Board:
     """
 
     def __init__(self) -> None:
-        self._brake = Brake()
+        self._brakes: defaultdict[int, Brake] = defaultdict(Brake)
         self._rows: dict[int, tuple[int, int]] = {}
         self._stopped: set[str] = set()
+        self._ended: set[int] = set()
         self._workers: set[str] = set()
 
     def stop(self, workers: list[str]) -> None:
         """Let these workers begin nothing more."""
         self._stopped.update(workers)
 
-    def ask(self, worker: str) -> BoardAnswer:
-        """Answer a worker that is about to begin a call."""
+    def stop_variant(self, variant: int) -> None:
+        """Let all workers begin nothing more of a variant."""
+        self._ended.add(variant)
+
+    def ask(self, worker: str, variant: int) -> BoardAnswer:
+        """Answer a worker that is about to begin a call of a variant."""
         self._workers.add(worker)
-        return BoardAnswer(worker in self._stopped, max(NOTE_S, len(self._workers) / NOTES_PER_S))
+        stopped = worker in self._stopped or variant in self._ended
+        return BoardAnswer(stopped, max(NOTE_S, len(self._workers) / NOTES_PER_S))
 
     def note(self, shard: int, succeeded: int, failed: int) -> None:
         """Take a shard's rows so far."""
         self._rows[shard] = (succeeded, failed)
 
-    def brake(self, succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
-        """Take a worker's first requests: whether the run may go for good, and why it stops."""
-        said = self._brake.note(succeeded, failures)
-        return self._brake.released, said
+    def brake(self, variant: int, succeeded: int, failures: Sequence[Failure]) -> tuple[bool, str | None]:
+        """Take a worker's first requests of a variant: whether it may go for good, and why it stops."""
+        brake = self._brakes[variant]
+        said = brake.note(succeeded, failures)
+        return brake.released, said
 
     def read(self, shards: set[int]) -> dict[int, tuple[int, int]]:
         """The (succeeded, failed) rows of these shards; all others are forgotten."""
@@ -81,58 +92,72 @@ class SharedBrake(Brake):
         return said
 
 
+#: Tells the board what became of a worker's first requests of a variant, as `Board.brake`.
+TellBrake = Callable[[int, int, Sequence[Failure]], tuple[bool, str | None]]
+
+
 class Worker:
-    """A shard runner that is made on load, so that a missing model is an error with our own class.
+    """A shard runner for one model at a time, which is loaded in place of the one before.
+
+    It is made on `load`, so that a missing model is an error with our own class.
 
     Args:
-        context: The run.
         board: Handle of the actor of a `Board`.
         cancelled: Whether the call that runs now was cancelled.
         node: Asks for the id of the node that this runs on.
-        ask_board: Asks the board for a worker of this name.
-        brake: Tells the board what became of a worker's first requests.
-        exchange: The way to the limit of requests in flight that all workers share; None if there is none.
-        name: This worker's name there.
+        ask_board: Asks the board for a worker of this name and the variant that it has loaded.
+        brake: As the type says.
+        name: This worker's name on the board, and at the limit of requests in flight that all workers share.
     """
 
     def __init__(
         self,
-        context: RunContext,
         board: Any,
         cancelled: Callable[[], bool],
         node: Callable[[], str],
-        ask_board: Callable[[str], BoardAnswer],
-        brake: Callable[[int, Sequence[Failure]], tuple[bool, str | None]],
-        exchange: Exchange | None = None,
+        ask_board: Callable[[str, int], BoardAnswer],
+        brake: TellBrake,
         name: str = "this",
     ) -> None:
-        self._context = context
         self._board = board
         self._cancelled = cancelled
         self._node = node
         self._ask_board = ask_board
         self._brake = brake
-        self._exchange = exchange
         self._name = name
+        self._variant = -1
+        self._context: RunContext | None = None
         self._runner: ShardRunner | None = None
 
     def node_id(self) -> str:
         """Return where this runs: the first call that a worker answers."""
         return self._node()
 
-    def load(self) -> None:
-        """Load the model."""
-        os.environ.update(self._context.environ)  # before the backend's packages are imported, which read some then
-        backend = self._context.create_backend()
-        if self._exchange is not None:
-            backend.share_limit(self._exchange, self._name)
-        runner = ShardRunner(self._context, backend, SharedBrake(self._brake, on=self._context.has_brake))
-        runner.load()
+    def load(self, variant: int, context: RunContext, exchange: Exchange | None = None) -> None:
+        """Load the model of a variant, once the one before it is gone.
+
+        Args:
+            variant: Its number on the board.
+            context: Of the variant.
+            exchange: The way to the limit of requests in flight that all workers share; None if there is none.
+        """
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        self._variant, self._context = variant, context
+        backend = self._create_backend(context)
+        if exchange is not None:
+            backend.share_limit(exchange, self._name)
+        brake = SharedBrake(partial(self._brake, variant), on=context.has_brake)
+        with ExitStack() as unless_loaded:
+            runner = unless_loaded.enter_context(closing(ShardRunner(context, backend, brake)))
+            runner.load()
+            unless_loaded.pop_all()
         self._runner = runner
 
     def run_shard(self, shard: int, tries: int | None) -> ShardSummary | None:
         """Generate and commit a shard, asking the backend at most so often; None where this worker was stopped."""
-        stopped, interval_s = self._ask_board(self._name)
+        stopped, interval_s = self._ask_board(self._name, self._variant)
         if stopped:
             return None
         note = self._note(shard, interval_s)
@@ -144,7 +169,7 @@ class Worker:
         Raises:
             DependencyError: no request can succeed.
         """
-        if self._ask_board(self._name).is_stopped:
+        if self._ask_board(self._name, self._variant).is_stopped:
             return None
         wanted = set(indexes)
         rows = [row for row in self._loaded.read_rows(shard).table.to_pylist() if row["index"] in wanted]
@@ -153,9 +178,18 @@ class Worker:
             raise ended
         return results
 
-    def commit(self, shard: int, results: dict[int, RowResult]) -> ShardSummary:
-        """Commit a shard that was generated in pieces."""
-        return self._loaded.commit(self._loaded.read_rows(shard), results, shard=shard)
+    def commit(self, context: RunContext, shard: int, results: dict[int, RowResult]) -> ShardSummary:
+        """Commit a shard of any variant that was generated in pieces; no model is needed for it."""
+        with ExitStack() as opened:
+            if self._runner is not None and self._context is not None and self._context.variant == context.variant:
+                runner = self._runner
+            else:
+                runner = opened.enter_context(closing(ShardRunner(context, self._create_backend(context))))
+            return runner.commit(runner.read_rows(shard), results, shard=shard)
+
+    def _create_backend(self, context: RunContext) -> VisionBackend:
+        os.environ.update(context.environ)  # before the backend's packages are imported, which read some then
+        return context.create_backend()
 
     @property
     def _loaded(self) -> ShardRunner:

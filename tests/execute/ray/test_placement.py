@@ -30,7 +30,7 @@ def _options(context: RunContext, *nodes: Node, grows: bool = False, **sizes: in
     def measure(asked: Sequence[Node]) -> Mapping[str, int]:
         return {node.id: sizes[node.id] * GIB for node in asked if node.id in sizes}
 
-    return actor_options(context, nodes, grows=grows, measure_gpus=measure)
+    return actor_options([context], nodes, grows=grows, measure_gpus=measure)
 
 
 def _with_memory(context: RunContext, gb: float, dtype: str = "float16") -> RunContext:

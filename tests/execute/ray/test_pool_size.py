@@ -18,7 +18,7 @@ def _node(cpus: float, *, free: float | None = None, leaving: bool = False) -> N
 
 
 def _size(**execution: Any) -> PoolSize:
-    return PoolSize(context_of(**execution), NEEDS)
+    return PoolSize([context_of(**execution)], NEEDS)
 
 
 @pytest.mark.parametrize(("waiting", "actors"), [(100, 20), (5, 5), (0, 1)])
@@ -81,7 +81,7 @@ def test_a_stale_view_of_what_is_free_does_not_ask_for_more_than_nodes_have() ->
 @pytest.mark.parametrize(("backend", "actors"), [({}, 2), ({"max_concurrency": 1}, 2), ({"max_concurrency": 128}, 8)])
 def test_a_server_has_no_more_actors_than_keep_it_busy_and_at_least_two(backend: dict[str, Any], actors: int) -> None:
     context = context_of({"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", **backend})
-    size = PoolSize(context, NEEDS)
+    size = PoolSize([context], NEEDS)
     size.look([_node(64)], actors=0, pending=0)
 
     assert size.wanted(busy=0, waiting=1000) == actors
