@@ -58,7 +58,7 @@ schema: setup  ## rewrite avbatch.schema.json from the spec's models
 docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, the README's backends and files
 	$(BIN)/python -m abstractvision_batch.cli.document
 
-bench: setup-dev  ## measure: NAME=plan_million, driver_costs, http_limit, simulate_cluster, soak, cluster_demo; ARGS="..."
+bench: setup-dev  ## measure: NAME=plan_million, driver_costs, http_limit, simulate_cluster, soak, cluster_demo, gallery; ARGS="..."
 	$(BIN)/python -m benchmarks.$(or $(NAME),plan_million) $(ARGS)
 
 house: setup-dev  ## rooms, files of a knob, files and calls of a run; BEFORE=COMMIT measures that commit as well

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what some tests compare avbatch with and pip does not have: exiftool and systemd-analyze, from the system's
+# Installs what some tests compare avbatch with and pip does not have: exiftool, systemd-analyze and a browser, from the system's
 # packages. Where there is no apt-get, no root or no network it says so and those tests skip: it never fails.
 #   scripts/install_test_tools.sh
 # KubeRay's own definitions of its objects are in no package, so nothing downloads them unasked. This does, from
@@ -19,6 +19,7 @@ install() { # a program, and the package that has it
 }
 install exiftool libimage-exiftool-perl
 install systemd-analyze systemd
+install chromium chromium
 
 [ "${1:-}" = --kuberay-crds ] || exit 0
 

@@ -18,6 +18,7 @@ from abstractvision_batch.cli.commands.diff import diff
 from abstractvision_batch.cli.commands.doctor import doctor
 from abstractvision_batch.cli.commands.emit import emit_app
 from abstractvision_batch.cli.commands.fetch import fetch
+from abstractvision_batch.cli.commands.gallery import gallery
 from abstractvision_batch.cli.commands.generate import generate
 from abstractvision_batch.cli.commands.init import init
 from abstractvision_batch.cli.commands.jobs import jobs_app
@@ -109,6 +110,7 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "diff": diff,
     "lock": lock,
     "fetch": fetch,
+    "gallery": gallery,
     "generate": generate,
     "show": show,
     "repl": repl,

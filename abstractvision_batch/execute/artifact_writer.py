@@ -15,17 +15,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from abstractvision_batch.errors import InvalidOutputError
+from PIL import Image
+
+from abstractvision_batch.errors import DependencyError, InvalidOutputError
 from abstractvision_batch.job.model import OutputSpec
 from abstractvision_batch.media.frame_rates import tidy_fps
 from abstractvision_batch.media.images import MIME_TYPES, decode_image, encode_image, pixel_sha256
 from abstractvision_batch.media.metadata.embed import Embedded, embed_generation
 from abstractvision_batch.media.metadata.payload import describe_generation
 from abstractvision_batch.media.probe import FILE_EXTENSIONS, probe, sniff_mime_type
-from abstractvision_batch.media.video import video_pixel_sha256
+from abstractvision_batch.media.video import decode_video, video_pixel_sha256
+from abstractvision_batch.report.gallery.inputs import DIGESTS, InputPreviews
+from abstractvision_batch.report.gallery.sheets import ShardSheets
 from abstractvision_batch.runs.artifact_names import artifact_name
 from abstractvision_batch.runs.layouts.spool import Pieces
-from abstractvision_batch.types import GeneratedAsset
+from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
 
 class ArtifactWriter:
@@ -37,22 +41,38 @@ class ArtifactWriter:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="artifact-writer")
 
     def submit(
-        self, row: Mapping[str, Any], assets: Sequence[GeneratedAsset], pieces: Pieces
+        self,
+        row: Mapping[str, Any],
+        assets: Sequence[GeneratedAsset],
+        pieces: Pieces,
+        sheets: ShardSheets | None = None,
     ) -> Future[dict[str, Any]]:
         """Put a row's files into `pieces`; the future holds the manifest columns that describe them.
 
+        Its thumbnail goes to `sheets`, while the pixels are in memory.
+
         The future raises InvalidOutputError for bytes that are no image or video and StorageError when storing fails.
         """
-        return self._pool.submit(self._write_row, dict(row), list(assets), pieces)
+        return self._pool.submit(self._write_row, dict(row), list(assets), pieces, sheets)
+
+    def preview(self, previews: InputPreviews, row: Mapping[str, Any], request: VisionRequest) -> None:
+        """Store previews of a request's input pictures, on a thread."""
+        for digest, field in DIGESTS.items():
+            if row.get(digest) and (data := getattr(request, field, None)):
+                self._pool.submit(previews.keep, dict(row), digest, data)
 
     def close(self) -> None:
         """Wait for what was submitted, then end the threads."""
         self._pool.shutdown(wait=True)
 
-    def _write_row(self, row: Mapping[str, Any], assets: list[GeneratedAsset], pieces: Pieces) -> dict[str, Any]:
+    def _write_row(
+        self, row: Mapping[str, Any], assets: list[GeneratedAsset], pieces: Pieces, sheets: ShardSheets | None
+    ) -> dict[str, Any]:
         written = []
         for view, asset in enumerate(assets):
-            columns, data = encode_asset(asset, self._output)
+            columns, data, picture = encode_asset(asset, self._output)
+            if sheets is not None and view == 0:
+                sheets.add(row["index"], picture or _first_frame(data))
             if self._output.embed_metadata:
                 data, assets[view] = self._embed(row, asset, columns, data)
             written.append(_keep(row, columns, data, view, pieces))
@@ -123,18 +143,27 @@ def embed_row(
     return embed_generation(data, describe_generation(asked, asset.metadata, **size))
 
 
-def encode_asset(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes]:
-    """The columns from `content_type` to `duration_s`, and the file's bytes.
+def encode_asset(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes, Image.Image | None]:
+    """The columns from `content_type` to `duration_s`, the file's bytes, and of an image the pixels.
 
     Raises:
         InvalidOutputError: the bytes are no image or video.
     """
     if asset.media_type == "video":
-        return _measure_video(asset)
+        return (*_measure_video(asset), None)
     return _encode_image(asset, output)
 
 
-def _encode_image(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes]:
+def _first_frame(data: bytes) -> Image.Image | None:
+    """Return the first frame of a video; None where nothing that decodes videos is installed."""
+    try:
+        frame = next(decode_video(data), None)
+    except DependencyError:
+        return None
+    return None if frame is None else Image.fromarray(frame)
+
+
+def _encode_image(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, Any], bytes, Image.Image]:
     image = decode_image(asset.data, name="the generated image")
     wanted = MIME_TYPES[output.image_format]
     data = asset.data
@@ -150,7 +179,7 @@ def _encode_image(asset: GeneratedAsset, output: OutputSpec) -> tuple[dict[str, 
         "media_frames": 1,
         "duration_s": None,
     }
-    return columns, data
+    return columns, data, image
 
 
 def _measure_video(asset: GeneratedAsset) -> tuple[dict[str, Any], bytes]:

@@ -45,6 +45,8 @@ from abstractvision_batch.execute.run_server import agree_on_server
 from abstractvision_batch.execute.seed_canary import SeedCanary
 from abstractvision_batch.registry.prices import cost_usd
 from abstractvision_batch.registry.weights import Weights
+from abstractvision_batch.report.gallery.inputs import InputPreviews
+from abstractvision_batch.report.gallery.sheets import ShardSheets, Span
 from abstractvision_batch.runs.columns import NOT_RUN, RowResult
 from abstractvision_batch.runs.environment import describe_worker
 from abstractvision_batch.runs.environment_files import WorkerEnvironment, put_environment
@@ -107,6 +109,7 @@ class ShardRunner:
         self._layout = LAYOUTS[context.spec.output.layout]
         spec = context.spec
         self._writer = ArtifactWriter(spec.output, run=spec.name, threads=spec.execution.writer_threads)
+        self._previews = InputPreviews(self._store) if spec.output.gallery else None
         self._worker = worker_name()
         self._price = context.price
         self._weights: Weights | None = None
@@ -175,10 +178,13 @@ class ShardRunner:
             StorageError: reading the plan or writing failed; nothing was committed.
         """
         rows = self.read_rows(shard)
+        sheets = self._open_sheets(shard, rows)
         with self._layout.keep(self._store) as pieces:
             results, ended = self.generate_rows(
-                rows.table.to_pylist(), pieces, tries=tries, cancelled=cancelled, on_rows=on_rows
+                rows.table.to_pylist(), pieces, sheets, tries=tries, cancelled=cancelled, on_rows=on_rows
             )
+            if sheets is not None:
+                sheets.close()
             if ended is None:
                 return self._commit(rows, results, pieces, shard=shard)
             finished = sum(result.status != NOT_RUN for result in results.values())
@@ -209,6 +215,7 @@ class ShardRunner:
         self,
         rows: Sequence[Row],
         pieces: Pieces | None = None,
+        sheets: ShardSheets | None = None,
         *,
         tries: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
@@ -216,7 +223,8 @@ class ShardRunner:
     ) -> Generated:
         """Generate and encode rows of one shard, in their pinned batches; the arguments are those of `run_shard`.
 
-        The files go into `pieces`, by default into the store, where another worker finds them.
+        The files go into `pieces`, by default into the store, where another worker finds them; thumbnails into
+        `sheets`, where the caller made the whole shard's.
         """
         limits = TimeLimits(self._context.spec.execution, cancelled, guarded=self._context.choice.executor == "ray")
         budget = RetryBudget(None if tries is None else tries - len(rows))
@@ -233,13 +241,15 @@ class ShardRunner:
             self._collect(pending, results)
             pending = []
             for row, outcome in zip(batch, outcomes, strict=True):
+                if sheets is not None and isinstance(outcome.item, Exception):
+                    sheets.add(row["index"], None)
                 if isinstance(outcome.item, GenerationError) and outcome.finished:
                     results[row["index"]] = self._result(outcome, failed_columns(outcome.item))
                 elif isinstance(outcome.item, Exception):
                     results[row["index"]] = self._result(outcome, not_run(ended))
                 else:
                     assets = [outcome.item] if isinstance(outcome.item, GeneratedAsset) else outcome.item
-                    pending.append((row, outcome, self._writer.submit(row, assets, pieces or self._store)))
+                    pending.append((row, outcome, self._writer.submit(row, assets, pieces or self._store, sheets)))
             if ended is None and not self.brake.released:
                 self._collect(pending, results)
                 pending = []
@@ -255,6 +265,12 @@ class ShardRunner:
             left = RowResult(**not_run(ended), attempts=0)
             results |= {row["index"]: left for row in rows if row["index"] not in results}
         return Generated(results, ended)
+
+    def _open_sheets(self, shard: int, rows: ShardRows) -> ShardSheets | None:
+        if not self._context.spec.output.gallery:
+            return None
+        span = Span(rows.first, rows.count)
+        return ShardSheets(self._store, shard, rows.retry_round, span, rows.table["index"].to_pylist())
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], int]]:
         """Pinned batches with their planned sizes; of requests that share no forward pass, a few to begin with."""
@@ -356,6 +372,8 @@ class ShardRunner:
         for position, row in enumerate(batch):
             try:
                 requests[position] = build_request(row, self._load_input)
+                if self._previews is not None:
+                    self._writer.preview(self._previews, row, requests[position])
             except GenerationError as error:
                 outcomes[position] = Outcome(error)
             except StorageError as error:  # the store of the images is down

@@ -259,6 +259,8 @@ class OutputSpec(StrictModel):
 
     A run keeps the layout that it started with.
     """
+    gallery: Runtime[bool] = True
+    """Write `gallery/index.html` at the end, a page to look at the run with, and its thumbnails while it goes."""
     storage_options: Runtime[StorageOptions] = Field(default_factory=dict)
     """fsspec options of the store; secrets as `{env: NAME}`."""
 

@@ -180,7 +180,8 @@ def _difference(first: Any, own: Any, key: str = "") -> Any:
     if not isinstance(first, Mapping) or (key == "backend" and first.get("kind") != own.get("kind")):
         return dict(own)
     gone = {name: None for name in first if name not in own}
-    return {**{name: _difference(first.get(name), value) for name, value in own.items()}, **gone}
+    said = {name: value for name, value in own.items() if not (value is None and first.get(name) is None)}
+    return {**{name: _difference(first.get(name), value) for name, value in said.items()}, **gone}
 
 
 def _has(data: Any, path: FieldPath) -> bool:

@@ -22,8 +22,14 @@ PARTS, MANIFEST = "manifest", "manifest.parquet"
 #: The report of a merged run: for the Hugging Face hub, for people. `README` is written last.
 METADATA, REPORT, README = "metadata.parquet", "report", "README.md"
 CONTACT_SHEET = f"{REPORT}/contact-sheet.png"
+#: A page to look at the run with; derived, so its absence is no fault.
+GALLERY = "gallery"
+GALLERY_PAGE = f"{GALLERY}/index.html"
 
 #: Files in the folder of each model of a run.
 MODEL_FILES = (WEIGHTS, SERVER, CANARY)
 #: Folders with files of ours outside of `ARTIFACTS`.
-FOLDERS = ("", PARTS, ENVIRONMENTS, EXTENSIONS, PLANS, REPORT, FRAMES)
+FOLDERS = (
+    *("", PARTS, ENVIRONMENTS, EXTENSIONS, PLANS, REPORT, FRAMES),
+    *(GALLERY, f"{GALLERY}/data", f"{GALLERY}/thumbs", f"{GALLERY}/inputs"),
+)

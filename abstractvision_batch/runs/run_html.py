@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from abstractvision_batch.errors import DependencyError, GenerationError, StorageError
 from abstractvision_batch.runs.counts import Counts
-from abstractvision_batch.runs.files import CONTACT_SHEET, MANIFEST, README
+from abstractvision_batch.runs.files import CONTACT_SHEET, GALLERY_PAGE, MANIFEST, README
 from abstractvision_batch.runs.record import RunRecord
 from abstractvision_batch.runs.row_files import open_picture
 from abstractvision_batch.text.redaction import printable
@@ -26,7 +26,7 @@ PICTURES = 8
 SIDE = 128
 _MAX_CHARACTERS = 120
 #: What a person looks at, where the run is a folder of this machine.
-_LINKED = (CONTACT_SHEET, README, MANIFEST)
+_LINKED = (GALLERY_PAGE, CONTACT_SHEET, README, MANIFEST)
 
 
 def _clean(value: object) -> object:

@@ -42,6 +42,10 @@ class ShardRows:
     """Attempts at each request in earlier rounds, by plan index."""
     costs_usd: Mapping[int, float | None] = field(default_factory=dict)
     """Cost of those attempts, where they have one."""
+    first: int = 0
+    """Plan index of the shard's first request."""
+    count: int = 0
+    """Requests of the shard."""
 
     def add_earlier(self, index: int, result: RowResult) -> RowResult:
         """Return a result of this round with the request's earlier attempts and costs added to its own."""
@@ -58,8 +62,9 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
         StorageError: the plan or a part cannot be read.
     """
     planned = read_shard(store.open, plan, shard)
+    first, count = planned["index"][0].as_py(), planned.num_rows
     if retry is None:
-        return ShardRows(planned)
+        return ShardRows(planned, first=first, count=count)
     rounds = retry.parts[shard]
     rows = fit_columns(read_shard_rows(store, shard, rounds), manifest_schema(plan.schema))
     rows = mark_superseded(rows, superseded_ids(store.open, plan))
@@ -68,4 +73,5 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
         failed = filter_rows(failed, retry.where)
     attempts = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
     costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
-    return ShardRows(planned.filter(pc.field("index").isin(list(attempts))), rounds[-1] + 1, attempts, costs_usd)
+    wanted = planned.filter(pc.field("index").isin(list(attempts)))
+    return ShardRows(wanted, rounds[-1] + 1, attempts, costs_usd, first=first, count=count)

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.execute.progress import ProgressTracker
+from abstractvision_batch.report.gallery.writer import LATE_PICTURES, write_gallery
 from abstractvision_batch.report.run_report import write_report
 from abstractvision_batch.runs.counts import Counts, count_rows
-from abstractvision_batch.runs.files import CONTACT_SHEET, MANIFEST, README, RECORD
+from abstractvision_batch.runs.files import CONTACT_SHEET, GALLERY_PAGE, MANIFEST, README, RECORD
 from abstractvision_batch.runs.layouts.shard_index import write_shard_index
 from abstractvision_batch.runs.manifest import is_merged, list_parts, merge_manifest, missing_shards
 from abstractvision_batch.runs.opened import Run
@@ -36,6 +37,8 @@ class RunResult(Counts):
     """Why the run stopped by itself, before all was done."""
     manifest_path: str | None
     contact_sheet_path: str | None
+    gallery_path: str | None
+    """The page to look at the run with."""
     notes: dict[str, int]
     """Rows that this invocation generated and that have a note of each kind in `metadata_json`."""
     plan_notes: tuple[str, ...] = ()
@@ -101,6 +104,9 @@ def finish_run(store: Store, record: RunRecord, tracker: ProgressTracker) -> tup
         if not merge(store, record):
             return record, count_rows(store, record.plan)
     if not merged or not store.exists(README):  # the report's last file
+        if record.spec.output.gallery:
+            tracker.on_phase("gallery")
+            write_gallery(store, record, late_pictures=LATE_PICTURES)
         tracker.on_phase("report")
         write_report(store, record.data)
     return record, count_rows(store, record.plan)
@@ -140,6 +146,7 @@ def describe_result(
         stopped=ending.stopped,
         manifest_path=store.url_of(MANIFEST) if store.exists(MANIFEST) else None,
         contact_sheet_path=store.url_of(CONTACT_SHEET) if store.exists(CONTACT_SHEET) else None,
+        gallery_path=store.url_of(GALLERY_PAGE) if store.exists(GALLERY_PAGE) else None,
         notes=tracker.notes,
         plan_notes=record.plan.notes,
     )

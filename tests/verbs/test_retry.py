@@ -181,7 +181,7 @@ def test_progress_counts_the_retried_rows(job: dict[str, Any], tmp_path: Path) -
     retry(tmp_path / "run", on_progress=seen.append)
 
     assert (seen[0].requests, seen[0].phase) == (8, "retry")
-    assert [progress.phase for progress in seen[-2:]] == ["merge", "report"]
+    assert [progress.phase for progress in seen[-3:]] == ["merge", "gallery", "report"]
     assert (seen[-1].done, seen[-1].shards_done) == (8, seen[0].shards)
 
 

@@ -243,7 +243,7 @@ def test_progress_counts_up_to_the_number_of_requests(make_job: MakeJob) -> None
     counts = [progress.done for progress in seen]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (0, 20)
-    assert [progress.phase for progress in seen[-2:]] == ["merge", "report"]
+    assert [progress.phase for progress in seen[-3:]] == ["merge", "gallery", "report"]
 
 
 def test_a_run_is_opened_for_reading_by_its_path(make_job: MakeJob) -> None:

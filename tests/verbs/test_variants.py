@@ -192,6 +192,7 @@ def test_verify_and_rerun_give_the_pixels_of_every_variant(make_job: MakeJob, tm
     copy = rerun(result.path, tmp_path / "copy")
 
     assert (report.generated_again, report.identical, report.exit_code) == (40, 40, 0)
+    assert [spec.params.steps for spec in copy.run.record.specs.values()] == [3, 9]
     assert [row["sha256"] for row in _rows(copy.path)] == [row["sha256"] for row in _rows(result.path)]
 
 

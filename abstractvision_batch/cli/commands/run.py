@@ -160,6 +160,8 @@ def summarise_run(
         yield f"manifest   {result.manifest_path}"
     if result.contact_sheet_path:
         yield f"pictures   {result.contact_sheet_path}"
+    if result.gallery_path:
+        yield f"gallery    {result.gallery_path}"
     if result.manifest_path:
         yield f"reading    {result.path}/README.md shows how, with pandas, DuckDB and datasets"
     if result.stopped:
