@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from abstractvision_batch.types import ProviderModelInfo
     from abstractvision_batch.verbs.audit import audit
     from abstractvision_batch.verbs.diff import diff
+    from abstractvision_batch.verbs.fetch import fetch
     from abstractvision_batch.verbs.finish import RunResult
     from abstractvision_batch.verbs.generate import generate
     from abstractvision_batch.verbs.lock import lock
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from abstractvision_batch.verbs.retry import retry
     from abstractvision_batch.verbs.run import run
     from abstractvision_batch.verbs.status import status
+    from abstractvision_batch.verbs.validate import validate
     from abstractvision_batch.verbs.verify import verify
     from abstractvision_batch.vision_manager import VisionManager
 
@@ -52,6 +54,7 @@ _HOME = {
     "audit": "verbs.audit",
     "backfill": "schedule.backfill",
     "diff": "verbs.diff",
+    "fetch": "verbs.fetch",
     "generate": "verbs.generate",
     "is_artifact_ref": "artifacts",
     "list_runs": "runs.listing",
@@ -65,6 +68,7 @@ _HOME = {
     "schedule": "schedule.schedule",
     "status": "verbs.status",
     "submit": "submit.submit",
+    "validate": "verbs.validate",
     "verify": "verbs.verify",
 }
 
@@ -82,6 +86,7 @@ __all__ = [
     "audit",
     "backfill",
     "diff",
+    "fetch",
     "generate",
     "is_artifact_ref",
     "list_runs",
@@ -95,6 +100,7 @@ __all__ = [
     "schedule",
     "status",
     "submit",
+    "validate",
     "verify",
 ]
 

@@ -106,5 +106,5 @@ class FailureLimit:
         """Why the run stopped and how it goes on."""
         return (
             f"stopped: {self.before + failed:,} of {self.requests:,} requests failed, more than execution.max_failed "
-            f"({self.max_failed:g}) allows (mend the cause or raise it; running again resumes)"
+            f"({self.max_failed:g}) allows (fix the cause or raise it; running again resumes)"
         )

@@ -18,6 +18,7 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.fields import FromEnv
 from abstractvision_batch.job.marks import Interpolated
 from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.variants import VARIANTS, says, split_variants
 from abstractvision_batch.job.walk import find_parts, leaves, put_value
 from abstractvision_batch.text.redaction import find_key, gives_access
 
@@ -119,10 +120,14 @@ def secret_variables(data: dict[str, Any]) -> list[str]:
 
 def _changed_fields(data: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Each field that names a variable: its name, what stands there, and what that is here."""
-    replaced, _ = interpolate(data)
-    for leaf, new in zip(leaves(JobSpec, data), leaves(JobSpec, replaced), strict=True):
-        if leaf.value != new.value:
-            yield format_path(leaf.path), leaf.value, new.value
+    variants, _ = split_variants(data)
+    job = {key: value for key, value in data.items() if key != VARIANTS}
+    for name, values in [(None, job), *((name, values) for name, values in variants.items() if name is not None)]:
+        own: FieldPath = () if name is None else (VARIANTS, name)
+        replaced, _ = interpolate(values)
+        for leaf, new in zip(leaves(JobSpec, values), leaves(JobSpec, replaced), strict=True):
+            if leaf.value != new.value and (name is None or says(data[VARIANTS][name], leaf.path)):
+                yield format_path((*own, *leaf.path)), leaf.value, new.value
 
 
 def _is_secret(value: object) -> bool:

@@ -1,8 +1,8 @@
 """``--set dotted.key=value``: changes the values of a spec before anything is checked.
 
 The value is YAML (``30``, ``[3, 5]``, ``{kind: procedural}``), elements of a list are reached as ``matrix.steps[0]`` or
-``matrix.steps.0``, missing mappings on the way are made. A key that no spec has is found by the check that follows,
-like one in the file.
+``matrix.steps.0``, a key with dots as ``variants["v1.5"]``, missing mappings on the way are made. A key that no spec
+has is found by the check that follows, like one in the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from abstractvision_batch.documents.yaml_reader import read_value
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.text.redaction import redact
 
-_PART = re.compile(r"([^.\[\]]+)|\[([0-9]{1,9})\]")
+_PART = re.compile(r"""([^.\[\]]+)|\[([0-9]{1,9})\]|\["([^"]+)"\]""")
 _SHOWN_CHARACTERS = 80
 
 
@@ -62,7 +62,7 @@ def _parse_key(key: str) -> FieldPath | None:
         match = _PART.match(key, at)
         if match is None or (not path and match[1] is None):
             return None
-        path.append(match[1] if match[1] is not None else int(match[2]))
+        path.append(int(match[2]) if match[2] is not None else match[1] or match[3])
         at = match.end()
     return tuple(path) or None
 

@@ -48,12 +48,12 @@ class VariantPositions(Positions):
 
     def place(self, path: FieldPath) -> FieldPath:
         """Return the path in the spec of what counts for the variant at a path."""
-        return path if not _has(self.own, path) and _has(self.job, path) else (VARIANTS, self.variant, *path)
+        return path if not says(self.own, path) and says(self.job, path) else (VARIANTS, self.variant, *path)
 
     def within(self, path: FieldPath) -> FieldPath | None:
         """Return the field that a path in the spec stands for; None where it stands for none of the variant."""
         if path[:1] != (VARIANTS,):
-            return None if _has(self.own, path) else path
+            return None if says(self.own, path) else path
         return path[2:] if path[1:2] == (self.variant,) else None
 
     def where(self, path: FieldPath) -> str:
@@ -184,7 +184,8 @@ def _difference(first: Any, own: Any, key: str = "") -> Any:
     return {**{name: _difference(first.get(name), value) for name, value in said.items()}, **gone}
 
 
-def _has(data: Any, path: FieldPath) -> bool:
+def says(data: Any, path: FieldPath) -> bool:
+    """Return whether values have something, which may be null, at a path."""
     for part in path:
         found = isinstance(data, Mapping) and part in data
         if not found and not (isinstance(data, list) and isinstance(part, int) and 0 <= part < len(data)):

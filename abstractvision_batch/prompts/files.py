@@ -17,6 +17,7 @@ from abstractvision_batch.job.load import Job
 from abstractvision_batch.job.prompt_files import FORMATS, ending_of
 from abstractvision_batch.prompts.compression import require_modest
 from abstractvision_batch.prompts.source_files import SourceFile
+from abstractvision_batch.storage.failures import is_transient
 from abstractvision_batch.storage.regular import require_regular
 from abstractvision_batch.storage.retries import Retries
 from abstractvision_batch.storage.urls import DRIVERS, WEB, is_remote, open_filesystem, require_file
@@ -150,7 +151,8 @@ def at_the_edge(place: str, shown: str, call: Callable[[], _Result]) -> _Result:
         raise SpecError(f"{place}: {shown}: {error}") from error
     except Exception as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__  # some drivers list every path they tried
-        raise StorageError(f"{place}: {shown}: {said} (running again tries again)") from error
+        message = f"{place}: {shown}: {said} (running again tries again)"
+        raise StorageError(message, transient=is_transient(error)) from error
 
 
 def _describe(format_: str, place: str, shown: str, path: Path, folder: str) -> SourceFile:

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from abstractvision_batch.errors import StorageError
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.media.inputs import upright_size
+from abstractvision_batch.storage.failures import is_transient
 from abstractvision_batch.storage.regular import open_regular, read_regular
 from abstractvision_batch.storage.urls import is_remote, open_url, split_part
 from abstractvision_batch.text.redaction import lasting_url
@@ -122,7 +123,8 @@ class ImageProber:
             raise
         except Exception as error:
             # Each fsspec driver has an error tree of its own, not all of it under OSError.
-            raise StorageError(f"{url}: {str(error) or type(error).__name__} (running again tries again)") from error
+            said = str(error) or type(error).__name__
+            raise StorageError(f"{url}: {said} (running again tries again)", transient=is_transient(error)) from error
 
     @cached_property
     def _options(self) -> Mapping[str, Any]:

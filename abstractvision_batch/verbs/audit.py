@@ -229,7 +229,7 @@ def _check_plan_files(store: Store, plan: PlanSummary) -> Iterator[Finding]:
 
     for file, digest in map_in_flight(plan.files, digest_of):
         if digest is None:
-            yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it anew)")
+            yield Finding("plan_file", file.name, "is not there (run the spec again, which writes it)")
         elif digest != file.sha256:
             said = "is not the plan of run.json: another sha256 (delete it and run the spec again)"
             yield Finding("plan_file", file.name, said)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from abstractvision_batch.backends.table import create_backend, load_section_class
+from abstractvision_batch.documents.positions import format_path
 from abstractvision_batch.errors import ClusterError, DependencyError, SpecError
 from abstractvision_batch.job.load import GivenSpec, load_job, read_values
 from abstractvision_batch.job.local_model import is_path, local_path
-from abstractvision_batch.job.variants import split_variants
+from abstractvision_batch.job.variants import VARIANTS, split_variants
 from abstractvision_batch.registry.cards import load_cards
+from abstractvision_batch.registry.model_names import suggest_model
 from abstractvision_batch.storage.hub import HubFiles, HubPart, fetch_files, settle_files
 
 
@@ -32,6 +34,36 @@ class Fetched:
     folder: str
 
 
+def fetch(
+    target: str,
+    *,
+    overrides: Sequence[str] = (),
+    registry_paths: Sequence[str] = (),
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    address: str | None = None,
+) -> list[Fetched]:
+    """Bring everything that a spec, a model or a repository needs from the hub into the cache, before a run.
+
+    Args:
+        target: a spec's file, the id of a card, a checkpoint, or the id of a repository.
+        overrides: `dotted.key=value` each, of a spec.
+        registry_paths: more cards.
+        revision: of a model, for its branch, tag or commit.
+        cache_dir: of a model, for the hub cache.
+        address: of a Ray cluster, to fetch on every node of it.
+
+    Raises:
+        SpecError: the spec is wrong.
+        DependencyError: the hub is not reached, a model is gated or unknown, or the disk is too small.
+        ClusterError: the cluster is not reached, or it failed on a node; the others have theirs.
+    """
+    parts = find_parts(
+        target, overrides=overrides, registry_paths=registry_paths, revision=revision, cache_dir=cache_dir
+    )
+    return list(bring(settle(parts), address))
+
+
 def find_parts(
     target: str,
     *,
@@ -40,14 +72,7 @@ def find_parts(
     revision: str | None = None,
     cache_dir: str | None = None,
 ) -> list[HubPart]:
-    """Say what a spec, a model or a repository needs from the hub.
-
-    Args:
-        target: a spec's file, the id of a card, a checkpoint, or the id of a repository.
-        overrides: `dotted.key=value` each, of a spec.
-        registry_paths: more cards.
-        revision: of a model, for its branch, tag or commit.
-        cache_dir: of a model, for the hub cache.
+    """Say what a spec, a model or a repository needs from the hub; arguments are those of `fetch`.
 
     Raises:
         SpecError: the spec is wrong.
@@ -65,7 +90,12 @@ def find_parts(
                 for part in backend.hub_parts(variant.spec.task):
                     found.setdefault((part.part, part.repo_id, part.revision, part.cache_dir), part)
         return list(found.values())
-    card = load_cards([Path(path) for path in registry_paths]).find(target)
+    cards = load_cards([Path(path) for path in registry_paths])
+    card = cards.find(target)
+    if card is None and "/" not in target and not is_path(target):
+        near = suggest_model(target, cards)
+        hint = f"did you mean {near}?" if near else "`avbatch models` lists them"
+        raise SpecError(f"{target}: no card has this id, and a repository of the hub is owner/name ({hint})")
     kind = "diffusers"
     if card is not None and kind not in card.backends:
         raise SpecError(f"{card.id}: nothing of it is on the hub for {', '.join(card.backends) or 'any backend'}")
@@ -96,7 +126,7 @@ def settle(parts: Sequence[HubPart]) -> list[HubFiles]:
     return settled
 
 
-def fetch(files: Sequence[HubFiles], address: str | None = None) -> Iterator[Fetched]:
+def bring(files: Sequence[HubFiles], address: str | None = None) -> Iterator[Fetched]:
     """Bring files into the hub cache of this machine, or of every node of a Ray cluster.
 
     Raises:
@@ -125,7 +155,7 @@ def _fetch_all(files: Sequence[HubFiles]) -> list[str]:
 def _allowing_downloads(given: GivenSpec) -> tuple[str, ...]:
     variants, _ = split_variants(read_values(given).data)
     sections = {
-        "backend" if name is None else f"variants.{name}.backend": values.get("backend", {})
+        "backend" if name is None else format_path((VARIANTS, name, "backend")): values.get("backend", {})
         for name, values in variants.items()
     }
     return tuple(f"{field}.allow_download=true" for field, section in sections.items() if _may_download(section))

@@ -78,9 +78,9 @@ def require_locked(job: Job, path: str | Path | None = None) -> Job:
     except OSError as error:
         raise SpecError(f"{target}: {error.strerror or error} (avbatch lock {job.path} writes it)") from error
     except ValueError as error:
-        raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {job.path} writes it anew)") from error
+        raise SpecError(f"{target}: not JSON ({error}) (avbatch lock {job.path} writes it again)") from error
     if not isinstance(locked, dict) or locked.get("format") != FORMAT:
-        raise SpecError(f"{target}: no lock file of this version (avbatch lock {job.path} writes it anew)")
+        raise SpecError(f"{target}: no lock file of this version (avbatch lock {job.path} writes it again)")
     if isinstance(version := locked.get("fingerprint_version"), int):
         job = job.under(version)
     now = describe_lock(job)
@@ -92,10 +92,10 @@ def require_locked(job: Job, path: str | Path | None = None) -> Job:
     try:
         found = [f"{target}: {said}" for said in _differences(locked, now)]
     except (ValueError, TypeError, AttributeError) as error:
-        raise SpecError(f"{target}: damaged: {error} (avbatch lock {job.path} writes it anew)") from error
+        raise SpecError(f"{target}: damaged: {error} (avbatch lock {job.path} writes it again)") from error
     if found:
         more = [f"{target}: and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        hint = f"{target}: mend what differs, or lock what is there now (avbatch lock {job.path})"
+        hint = f"{target}: put back what differs, or lock what is there now (avbatch lock {job.path})"
         problems = (*found[:SHOWN], *more, hint)
         raise SpecError("\n".join(problems), problems=problems)
     return job

@@ -59,6 +59,11 @@ def describe_model(
     """
     cards = load_cards([Path(path) for path in registry_paths])
     path = local_path(Path(), source) if is_path(source) else None
+    if path is None and like is None and model_id is None and (known := cards.find(source)) is not None:
+        raise SpecError(
+            f"{source}: has a card ({known.origin}; give the new one a name of its own with --id, or let it differ "
+            f"with --like {known.id})"
+        )
     section = load_section_class(kind).model_validate({"kind": kind})
     derived = derive_card(section if path is None else section.at_path(path), model=source)
     if derived is None:

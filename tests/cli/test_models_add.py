@@ -77,3 +77,10 @@ def test_the_list_is_still_what_models_alone_prints(finetune: Path) -> None:
 
     assert [model["id"] for model in json.loads(ended.stdout)["models"]] == ["avbatch/procedural"]
     assert json.loads(added.stdout)["card"]["id"] == "my-finetune"
+
+
+def test_a_model_that_has_a_card_is_given_another_under_another_name_only() -> None:
+    ended = call("add", "avbatch/shapes64")
+
+    assert ended.exit_code == 2
+    assert "avbatch/shapes64: has a card (registry/avbatch.yaml" in ended.output and "--id" in ended.output

@@ -39,6 +39,7 @@ def _problems_of(*overrides: str) -> tuple[str, ...]:
         ("matrix.steps=[5, 6]", ("matrix",), {"steps": [5, 6]}),
         ("matrix.steps[1]=7", ("matrix",), {"steps": [1, 7]}),
         ("matrix.steps.0=7", ("matrix",), {"steps": [7, 2]}),
+        ('params.extra["a.b"].c=1', ("params", "extra"), {"a.b": {"c": 1}}),
         ("prompts.source=prompts.txt", ("prompts", "source"), "prompts.txt"),
         (" execution.executor = ray", ("execution", "executor"), "ray"),
     ],

@@ -82,8 +82,9 @@ def test_a_store_that_stays_down_is_a_storage_failure_and_no_broken_image(
         faulty.faults = [Fault(method, "throttle", times=9)]
         with pytest.raises(
             StorageError, match=r"a\.png: .*(Slow Down|SlowDown|Reduce your request rate|Service Unavailable|503)"
-        ):
+        ) as caught:
             planner.build(rows, prompts={"storage_options": options}, **IMAGES)
+        assert caught.value.transient
     with pytest.raises(StorageError, match=r"a\.png: "):
         InputImages(options).read(url)
 

@@ -156,6 +156,20 @@ def test_variables_have_the_values_that_they_have_here(
     assert again.spec.output.path == "s3://of-${mine}/run"
 
 
+def test_variables_of_variants_have_those_values_too(
+    home: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGS", "/logs")
+    journal = {"backend": {"journal_path": "${LOGS}/one"}}
+
+    package = _pack(home, make_job(variants={"v1.5": journal, "other": {"params": {"steps": 3}}}))
+
+    assert package.overrides == ('variants["v1.5"].backend.journal_path="/logs/one"',)
+    again = load_job(home / "specs/job.yaml", overrides=package.overrides).variants
+    journals = {variant.variant: variant.spec.backend.model_dump()["journal_path"] for variant in again}
+    assert journals == {"v1.5": "/logs/one", "other": None}
+
+
 def test_cards_of_the_spec_and_of_the_command_line_go_along(home: Path, make_job: MakeJob) -> None:
     card = (packaged_folder() / "avbatch.yaml").read_text()
     for folder in ("cards", "more"):

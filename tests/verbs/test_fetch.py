@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import abstractvision_batch as avb
+from abstractvision_batch.errors import SpecError
 from tests.support.hub_server import COMMIT, HubServer, running_hub
 
 Fetch = Callable[..., subprocess.CompletedProcess[str]]
@@ -198,6 +200,13 @@ def test_a_server_has_nothing_to_fetch(fetch: Fetch) -> None:
 
     assert ended.returncode == 2
     assert "nothing of it is on the hub for openai" in ended.stderr
+
+
+def test_a_name_that_no_card_has_is_not_asked_of_the_hub(hub: HubServer) -> None:
+    with pytest.raises(SpecError, match=r"flux\.1-dev: no card .* owner/name .did you mean black-forest-labs/FLUX"):
+        avb.fetch("flux.1-dev")
+
+    assert avb.fetch("avbatch/shapes64") == []
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_another_version_of_a_package_is_refused_by_name(spec: Path) -> None:
 
 def test_a_missing_or_damaged_lock_file_says_how_to_write_it(spec: Path) -> None:
     lock_path(spec).write_text("{")
-    assert f"(avbatch lock {spec} writes it anew)" in _refused(spec)
+    assert f"(avbatch lock {spec} writes it again)" in _refused(spec)
     lock_path(spec).unlink()
     refused = CliRunner().invoke(app, ["run", str(spec), "--locked"])
     assert refused.exit_code == 2

@@ -33,8 +33,7 @@ def fetch(
     Sizes are shown first, what is here is not fetched again, and a download that was cut off goes on. A gated model
     is refused with the place where its terms are accepted. On a cluster, each node uses its own token and cache.
     """
-    from abstractvision_batch.verbs.fetch import fetch as fetch_parts
-    from abstractvision_batch.verbs.fetch import find_parts, settle
+    from abstractvision_batch.verbs.fetch import bring, find_parts, settle
 
     parts = find_parts(
         target,
@@ -49,11 +48,12 @@ def fetch(
             (one.part, one.repo_id, len(one.names), format_size(one.size_bytes), format_size(one.missing_bytes))
             for one in files
         ]
-        print_table(("PART", "REPOSITORY", "FILES", "SIZE", "NOT HERE"), rows)
-        if not files:
+        if files:
+            print_table(("PART", "REPOSITORY", "FILES", "SIZE", "NOT HERE"), rows)
+        else:
             print_notes(f"note: {target} needs nothing from the hub")
     found = []
-    for one in fetch_parts(files, address) if not dry_run else ():
+    for one in bring(files, address) if not dry_run else ():
         found.append({"part": one.files.part, "repo_id": one.files.repo_id, "node": one.node, "folder": one.folder})
         if not as_json:
             print_lines(f"fetched    {one.files.repo_id}{f' on {one.node}' if one.node else ''} → {one.folder}")
