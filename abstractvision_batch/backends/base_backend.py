@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from abstractvision_batch.backends.shared_limit import Exchange
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
@@ -237,7 +238,7 @@ class VisionBackend(ABC):
         """What was settled, in a line, and whether that is a guess."""
         return "", False
 
-    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[FieldPath, str]]:
         """Say what is wrong with the backend's own fields and with `extra`, loading nothing.
 
         Returns:

@@ -83,7 +83,7 @@ def test_a_scheduler_that_needs_a_package_names_it(tiny_sd: Path) -> None:
     if find_spec("torchsde") is not None:
         pytest.skip("torchsde is installed")
 
-    with pytest.raises(OptionalDependencyMissingError, match=r"a package is not installed: .*pip install torchsde"):
+    with pytest.raises(OptionalDependencyMissingError, match=r"needs torchsde, .* \(pip install torchsde"):
         loaded(tiny_sd, scheduler="DPMSolverSDEScheduler")
 
 

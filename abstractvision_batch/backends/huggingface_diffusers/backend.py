@@ -37,6 +37,7 @@ from abstractvision_batch.backends.huggingface_diffusers.signatures import read_
 from abstractvision_batch.backends.huggingface_diffusers.views import plan_views
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import describe_weights
 from abstractvision_batch.backends.table import require_extra
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import DependencyError, GenerationCancelledError, GenerationError, OutOfMemoryError
 from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.weights import Weights
@@ -200,7 +201,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         for lora in (*self.config.loras, *([LoraAdapter(turning)] if turning else [])):
             find_lora(lora, self.config)
 
-    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[FieldPath, str]]:
         """By the source of the installed Diffusers."""
         from abstractvision_batch.backends.huggingface_diffusers.spec_check import find_problems
 

@@ -67,7 +67,8 @@ class HuggingFaceDiffusersBackendConfig:
     """Folder or hub id of components that the model's own repository lacks."""
     rename: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """The pipeline's name of a parameter of ours where it is not the usual one: `{"image": "control_image"}`."""
-    scheduler: str | None = field(default=None, kw_only=True)
+    scheduler: str | Mapping[str, Any] | None = field(default=None, kw_only=True)
+    """Name of a scheduler, or `{name: ..., setting: value}`; None: the model's own. A request has `extra.scheduler`."""
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
     angles_lora: str | None = field(default=None, kw_only=True)
     """Adapter trained on camera angles (folder, file or hub id); it acts on multi_view_image alone."""

@@ -73,7 +73,7 @@ def derive_card(config: HuggingFaceDiffusersBackendConfig) -> ModelCard:
         raise DependencyError(f"{model.name}: {name} is a modular pipeline; those are not run (give an ordinary one)")
     if source is None:
         raise DependencyError(f"{model.name}: the installed Diffusers has no {name} (pip install -U diffusers)")
-    parts = _Parts(model.folder, model.index)
+    parts = _Parts(model)
     pipelines = _find_pipelines(source, parts)
     if not pipelines:
         raise DependencyError(
@@ -141,26 +141,12 @@ class _Tensor:
 class _Parts:
     """The configurations of a model's components."""
 
-    folder: Path
-    index: Mapping[str, Any]
-
-    def config(self, *names: str) -> dict[str, Any]:
-        """Return the configuration of the first of these components that there is."""
-        for name in names:
-            for file in ("config.json", "scheduler_config.json"):
-                path = self.folder / name / file
-                if name in self.index and path.is_file():
-                    try:
-                        found = json.loads(path.read_text(encoding="utf-8"))
-                    except ValueError as exc:
-                        raise DependencyError(f"{path}: damaged, not JSON ({exc}) (fetch the model again)") from exc
-                    return found if isinstance(found, dict) else {}
-        return {}
+    model: ModelFiles
 
     @property
     def spatial_factor(self) -> int | None:
         """How many times smaller latents are on a side; None where the configuration does not tell."""
-        vae = self.config(*_DECODERS)
+        vae = self.model.configuration(*_DECODERS)
         for key in ("spatial_compression_ratio", "scale_factor_spatial"):
             if isinstance(vae.get(key), int):
                 return int(vae[key])
@@ -178,7 +164,7 @@ class _Parts:
     @property
     def temporal_factor(self) -> int:
         """How many times fewer latent frames there are."""
-        vae = self.config(*_DECODERS)
+        vae = self.model.configuration(*_DECODERS)
         for key in ("temporal_compression_ratio", "scale_factor_temporal"):
             if isinstance(vae.get(key), int | float):
                 return int(vae[key])
@@ -193,21 +179,21 @@ class _Parts:
         factor = self.spatial_factor or 1
         if packing > 1:
             return factor * packing
-        patch = self.config("transformer").get("patch_size", 1)
+        patch = self.model.configuration("transformer").get("patch_size", 1)
         patch = patch[-1] if isinstance(patch, list) and patch else patch
         return factor * (patch if isinstance(patch, int) and factor > 1 else 1)
 
     @property
     def usual_side(self) -> int | None:
         """Return the side of the pictures that the model was trained on, where a UNet says it."""
-        size = self.config("unet").get("sample_size")
+        size = self.model.configuration("unet").get("sample_size")
         factor = self.spatial_factor
         return size * factor if isinstance(size, int) and factor is not None else None
 
     def made_for_images(self) -> bool:
         """Whether the denoiser takes the latents of an image besides the noise."""
         for name in DENOISERS:
-            own = self.config(name)
+            own = self.model.configuration(name)
             if own.get("_class_name") in _AS_MANY_CHANNELS:
                 takes, gives = own.get("in_channels"), own.get("out_channels")
                 return takes != (gives or takes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import read_scheduler
 from abstractvision_batch.documents.strict_model import Number, StrictModel, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.fields import WeightsPath
@@ -21,6 +22,23 @@ class LoraSpec(StrictModel):
     scale: Annotated[Number, Field(ge=-10, le=10)] = 1.0
     weight_name: str | None = None
     subfolder: str | None = None
+
+
+class SchedulerSpec(StrictModel):
+    """A scheduler with settings, which are parameters of its class; what is left out is as the model has it."""
+
+    model_config = ConfigDict(extra="allow")
+    written: ClassVar[str] = "a mapping {name: ..., setting: value}"
+
+    name: Text
+    """A class of Diffusers, as `DPMSolverMultistepScheduler`, or a name that people use, as `DPM++ 2M`."""
+
+
+def _as_meant(scheduler: str | SchedulerSpec | None) -> str | dict[str, Any] | None:
+    """Return the class, and its settings if it has any."""
+    if scheduler is None:
+        return None
+    return read_scheduler(scheduler if isinstance(scheduler, str) else scheduler.model_dump()).plain
 
 
 class DiffusersBackendSpec(BackendSection):
@@ -59,8 +77,11 @@ class DiffusersBackendSpec(BackendSection):
         ]
     ] = "auto"
     """`auto` takes the card's native dtype on a GPU and float32 on a CPU."""
-    scheduler: Identity[str | None] = None
-    """Diffusers scheduler class, for example `EulerDiscreteScheduler`; the default is the model's own."""
+    scheduler: Identity[Annotated[Text | SchedulerSpec | None, CountsAs(_as_meant)]] = None
+    """Scheduler, by a name such as `Euler a` or `DPM++ 2M Karras`, or by its class; the default is the model's own.
+
+    With settings it is a mapping: `{name: DPMSolverMultistepScheduler, timestep_spacing: trailing}`.
+    """
     loras: Identity[Annotated[tuple[LoraSpec, ...], BeforeValidator(tuple_from_list)]] = ()
     rapid_aio_repo: Identity[Annotated[Text, LocalPath(or_hub_id=True)] | None] = None
     """Folder, relative to the spec, or hub id of a transformer that stands in for the model's own."""

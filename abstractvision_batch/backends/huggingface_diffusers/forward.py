@@ -10,7 +10,7 @@ Not covered: which requests share a pass (`backend`), what they ask for (`prepar
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_L
 from abstractvision_batch.backends.huggingface_diffusers.loaded_model import LoadedModel
 from abstractvision_batch.backends.huggingface_diffusers.loading import quiet, short
 from abstractvision_batch.backends.huggingface_diffusers.pipeline_output import Floats, read_output
-from abstractvision_batch.backends.huggingface_diffusers.prepare import PreparedRequest
+from abstractvision_batch.backends.huggingface_diffusers.prepare import PreparedRequest, request_scheduler
 from abstractvision_batch.backends.huggingface_diffusers.torch_state import package_versions, repeats_exactly
 from abstractvision_batch.backends.huggingface_diffusers.weight_files import hash_lora
 from abstractvision_batch.errors import (
@@ -85,7 +85,9 @@ def run_forward(
         return [error for _ in group]
     except DependencyError as error:
         first = group[0]
-        if (first.loras, first.rapid_aio_repo) == (model.config.loras, model.config.rapid_aio_repo):
+        own = request_scheduler({}, model.config.scheduler)
+        usual = (model.config.loras, model.config.rapid_aio_repo, own)
+        if (first.loras, first.rapid_aio_repo, first.scheduler) == usual:
             raise
         return [GenerationError(str(error)) for _ in group]  # what is missing is what only these requests asked for
     except PIPELINE_ERRORS as exc:
@@ -107,17 +109,17 @@ def _run_apart(
 
 
 def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> list[Output | GenerationError]:
-    pipeline = model.pipeline(group[0].kind)
+    model.pipeline(group[0].kind)
     model.use_denoiser(group[0].rapid_aio_repo)
     model.activate_loras(group[0].loras)
-    videos, refused = _call(pipeline, group, on_step, model.config.rename)
+    videos, refused = _call(model, group, on_step)
     wrong = [index for index, video in enumerate(videos) if not refused[index] and _is_wrong(video, model.dtype)]
     retry = bool(wrong) and model.config.auto_retry_fp32 and model.dtype != torch.float32
     # weights that are offloaded one by one are not in memory to be widened, and quantised ones cannot be
     retry = retry and model.config.offload != "sequential" and not model.config.quantized
     if retry:
         with model.in_float32():
-            again, _ = _call(pipeline, [group[index] for index in wrong], on_step, model.config.rename)
+            again, _ = _call(model, [group[index] for index in wrong], on_step)
         for index, video in zip(wrong, again, strict=True):
             videos[index] = video
     outcomes: list[Output | GenerationError] = []
@@ -132,13 +134,13 @@ def _run(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook
     return outcomes
 
 
-def _call(
-    pipeline: Any, group: Sequence[PreparedRequest], on_step: StepHook, rename: Mapping[str, str]
-) -> tuple[list[Floats], list[bool]]:
+def _call(model: LoadedModel, group: Sequence[PreparedRequest], on_step: StepHook) -> tuple[list[Floats], list[bool]]:
     """Call the pipeline; return (frames, height, width, 3) in 0 … 1 per request, and which were refused."""
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    names = argument_names(accepted, rename)
     first = group[0]
+    pipeline = model.pipeline(first.kind)
+    model.use_scheduler(first.kind, first.scheduler)
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    names = argument_names(accepted, model.config.rename)
 
     def together(values: list[Any]) -> Any:
         """Some pipelines take no list, so one request goes in as plain values."""
@@ -237,6 +239,8 @@ def _describe(model: LoadedModel, request: PreparedRequest, output: Output) -> d
         "versions": dict(package_versions()),
         **request.notes,
     }
+    if request.scheduler is not None and request.scheduler.settings:
+        metadata["scheduler_settings"] = dict(request.scheduler.settings)
     if request.loras:
         metadata["loras"] = [
             {"source": lora.source, "scale": lora.scale, "sha256": hash_lora(lora, config)} for lora in request.loras

@@ -27,7 +27,9 @@ from abstractvision_batch.backends.huggingface_diffusers.loading import (
     resolve_dtype,
 )
 from abstractvision_batch.backends.huggingface_diffusers.lora import activate_loras
-from abstractvision_batch.errors import CapabilityNotSupportedError
+from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import SchedulerChoice, read_scheduler
+from abstractvision_batch.backends.huggingface_diffusers.scheduler_switch import SchedulerSwitch, make_scheduler
+from abstractvision_batch.errors import CapabilityNotSupportedError, GenerationError
 
 # names, because diffusers imports every pipeline there is for the classes
 _AUTO = {
@@ -55,6 +57,12 @@ class LoadedModel:
         self._hooked = self.base
         self._failed_together: Counter[str] = Counter()
         self._denoisers = DenoiserSwitch(self.base, config, self.dtype)
+        self._schedulers = SchedulerSwitch(self.base)
+        if config.scheduler is not None:
+            try:
+                make_scheduler(self.base.scheduler, read_scheduler(config.scheduler))
+            except (ValueError, CapabilityNotSupportedError) as exc:
+                raise CapabilityNotSupportedError(f"backend.scheduler: {exc}") from exc
 
     def pipeline(self, kind: str) -> Any:
         """Return the pipeline of a kind; the first call makes it from the loaded components.
@@ -64,8 +72,10 @@ class LoadedModel:
             DependencyError: the installed Diffusers lacks its class.
         """
         if kind not in self._pipelines:
+            self._schedulers.restore()
             with quiet():
                 self._pipelines[kind] = self._derive(kind)
+            self._schedulers.adopt(kind, self._pipelines[kind])
         pipeline = self._pipelines[kind]
         if self.config.offload != "none" and pipeline is not self._hooked:
             place(pipeline, self.config, self.device)  # offloading hooks belong to one pipeline at a time
@@ -89,6 +99,18 @@ class LoadedModel:
         self._denoisers.put(source, [self.base, *self._pipelines.values()], self.device)
         if hooked:
             place(self._hooked, self.config, self.device)
+
+    def use_scheduler(self, kind: str, choice: SchedulerChoice | None) -> None:
+        """Give the pipeline of a kind a new scheduler for one pass; None is the model's own.
+
+        Raises:
+            GenerationError: it does not fit the model.
+            OptionalDependencyMissingError: it needs a package that is not installed.
+        """
+        try:
+            self._schedulers.put(kind, self.pipeline(kind), choice)
+        except CapabilityNotSupportedError as exc:
+            raise GenerationError(f"extra.scheduler: {exc}") from exc
 
     def activate_loras(self, adapters: tuple[LoraAdapter, ...]) -> None:
         """Let exactly these adapters act, on every kind of pipeline."""
@@ -114,7 +136,7 @@ class LoadedModel:
         """Drop the weights and give the memory back to the device."""
         self._pipelines.clear()
         self._hooked = self.base = None
-        del self._denoisers
+        del self._denoisers, self._schedulers
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -42,7 +42,6 @@ from abstractvision_batch.backends.huggingface_diffusers.tuning import (
     tune,
 )
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
-from abstractvision_batch.text.suggestions import hint_for
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -116,7 +115,7 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
     Raises:
         DependencyError: the model is absent, damaged, of the wrong kind, or too large for the device.
         OptionalDependencyMissingError: the model or the quantisation needs a package that is not installed.
-        CapabilityNotSupportedError: the scheduler, offloading or kernels that were asked for do not fit.
+        CapabilityNotSupportedError: the offloading or kernels that were asked for do not fit.
     """
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
@@ -130,7 +129,6 @@ def load_pipeline(config: HuggingFaceDiffusersBackendConfig, class_name: str | N
             pipeline = _read_pipeline(get_pipeline_class(class_name or model.pipeline_class), model, config, dtype)
             _check_complete(pipeline)
             pipeline.set_progress_bar_config(disable=True)
-            _set_scheduler(pipeline, config.scheduler)
             for name in DENOISERS:
                 if pipeline.components.get(name) is not None:
                     tune(pipeline.components[name], config)
@@ -276,19 +274,6 @@ def _check_complete(pipeline: Any) -> None:
             missing = [key for key, value in component.named_parameters() if value.is_meta]
             if missing:
                 raise ValueError(f"{name} lacks {len(missing)} weights, the first is {missing[0]}")
-
-
-def _set_scheduler(pipeline: Any, name: str | None) -> None:
-    if name is None:
-        return
-    known = [found for found in dir(diffusers) if found.endswith("Scheduler")]
-    fitting = sorted({found.__name__ for found in pipeline.scheduler.compatibles} & set(known)) or known
-    if name not in fitting:
-        hint = hint_for(name, fitting, f"there are: {', '.join(fitting)}")
-        raise CapabilityNotSupportedError(
-            f"backend.scheduler: {name} does not fit a model made for {type(pipeline.scheduler).__name__} ({hint})"
-        )
-    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)
 
 
 def load_checkpoint(pipeline_class: Any, model: ModelFiles, *, dtype: Any, components: dict[str, Any]) -> Any:

@@ -50,6 +50,23 @@ class ModelFiles:
         """Name of the pipeline class that the model was saved from."""
         return str(self.index["_class_name"])
 
+    def configuration(self, *components: str) -> dict[str, Any]:
+        """Return the configuration of the first of these components that has one.
+
+        Raises:
+            DependencyError: it is damaged.
+        """
+        for name in components:
+            for file in ("config.json", "scheduler_config.json"):
+                path = self.folder / name / file
+                if name in self.index and path.is_file():
+                    try:
+                        found = json.loads(path.read_text(encoding="utf-8"))
+                    except ValueError as exc:
+                        raise DependencyError(f"{path}: damaged, not JSON ({exc}) (fetch the model again)") from exc
+                    return found if isinstance(found, dict) else {}
+        return {}
+
 
 def find_model(config: HuggingFaceDiffusersBackendConfig) -> ModelFiles:
     """Find a model's folder without network access.

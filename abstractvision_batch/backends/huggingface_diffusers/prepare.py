@@ -31,6 +31,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
     guidance_argument,
 )
 from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
+from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import SchedulerChoice, read_scheduler
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.text.suggestions import hint_for
@@ -51,7 +52,7 @@ _SPATIAL_FACTORS = (
 _TEMPORAL_FACTORS = ("vae_scale_factor_temporal", "vae_temporal_scale_factor", "vae_temporal_compression_ratio")
 _LORA_KEYS = ("loras", "loras_json")
 #: Keys of `extra` that this backend reads itself.
-BACKEND_EXTRA = (*_LORA_KEYS, "rapid_aio_repo")
+BACKEND_EXTRA = (*_LORA_KEYS, "rapid_aio_repo", "scheduler")
 #: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
 NOT_EXTRA = frozenset(
     {"self", "args", "kwargs", "strength", "num_images_per_prompt", "num_videos_per_prompt"}
@@ -74,6 +75,8 @@ class PreparedRequest:
     loras: tuple[LoraAdapter, ...]
     rapid_aio_repo: str | None
     """Whose transformer denoises, if not the model's own."""
+    scheduler: SchedulerChoice | None
+    """None is the model's own."""
     expected_size: tuple[int, int] | None
     """What the user asked for; None where the pipeline may choose."""
     expected_frames: int | None
@@ -89,8 +92,8 @@ class PreparedRequest:
         size = self.image.size if self.image is not None else None
         # None and "" are two things to some pipelines (SDXL zeroes the embedding of None), so they do not mix
         unlike = [self.kind, size, self.mask is None, self.negative_prompt is None, [repr(a) for a in self.loras]]
-        unlike.append(self.rapid_aio_repo)
-        return json.dumps([unlike, self.shared], sort_keys=True, default=repr)
+        of_pass = [self.rapid_aio_repo, self.scheduler and self.scheduler.plain]
+        return json.dumps([unlike, of_pass, self.shared], sort_keys=True, default=repr)
 
     @property
     def batchable(self) -> bool:
@@ -128,6 +131,7 @@ def prepare_request(
     shared, notes = sampling_arguments(request, accepted, name, config.rename)
     own_loras = request_loras(extra)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
+    scheduler = request_scheduler(extra, config.scheduler)
     check_extra(extra, set(accepted) - NOT_EXTRA - set(shared) - set(names.values()), name)
     shared |= extra
 
@@ -166,6 +170,7 @@ def prepare_request(
         shared=shared,
         loras=config.loras if own_loras is None else own_loras,
         rapid_aio_repo=rapid_aio_repo,
+        scheduler=scheduler,
         expected_size=None if set(extra) & set(EXACT_SIZE.get(name, ())) else asked,
         expected_frames=None if name in FIXED_FRAMES and extra.get(FIXED_FRAMES[name][1]) else frames,
         fps=fps,
@@ -364,6 +369,19 @@ def request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
         raise GenerationError(
             f"extra.{found[0]}: not a list of {{source, scale, weight_name, subfolder}} ({exc})"
         ) from exc
+
+
+def request_scheduler(extra: dict[str, Any], default: Any) -> SchedulerChoice | None:
+    """Take the scheduler of one request out of its `extra`; null there asks for the model's own.
+
+    Raises:
+        GenerationError: it is neither a name nor a mapping of name and settings.
+    """
+    value = extra.pop("scheduler", default)
+    try:
+        return None if value is None else read_scheduler(value)
+    except ValueError as exc:
+        raise GenerationError(f"extra.scheduler: {exc}") from exc
 
 
 def _request_denoiser(extra: dict[str, Any], default: str | None) -> str | None:

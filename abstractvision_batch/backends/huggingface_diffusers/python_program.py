@@ -24,6 +24,7 @@ from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipe
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
     request_loras,
+    request_scheduler,
     sampling_arguments,
     size_arguments,
 )
@@ -87,8 +88,9 @@ def _load_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> I
         raise CapabilityNotSupportedError(
             "backend.model_path: a checkpoint of the denoiser alone is more than a short program says"
         )
-    if config.scheduler is not None:
-        yield f"pipeline.scheduler = diffusers.{config.scheduler}.from_config(pipeline.scheduler.config)"
+    if (scheduler := request_scheduler(dict(row.request.extra), config.scheduler)) is not None:
+        settings = "".join(f", {name}={value!r}" for name, value in scheduler.settings.items())
+        yield f"pipeline.scheduler = diffusers.{scheduler.name}.from_config(pipeline.scheduler.config{settings})"
     device = repr(str(row.metadata["device"]))
     if config.offload == "none":
         yield f"pipeline.to({device})"
@@ -181,6 +183,7 @@ def _shared_arguments(
     shared, _ = sampling_arguments(row.request, accepted, name, config.rename)  # type: ignore[arg-type]
     extra = dict(row.request.extra)
     request_loras(extra)
+    request_scheduler(extra, None)
     shared |= extra
     names = argument_names(accepted, config.rename)
     asked = row.request.width is not None or row.request.height is not None

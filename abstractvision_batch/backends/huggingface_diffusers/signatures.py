@@ -36,13 +36,26 @@ class PipelineSource:
     """How many pixels of latents one side of a patch has, where its image processor counts patches."""
 
 
+@dataclass(frozen=True, slots=True)
+class SchedulerSource:
+    """A scheduler class as its source has it."""
+
+    name: str
+    settings: dict[str, ast.expr | None]
+    """Its settings, each with how its type is written."""
+    defaults: dict[str, Any]
+    """Defaults of its settings, of those that are plain values."""
+    compatibles: tuple[str, ...]
+    """The classes that may take its place, by itself."""
+
+
 @cache
 def read_pipeline(name: str) -> PipelineSource | None:
     """Read a pipeline class; None where Diffusers is not installed or its source does not have the class."""
-    file, tree = _find_class(name, "pipelines")
-    if file is None or tree is None:
+    tree = _find_class(name, "pipelines/**/pipeline_*.py")
+    if tree is None:
         return None
-    call = next((part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"), None)
+    call = _method(tree, "__call__")
     if call is not None:
         return PipelineSource(name, _required(call.args), _plain_defaults(call.args), _packing(tree))
     for base in tree.bases:
@@ -68,6 +81,30 @@ def read_pairs() -> dict[str, dict[str, str]]:
                 if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name)
             }
     return found
+
+
+@cache
+def read_scheduler_source(name: str) -> SchedulerSource | None:
+    """Read a scheduler class; None where Diffusers is not installed or its source does not have the class."""
+    tree = _find_class(name, "schedulers/**/scheduling_*.py")
+    if tree is None:
+        return None
+    init = _method(tree, "__init__")
+    arguments = ast.arguments([], [], None, [], [], None, []) if init is None else init.args
+    names = [*arguments.posonlyargs, *arguments.args][1:] + arguments.kwonlyargs
+    listed = (
+        part.value
+        for part in tree.body
+        if isinstance(part, ast.Assign)
+        and isinstance(part.targets[0], ast.Name)
+        and part.targets[0].id == "_compatibles"
+    )
+    return SchedulerSource(
+        name,
+        {argument.arg: argument.annotation for argument in names},
+        _plain_defaults(arguments),
+        _compatibles(next(listed, None)),
+    )
 
 
 @cache
@@ -116,23 +153,35 @@ def _packing(tree: ast.ClassDef) -> int:
     return 1
 
 
-def _find_class(name: str, part: str) -> tuple[Path | None, ast.ClassDef | None]:
+def _compatibles(listed: ast.expr | None) -> tuple[str, ...]:
+    """Read a list of classes: as it stands there, or the members of an enumeration."""
+    if isinstance(listed, ast.ListComp) and isinstance(listed.generators[0].iter, ast.Name):
+        members = _find_class(listed.generators[0].iter.id, "schedulers/scheduling_utils.py")
+        assigned = [part for part in members.body if isinstance(part, ast.Assign)] if members else []
+        return tuple(ast.unparse(part.targets[0]) for part in assigned)
+    listed_names = listed.elts if isinstance(listed, ast.List) else []
+    return tuple(str(name.value) for name in listed_names if isinstance(name, ast.Constant))
+
+
+def _method(tree: ast.ClassDef, name: str) -> ast.FunctionDef | None:
+    return next((part for part in tree.body if isinstance(part, ast.FunctionDef) and part.name == name), None)
+
+
+def _find_class(name: str, pattern: str) -> ast.ClassDef | None:
     root = _root()
-    if root is None or not name.isidentifier():
-        return None, None
-    header = re.compile(rf"^class {name}\b", re.MULTILINE)
-    for file in _files(root / part):
-        text = file.read_text(encoding="utf-8")
-        if header.search(text):
-            for node in ast.parse(text).body:
+    headers = (f"\nclass {name}(".encode(), f"\nclass {name}:".encode())
+    for file in () if root is None else _files(root, pattern):
+        source = file.read_bytes()
+        if any(header in source for header in headers):
+            for node in ast.parse(source).body:
                 if isinstance(node, ast.ClassDef) and node.name == name:
-                    return file, node
-    return None, None
+                    return node
+    return None
 
 
 @cache
-def _files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(folder.rglob("pipeline_*.py")))
+def _files(root: Path, pattern: str) -> tuple[Path, ...]:
+    return tuple(sorted(root.glob(pattern)))
 
 
 @cache

@@ -1,53 +1,33 @@
 """What is wrong with a job's scheduler and extra parameters, by the source of the installed Diffusers.
 
-Nothing is loaded or imported. Not covered: whether a scheduler fits the model, which its own configuration says
-(`loading`); values of parameters.
+Nothing is loaded or imported. Not covered: values of other parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
 from abstractvision_batch.backends.huggingface_diffusers.families import argument_names
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import BACKEND_EXTRA, NOT_EXTRA, check_extra
-from abstractvision_batch.backends.huggingface_diffusers.signatures import list_schedulers, read_pipeline
+from abstractvision_batch.backends.huggingface_diffusers.schedulers import (
+    OwnScheduler,
+    Problem,
+    find_scheduler_problems,
+)
+from abstractvision_batch.backends.huggingface_diffusers.signatures import read_pipeline
 from abstractvision_batch.errors import DependencyError, GenerationError
-from abstractvision_batch.text.suggestions import did_you_mean
 from abstractvision_batch.types import Task
 
-#: What other tools call some of them, in lower case and without spaces.
-_COMMON_NAMES = {
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "dpm++2m": "DPMSolverMultistepScheduler",
-    "dpm++2mkarras": "DPMSolverMultistepScheduler",
-    "dpm++sde": "DPMSolverSDEScheduler",
-    "dpm++sdekarras": "DPMSolverSDEScheduler",
-    "dpm2": "KDPM2DiscreteScheduler",
-    "dpm2a": "KDPM2AncestralDiscreteScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "eulera": "EulerAncestralDiscreteScheduler",
-    "eulerancestral": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "lcm": "LCMScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "plms": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
 
-
-def find_problems(
-    config: HuggingFaceDiffusersBackendConfig, task: Task, extra: Mapping[str, Any]
-) -> Iterator[tuple[tuple[str, ...], str]]:
+def find_problems(config: HuggingFaceDiffusersBackendConfig, task: Task, extra: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong, as (path of the spec's field, message)."""
-    schedulers = list_schedulers()
-    if config.scheduler is not None and schedulers and config.scheduler not in schedulers:
-        guess = suggest_scheduler(config.scheduler, schedulers)
-        hint = f"did you mean {guess}?" if guess else "give a class of Diffusers, such as EulerDiscreteScheduler"
-        yield ("backend", "scheduler"), f"Diffusers has no {config.scheduler} ({hint})"
+    for path, value in ((("backend",), config.scheduler), (("params", "extra"), extra.get("scheduler"))):
+        if value is not None:
+            problems = _scheduler_problems(config, task, value)
+            yield from (((*path, "scheduler", *inside), said) for inside, said in problems)
     names = _pipelines(config, task)
     sources = [read_pipeline(name) for name in names]
     known = [source for source in sources if source is not None]
@@ -64,14 +44,12 @@ def find_problems(
             yield ("params", "extra", name), str(error).partition(": ")[2]
 
 
-def suggest_scheduler(name: str, known: Collection[str]) -> str | None:
-    """Return the scheduler that a wrong name probably means."""
-    plain = name.lower().replace(" ", "").replace("_", "").removesuffix("scheduler")
-    if plain in _COMMON_NAMES:
-        return _COMMON_NAMES[plain]
-    folded = {candidate.lower().removesuffix("scheduler"): candidate for candidate in known}
-    near = did_you_mean(plain, folded)
-    return None if near is None else folded[near]
+def _scheduler_problems(config: HuggingFaceDiffusersBackendConfig, task: Task, value: Any) -> Iterator[Problem]:
+    try:
+        own = OwnScheduler.of(find_model(config.for_kind(task)))
+    except DependencyError:
+        own = None  # what is missing is said when it is needed
+    return find_scheduler_problems(value, own)
 
 
 def _pipelines(config: HuggingFaceDiffusersBackendConfig, task: Task) -> list[str]:
