@@ -44,6 +44,13 @@ def plan_extension(job: Job, store: Store, record: RunRecord, folder: Path) -> P
         StorageError: the run's plan cannot be read.
     """
     job = job.under(record.fingerprint_version)
+    if bool(job.parts) != bool(record.variants):
+        has, there = ("has", "none") if job.parts else ("has no", "some")
+        raise SpecError(
+            f"{job.at('variants') if job.parts else output_of(job)}: --extend only adds variants to variants, and this "
+            f"spec {has} variants where the run there has {there} (--new-run: request ids and seeds are the same, so "
+            "avbatch diff pairs the pictures of both)"
+        )
     _require_same_settings(job, record)
     existing = existing_plan(store, record.plan)
     added = build_plan(job, folder, existing, format=record.plan.format)

@@ -23,6 +23,7 @@ from abstractvision_batch.verbs.lock import lock, require_locked
 from abstractvision_batch.verbs.rerun import rerun
 from abstractvision_batch.verbs.retry import retry
 from abstractvision_batch.verbs.run import run
+from abstractvision_batch.verbs.start import choose_output
 from abstractvision_batch.verbs.status import status
 from abstractvision_batch.verbs.verify import verify
 from tests.support.jobs import MakeJob
@@ -172,6 +173,17 @@ def test_a_new_variant_cannot_take_requests_of_another(make_job: MakeJob) -> Non
 
     with pytest.raises(SpecError, match=r"variants\.greedy: 20 of its requests|variant greedy is not in the run"):
         run(make_job(variants={"few": FEW, "many": MANY, "greedy": greedy}), extend=True)
+
+
+def test_a_run_without_variants_does_not_become_one_with_them(make_job: MakeJob) -> None:
+    alone, several = make_job(), make_job(variants={"base": {}, "few": FEW})
+    run(alone)
+
+    with pytest.raises(SpecError, match=r"variants: --extend .* has variants where the run there has none .--new-run"):
+        run(several, extend=True)
+    assert run(choose_output(load_job(several))).succeeded == 40
+    with pytest.raises(SpecError, match="has no variants where the run there has some"):
+        run({**alone, "output": {"path": f"{alone['output']['path']}-2"}}, extend=True)
 
 
 def test_failed_rows_of_one_variant_are_retried(make_job: MakeJob) -> None:
