@@ -172,7 +172,8 @@ class Job:
         if not self.parts:
             return change(self)
         parts = tuple(map(change, self.parts))
-        spec = parts[0].spec.model_copy(update={VARIANTS: self.spec.variants})
+        variants = dict(zip((part.variant for part in parts), self.spec.variants.values(), strict=True))
+        spec = parts[0].spec.model_copy(update={VARIANTS: variants})
         return replace(self, spec=spec, parts=parts, version=parts[0].version)
 
     @property

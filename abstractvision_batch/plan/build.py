@@ -11,7 +11,7 @@ Not covered: putting the files into the run's storage (the caller does), reading
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby, islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from abstractvision_batch.prompts.mapping import IMAGE_TASKS
 from abstractvision_batch.prompts.notes import Notes
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.rows import PromptReader
+from abstractvision_batch.prompts.source_files import SourceFile
 from abstractvision_batch.prompts.sources import digest_prompts, find_files
 from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fit_columns, plan_schema
 from abstractvision_batch.runs.files import PLAN, PLANS
@@ -78,10 +79,13 @@ def build_plan(
     """
     before = _NOTHING if existing is None else existing.summary
     plan: PlanSummary | None = None
-    for variant in job.variants:
-        added = _build_variant(variant, folder, before, existing, format, among=len(job.variants))
-        before = before.extended_by(added)
-        plan = added if plan is None else _join(plan, added)
+    with scratch_folder() as scratch:
+        files = find_files(job, scratch)
+        digest = digest_prompts(job, files)
+        for variant in job.variants:
+            added = _build_variant(variant, files, digest, folder, before, existing, format, among=len(job.variants))
+            before = before.extended_by(added)
+            plan = added if plan is None else _join(plan, added)
     assert plan is not None
     if job.parts:
         _require_distinct(job, folder, plan)
@@ -118,13 +122,22 @@ def _require_distinct(job: Job, folder: Path, plan: PlanSummary) -> None:
 
 
 def _build_variant(
-    job: Job, folder: Path, before: PlanSummary, existing: ExistingPlan | None, format: int, *, among: int
+    job: Job,
+    files: Sequence[SourceFile],
+    digest: str,
+    folder: Path,
+    before: PlanSummary,
+    existing: ExistingPlan | None,
+    format: int,
+    *,
+    among: int,
 ) -> PlanSummary:
-    """Write the plan of one of so many variants, numbered on from what is before it."""
+    """Write the plan of one of so many variants, numbered on from what is before it.
+
+    The prompt files are those of the job; each variant parses them against its own card, with its own template.
+    """
     spec = job.spec
     with scratch_folder() as scratch:
-        files = find_files(job, scratch)
-        digest = digest_prompts(job, files)
         reader = PromptReader(job, files, format)
         spool = scratch / "prompts"
         inputs, notes = InputsDigest(), Notes(job)

@@ -62,7 +62,8 @@ def find_dataset(job: Job, source: SourceSpec, scratch: Path) -> SourceFile:
     wanted = job.spec.prompts.fields.image
     if job.spec.task in IMAGE_TASKS and wanted in media:
         raise SpecError(
-            f"{place}: column {wanted!r} holds pictures inside the data set, which are not read (save them)"
+            f"{place}: column {wanted!r} holds pictures inside the data set, which are not read (save each to a file, "
+            f"as row[{wanted!r}].save('pictures/00001.png'), and let prompts.source be {{images: pictures}})"
         )
     rows = rows.remove_columns(media) if media else rows
     path = scratch / "dataset.parquet"

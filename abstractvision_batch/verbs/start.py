@@ -113,16 +113,23 @@ def as_begun(job: Job, record: RunRecord) -> Job:
         SpecError: two variants would have one name then.
     """
     if job.parts:
-        names = {variant["settings"]: variant["name"] for variant in record.variants}
-        job = job.with_each(lambda part: replace(part, variant=names.get(part.fingerprint(""), part.variant)))
-        twice = [name for name, count in Counter(part.variant for part in job.parts).items() if count > 1]
-        if twice:
-            raise SpecError(
-                f"{job.at('variants')}: {twice[0]} is another variant in the run there (give the new one another name)"
-            )
-        return job
+        return _with_recorded_names(job, record)
     backend = job.spec.backend.as_begun(record.revisions[0]["spec"]["backend"])
     return replace(job, spec=job.spec.model_copy(update={"backend": backend}))
+
+
+def _with_recorded_names(job: Job, record: RunRecord) -> Job:
+    names = {variant["settings"]: variant["name"] for variant in record.variants}
+
+    def name_of(part: Job) -> str | None:
+        return names.get(part.fingerprint(""), part.variant)
+
+    twice = [name for name, count in Counter(map(name_of, job.parts)).items() if count > 1]
+    if twice:
+        raise SpecError(
+            f"{job.at('variants')}: {twice[0]} is another variant in the run there (give the new one another name)"
+        )
+    return job.with_each(lambda part: replace(part, variant=name_of(part)))
 
 
 def check_time_limits(job: Job) -> None:
@@ -160,6 +167,7 @@ def start_run(job: Job, store: Store, *, extend: bool = False) -> RunRecord:
     for problem in _idle_time_limits(job):
         logger.warning("%s", problem)  # a run that was begun with it goes on
     job = job.under(record.fingerprint_version)
+    job = _with_recorded_names(job, record) if job.parts else job
     digest = prompts_digest(job)
     if record.fingerprint == job.fingerprint(digest):
         require_same_layout(record, job.spec, place=job.at("output.layout"))

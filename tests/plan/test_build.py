@@ -19,6 +19,7 @@ from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.runs.columns import PLAN_SCHEMA, RESULT_SCHEMA, manifest_schema
 from abstractvision_batch.runs.plan_rows import count_shard_rows, read_shard
 from abstractvision_batch.runs.plan_summary import PlanSummary
+from tests.support.counted_store import CountedFileSystem
 from tests.support.planning import BuiltPlan, Planner
 
 BATCH_KEY = ("task", "width", "height", "steps", "guidance_scale", "strength", "num_frames", "fps")
@@ -221,3 +222,15 @@ def test_the_plan_leaves_nothing_in_the_temp_folder(
     planner.problems([""])
 
     assert list((tmp_path / "temp").iterdir()) == []
+
+
+def test_prompts_are_fetched_once_for_all_variants(planner: Planner) -> None:
+    name = planner.write("prompts.txt", "a fox\na heron\n")
+    asked = []
+    for variants in ({}, {f"v{steps}": {"params": {"steps": steps}} for steps in (2, 3, 4)}):
+        CountedFileSystem.requests.clear()
+        planner.build(f"counted://{planner.folder / name}", variants=variants)
+        asked.append(dict(CountedFileSystem.requests))
+
+    assert asked[0] == asked[1]
+    assert asked[0]

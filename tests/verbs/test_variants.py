@@ -167,6 +167,21 @@ def test_a_run_grows_by_a_variant_and_by_prompts_of_all(make_job: MakeJob) -> No
         run(make_job(variants={"few": FEW, "grid": MATRIX}, prompts=more), extend=True)
 
 
+def test_a_run_grows_though_its_variants_are_called_otherwise_since(make_job: MakeJob) -> None:
+    run(make_job(variants={"few": FEW, "many": MANY}))
+
+    renamed: dict[str, Any] = {"grid": MATRIX, "lots": MANY, "few": FEW}
+    grown = run(make_job(variants=renamed), extend=True)
+
+    assert (grown.generated, run(make_job(variants=renamed)).generated) == (40, 0)
+    rows = _rows(grown.path)
+    assert {name: len(_of(rows, name)) for name in ("few", "many", "grid")} == {"few": 20, "many": 20, "grid": 40}
+    assert {*open_run(grown.path).record.specs} == {"few", "many", "grid"}
+    assert audit(grown.path).findings == () and verify(grown.path).exit_code == 0
+    with pytest.raises(SpecError, match=r"few is another variant in the run there .give the new one another name"):
+        run(make_job(variants={**renamed, "few": {"params": {"steps": 77}}, "less": FEW}), extend=True)
+
+
 def test_a_new_variant_cannot_take_requests_of_another(make_job: MakeJob) -> None:
     run(make_job(variants={"few": FEW, "many": MANY}))
     greedy = {"matrix": {"steps": [9, 10]}}
