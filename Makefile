@@ -1,4 +1,4 @@
-.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench house mutants clean
+.PHONY: help demo test test-all check format setup setup-dev setup-sdcpp model model-adherence schema docs bench families house mutants clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -57,6 +57,9 @@ schema: setup  ## rewrite avbatch.schema.json from the spec's models
 
 docs: setup  ## rewrite what is generated: docs/cli.md, docs/configuration.md, the README's backends and files
 	$(BIN)/python -m abstractvision_batch.cli.document
+
+families: setup-dev  ## run every family of Diffusers that can be tiny and rewrite docs/families.md: some ten minutes
+	$(BIN)/python -m tests.support.sweep
 
 bench: setup-dev  ## measure: NAME=plan_million, driver_costs, http_limit, simulate_cluster, soak, cluster_demo, gallery; ARGS="..."
 	$(BIN)/python -m benchmarks.$(or $(NAME),plan_million) $(ARGS)

@@ -74,7 +74,8 @@ class OutputSize(UndocumentedModel):
         if self.area is not None:
             return f"the output has about {self.area} pixels, its sides are multiples of {self.multiple_of}"
         if self.sizes:
-            return "the output is one of " + ", ".join(f"{width}x{height}" for width, height in self.sizes)
+            some = [f"{width}x{height}" for width, height in self.sizes[:8]]
+            return f"the output is one of {', '.join(some)}" + (" …" if len(self.sizes) > len(some) else "")
         return "the size follows from the input image"
 
     def _rounded(self, side: float) -> int:

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from abstractvision_batch.backends.huggingface_diffusers.config import PIPELINE_KINDS
+from abstractvision_batch.backends.huggingface_diffusers.families import OUTPUT_SIZES, fits
+from abstractvision_batch.backends.huggingface_diffusers.signatures import read_pipeline
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.probe import probe
 from abstractvision_batch.types import GeneratedAsset, ImageEditRequest, ImageToVideoRequest, MultiAngleRequest
@@ -104,3 +107,29 @@ def test_stable_video_diffusion_makes_a_video_of_the_frames_asked_for(tiny_svd: 
     assert info.duration_s == pytest.approx(0.5)
     assert isinstance(prompted, GenerationError)
     assert str(prompted) == "prompt: StableVideoDiffusionPipeline takes none"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("JoyImageEditPlusPipeline", ["text_to_image", "image_to_image", "multi_view_image"]),
+        ("StableDiffusionDiffEditPipeline", []),
+        ("QwenImageLayeredPipeline", []),
+        ("VisualClozePipeline", []),
+    ],
+)
+def test_what_a_class_does_is_told_by_its_arguments_and_its_name(name: str, kinds: list[str]) -> None:
+    """A list called images is an input; a mask without an image, layers and rows of examples fit no task."""
+    source = read_pipeline(name)
+
+    assert source is not None
+    assert [kind for kind in PIPELINE_KINDS if fits(kind, name, source.required, {})] == kinds
+
+
+def test_the_sizes_of_joyimage_are_those_of_diffusers() -> None:
+    from diffusers.pipelines.joyimage.image_processor import BUCKETS
+
+    rule = OUTPUT_SIZES["JoyImageEditPipeline"]
+
+    assert {(height, width) for width, height in rule.sizes} == set(BUCKETS[1024])
+    assert rule.describe().endswith(" …")

@@ -161,13 +161,18 @@ def make_flux() -> Any:
     )
 
 
+def wan_vae() -> Any:
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    ).eval()
+
+
 def wan_components(in_channels: int) -> dict[str, Any]:
     import diffusers
 
     tokenizer = t5_tokenizer()
-    vae = diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
-    )
     transformer = diffusers.WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
@@ -183,7 +188,7 @@ def wan_components(in_channels: int) -> dict[str, Any]:
         rope_max_seq_len=64,
     )
     return {
-        "vae": vae.eval(),
+        "vae": wan_vae(),
         "transformer": transformer.eval(),
         "text_encoder": t5_text_encoder(tokenizer, multilingual=True),
         "tokenizer": tokenizer,
@@ -215,19 +220,18 @@ def qwen_tokenizer() -> Any:
     return tokenizer
 
 
-def make_qwen_image() -> Any:
-    import diffusers
+def qwen_vl_encoder(tokenizer: Any, **settings: Any) -> Any:
+    """Qwen 2.5 VL, which reads pictures too."""
     import transformers
 
-    tokenizer = qwen_tokenizer()
-    size = len(tokenizer)
+    words = tokenizer.get_vocab()
     text_config = {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "vocab_size": size,
+        "vocab_size": len(tokenizer),
         "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -235,17 +239,37 @@ def make_qwen_image() -> Any:
     }
     vision_config = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
     config = transformers.Qwen2_5_VLConfig(
-        text_config=text_config, vision_config=vision_config, hidden_size=16, vocab_size=size
+        text_config=text_config,
+        vision_config=vision_config,
+        hidden_size=16,
+        vocab_size=len(tokenizer),
+        vision_start_token_id=words["<|vision_start|>"],
+        vision_end_token_id=words["<|vision_end|>"],
+        image_token_id=words["<|image_pad|>"],
+        video_token_id=words["<|video_pad|>"],
+        **settings,
     )
-    vae = diffusers.AutoencoderKLQwenImage(
-        base_dim=12,
+    return transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen_image_vae(base_dim: int = 12) -> Any:
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=base_dim,
         z_dim=4,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
         latents_mean=[0.0] * 4,
         latents_std=[1.0] * 4,
-    )
+    ).eval()
+
+
+def make_qwen_image() -> Any:
+    import diffusers
+
+    tokenizer = qwen_tokenizer()
     transformer = diffusers.QwenImageTransformer2DModel(
         patch_size=2,
         in_channels=16,
@@ -259,8 +283,8 @@ def make_qwen_image() -> Any:
     )
     return diffusers.QwenImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=vae.eval(),
-        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config).eval(),
+        vae=qwen_image_vae(),
+        text_encoder=qwen_vl_encoder(tokenizer),
         tokenizer=tokenizer,
         transformer=transformer.eval(),
     )

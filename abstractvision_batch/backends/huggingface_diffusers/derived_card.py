@@ -212,7 +212,9 @@ def _find_pipelines(base: PipelineSource, parts: _Parts) -> dict[str, PipelineSo
             names += siblings(base.name, kind)
         for name in filter(None, names):
             source = read_pipeline(name)
-            if source is not None and fits(kind, name, source.required, {}) and not _unmet(kind, source):
+            if source is None or (name != base.name and not parts.model.index.keys() >= set(source.parts)):
+                continue
+            if fits(kind, name, source.required, {}) and not _unmet(kind, source):
                 found[kind] = source
                 break
     return found

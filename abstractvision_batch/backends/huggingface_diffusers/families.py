@@ -20,37 +20,46 @@ from abstractvision_batch.registry.output_size import OutputSize
 FRAME_ARGUMENTS = ("num_frames", "video_length", "frames")
 #: Of pipelines that make videos chunk by chunk: how many latent frames a chunk has.
 CHUNK_ARGUMENT = "num_latent_frames_per_chunk"
-_IMAGE_ARGUMENTS = ("image", "control_image", "input_images")
+_IMAGE_ARGUMENTS = ("image", "images", "control_image", "input_images")
 #: Of these, the ones that take a list of images for each prompt.
-IMAGE_LISTS = ("input_images",)
+IMAGE_LISTS = ("images", "input_images")
 #: Where the prompt has to say that there is an image: what stands for it.
 IMAGE_WORDS: Mapping[str, str] = MappingProxyType({"OmniGenPipeline": "<img><|image_1|></img>"})
 _MASK_ARGUMENTS = ("mask_image", "mask")
 _FPS_ARGUMENTS = ("fps", "frame_rate")
 
 _NEEDS_IMAGE = re.compile(
-    r"Img2Img|Image2Image|ImageToImage|Inpaint|Edit|Pix2Pix|Upscale|SuperResolution|Fill|Variation|Refiner|Layered"
+    r"Img2Img|Image2Image|ImageToImage|Inpaint|Edit|Pix2Pix|Upscale|SuperResolution|Fill|Variation|Refiner"
     r"|I2I|(?<!T)I2V|ImageToVideo|Image2Video|VideoToWorld|Video2World|Depth2|Control|Adapter"
 )
-_TAKES_VIDEO = re.compile(
+#: Classes that start from a video or from rows of pictures, or make several pictures of one.
+_OTHER = re.compile(
     r"VideoToVideo|Video2Video|LucyEdit|Kandinsky6SR|LatentUpsample|WanAnimate|FunControl|EasyAnimateControl"
+    r"|VisualCloze|Layered"
 )
 #: Classes whose name says that they edit, and that make pictures from text alone too.
-_TEXT_TOO = frozenset({"JoyImageEditPipeline"})
+_TEXT_TOO = frozenset({"JoyImageEditPipeline", "JoyImageEditPlusPipeline"})
 
 #: Classes of which one call does one request; the first three take no list at all.
 ONE_AT_A_TIME = frozenset(
     {
         "WanVACEPipeline", "DreamLitePipeline", "DreamLiteMobilePipeline", "SanaWMPipeline", "Cosmos3OmniPipeline",
-        "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "PRXPixelPipeline",
+        "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "PRXPixelPipeline", "AllegroPipeline",
+        "LTXI2VLongMultiPromptPipeline",
     }
 )  # fmt: skip
+
+#: Classes whose VAE decodes nothing but tiles.
+TILED = frozenset({"AllegroPipeline"})
+#: Classes that cannot do without a negative prompt.
+NEED_NEGATIVE = frozenset({"EasyAnimatePipeline"})
 
 #: Arguments that make a pipeline keep to the size asked for; `area` stands for width times height.
 EXACT_SIZE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "FluxKontextPipeline": {"max_area": "area"},
         "FluxKontextInpaintPipeline": {"max_area": "area", "_auto_resize": False},
+        "HunyuanDiTPAGPipeline": {"use_resolution_binning": False},
         "HunyuanDiTPipeline": {"use_resolution_binning": False},
     }
 )
@@ -59,11 +68,21 @@ EXACT_SIZE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 FRAME_REMAINDERS: Mapping[str, int] = MappingProxyType({"AllegroPipeline": 0})
 #: Classes that make so many frames whatever is asked for, unless this argument is true.
 FIXED_FRAMES: Mapping[str, tuple[int, str]] = MappingProxyType({"ChronoEditPipeline": (5, "enable_temporal_reasoning")})
+#: Classes that make whole sections, or drop the first frames: other numbers of frames come out than were asked for.
+OTHER_FRAMES = frozenset({"HunyuanVideoFramepackPipeline", "HunyuanVideoImageToVideoPipeline"})
 
 _MEGAPIXEL = 1024 * 1024
 _KANDINSKY5 = OutputSize(
     sizes=((1024, 1024), (640, 1408), (1408, 640), (768, 1280), (1280, 768), (896, 1152), (1152, 896))
 )
+#: Of JoyImage-Edit: the shorter side, and the longer ones that go with it.
+_JOY = {512: (1792, 2048), 576: (1600, 1792), 640: (1472, 1600), 704: (1344, 1472), 768: (1216, 1344)} | {
+    832: (1152, 1216),
+    896: (1088, 1152),
+    960: (1024, 1088),
+}
+_JOY_SIZES = [(short, long) for short, (least, most) in _JOY.items() for long in range(least, most + 1, 64)]
+_JOYIMAGE = OutputSize(sizes=((1024, 1024), *_JOY_SIZES, *((long, short) for short, long in _JOY_SIZES)))
 _KONTEXT = OutputSize(area=_MEGAPIXEL, multiple_of=16, chosen=True)
 OUTPUT_SIZES: Mapping[str, OutputSize] = MappingProxyType(
     {
@@ -71,6 +90,7 @@ OUTPUT_SIZES: Mapping[str, OutputSize] = MappingProxyType(
         "FluxKontextInpaintPipeline": _KONTEXT,
         "HiDreamImagePipeline": OutputSize(area=_MEGAPIXEL, multiple_of=16),
         "HunyuanVideo15ImageToVideoPipeline": OutputSize(from_image=True),
+        "JoyImageEditPipeline": _JOYIMAGE,
         "Kandinsky5I2IPipeline": _KANDINSKY5,
         "Kandinsky5T2IPipeline": _KANDINSKY5,
         "LongCatImageEditPipeline": OutputSize(from_image=True),
@@ -137,9 +157,11 @@ def fits(kind: str, class_name: str, required: Mapping[str, bool], rename: Mappi
         rename: what the model's card says of their names.
     """
     names = argument_names(required, rename)
-    if _TAKES_VIDEO.search(class_name) or is_video(required, rename) != kind.endswith("video"):
+    if _OTHER.search(class_name) or is_video(required, rename) != kind.endswith("video"):
         return False
     image = names["image"] in required
+    if not image and names["mask"] in required and not kind.endswith("video"):
+        return False  # the image goes in as something else, such as its inverted latents
     if kind == "inpaint":
         return image and names["mask"] in required
     if kind.startswith(("image", "multi_view")):
@@ -155,7 +177,7 @@ def fits(kind: str, class_name: str, required: Mapping[str, bool], rename: Mappi
 def kinds_of(class_name: str, required: Mapping[str, bool], rename: Mapping[str, str]) -> tuple[str, ...]:
     """Return the kinds of request that a model saved as this class may do: as it is, or as a class derived from it."""
     kinds = [kind for kind in PIPELINE_KINDS if fits(kind, class_name, required, rename)]
-    derives = not is_video(required, rename) and not _TAKES_VIDEO.search(class_name)
+    derives = not is_video(required, rename) and not _OTHER.search(class_name)
     return tuple(kind for kind in PIPELINE_KINDS if kind in kinds or (derives and not kind.endswith("video")))
 
 

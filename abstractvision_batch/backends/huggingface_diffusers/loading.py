@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from abstractvision_batch.backends.huggingface_diffusers.config import HuggingFaceDiffusersBackendConfig
+from abstractvision_batch.backends.huggingface_diffusers.families import TILED
 from abstractvision_batch.backends.huggingface_diffusers.locate import (
     DENOISERS,
     DESCRIPTIONS,
@@ -204,7 +205,7 @@ def place(pipeline: Any, config: HuggingFaceDiffusersBackendConfig, device: torc
         pipeline.enable_attention_slicing()
     if config.vae_slicing:
         pipeline.vae.enable_slicing()
-    if config.vae_tiling:
+    if config.vae_tiling or type(pipeline).__name__ in TILED:
         pipeline.vae.enable_tiling()
 
 

@@ -24,7 +24,9 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
     EXACT_SIZE,
     FIXED_FRAMES,
     IMAGE_WORDS,
+    NEED_NEGATIVE,
     ONE_AT_A_TIME,
+    OTHER_FRAMES,
     OUTPUT_SIZES,
     argument_names,
     frame_step,
@@ -32,7 +34,6 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
 from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import SchedulerChoice, read_scheduler
-from abstractvision_batch.backends.request_loras import LORA_KEYS, take_loras, takes_loras
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.text.suggestions import hint_for
@@ -51,8 +52,9 @@ _SPATIAL_FACTORS = (
     "vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_scale_factor", "vae_spatial_compression_ratio"
 )  # fmt: skip
 _TEMPORAL_FACTORS = ("vae_scale_factor_temporal", "vae_temporal_scale_factor", "vae_temporal_compression_ratio")
+_LORA_KEYS = ("loras", "loras_json")
 #: Keys of `extra` that this backend reads itself.
-BACKEND_EXTRA = (*LORA_KEYS, "rapid_aio_repo", "scheduler")
+BACKEND_EXTRA = (*_LORA_KEYS, "rapid_aio_repo", "scheduler")
 #: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
 NOT_EXTRA = frozenset(
     {"self", "args", "kwargs", "strength", "num_images_per_prompt", "num_videos_per_prompt"}
@@ -129,7 +131,7 @@ def prepare_request(
     names = argument_names(accepted, config.rename)
     extra = dict(request.extra)
     shared, notes = sampling_arguments(request, accepted, name, config.rename)
-    loras = request_loras(extra, config)
+    own_loras = request_loras(extra)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
     scheduler = request_scheduler(extra, config.scheduler)
     check_extra(extra, set(accepted) - NOT_EXTRA - set(shared) - set(names.values()), name)
@@ -154,6 +156,8 @@ def prepare_request(
     negative = request.negative_prompt
     if negative is None and "true_cfg_scale" in shared:
         negative = " "  # without one these pipelines leave guidance out
+    elif negative is None and name in NEED_NEGATIVE:
+        negative = ""
     prompt = request.prompt or ""
     if image is not None and (word := IMAGE_WORDS.get(name)) is not None and word not in prompt:
         notes["prompt_sent"] = prompt = f"{word} {prompt}"
@@ -168,11 +172,11 @@ def prepare_request(
         image=image,
         mask=mask,
         shared=shared,
-        loras=loras,
+        loras=config.loras if own_loras is None else own_loras,
         rapid_aio_repo=rapid_aio_repo,
         scheduler=scheduler,
         expected_size=None if set(extra) & set(EXACT_SIZE.get(name, ())) else asked,
-        expected_frames=None if name in FIXED_FRAMES and extra.get(FIXED_FRAMES[name][1]) else frames,
+        expected_frames=frames if _promises_frames(name, extra) else None,
         fps=fps,
         one_at_a_time=name in ONE_AT_A_TIME,
         notes=notes | {"seed": seed},
@@ -308,6 +312,10 @@ def _checked_frames(frames: int, pipeline: Any, extra: Mapping[str, Any]) -> int
     return frames
 
 
+def _promises_frames(name: str, extra: Mapping[str, Any]) -> bool:
+    return name not in OTHER_FRAMES and not (name in FIXED_FRAMES and extra.get(FIXED_FRAMES[name][1]))
+
+
 def _first_of(pipeline: Any, attributes: Sequence[str]) -> int | None:
     found = (getattr(pipeline, attribute, None) for attribute in attributes)
     return next((int(value) for value in found if isinstance(value, int | float) and value), None)
@@ -348,21 +356,27 @@ def check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
     """
     allowed = sorted(takes)
     for key, value in extra.items():
-        if key not in allowed and not (takes_loras(key) and LORA_KEYS[0] in allowed):
+        if key not in allowed:
             hint = hint_for(key, allowed, f"{name} takes: {', '.join(allowed)}")
             raise GenerationError(f"extra.{key}: unknown ({hint})")
         if isinstance(value, float) and not math.isfinite(value):
             raise GenerationError(f"extra.{key}: {value} is not a finite number")
 
 
-def request_loras(extra: dict[str, Any], config: HuggingFaceDiffusersBackendConfig) -> tuple[LoraAdapter, ...]:
-    """Take what a request says of its adapters out of its `extra`, and return those that act on it.
-
-    Raises:
-        GenerationError: it says what are no adapters.
-    """
-    form = "{source, scale, weight_name, subfolder}"
-    return take_loras(extra, config.loras, config.lora_sets, lambda entry: LoraAdapter(**entry), form)
+def request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
+    """Take the adapters of one request out of its `extra`; None if it says nothing of them."""
+    found = [key for key in _LORA_KEYS if key in extra]
+    if not found:
+        return None
+    value = extra.pop(found[0])
+    try:
+        entries = json.loads(value) if isinstance(value, str) else value
+        entries = [entries] if isinstance(entries, Mapping) else entries
+        return tuple(LoraAdapter(**entry) for entry in entries)
+    except (ValueError, TypeError) as exc:
+        raise GenerationError(
+            f"extra.{found[0]}: not a list of {{source, scale, weight_name, subfolder}} ({exc})"
+        ) from exc
 
 
 def request_scheduler(extra: dict[str, Any], default: Any) -> SchedulerChoice | None:

@@ -17,8 +17,9 @@ from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     UNSAYABLE,
     HuggingFaceDiffusersBackendConfig,
+    LoraAdapter,
 )
-from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, argument_names
+from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, TILED, argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
@@ -99,12 +100,13 @@ def _load_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> I
         yield "pipeline.enable_attention_slicing()"
     if config.vae_slicing:
         yield "pipeline.vae.enable_slicing()"
-    if config.vae_tiling:
+    if config.vae_tiling or name in TILED:
         yield "pipeline.vae.enable_tiling()"
 
 
 def _lora_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> Iterator[str]:
-    adapters = request_loras(dict(row.request.extra), config)
+    own = request_loras(dict(row.request.extra))
+    adapters: tuple[LoraAdapter, ...] = config.loras if own is None else own
     for number, adapter in enumerate(adapters):
         folder, weight_name = find_lora(adapter, config)
         yield (
@@ -180,7 +182,7 @@ def _shared_arguments(
     """What all requests of the batch have in common, as source text."""
     shared, _ = sampling_arguments(row.request, accepted, name, config.rename)  # type: ignore[arg-type]
     extra = dict(row.request.extra)
-    request_loras(extra, config)
+    request_loras(extra)
     request_scheduler(extra, None)
     shared |= extra
     names = argument_names(accepted, config.rename)

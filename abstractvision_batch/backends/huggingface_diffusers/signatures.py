@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,8 @@ class PipelineSource:
     """Defaults of its arguments, of those that are plain values."""
     packing: int = 1
     """How many pixels of latents one side of a patch has, where its image processor counts patches."""
+    parts: tuple[str, ...] = ()
+    """What it cannot be made without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,14 @@ def read_pipeline(name: str) -> PipelineSource | None:
     tree = _find_class(name, "pipelines/**/pipeline_*.py")
     if tree is None:
         return None
-    call = _method(tree, "__call__")
+    call, init = _method(tree, "__call__"), _method(tree, "__init__")
     if call is not None:
-        return PipelineSource(name, _required(call.args), _plain_defaults(call.args), _packing(tree))
+        parts = tuple(part for part, needed in _required(init.args).items() if needed) if init is not None else ()
+        return PipelineSource(name, _required(call.args), _plain_defaults(call.args), _packing(tree), parts)
     for base in tree.bases:
         inherited = read_pipeline(base.id) if isinstance(base, ast.Name) and base.id != name else None
         if inherited is not None:
-            return PipelineSource(name, inherited.required, inherited.defaults, inherited.packing)
+            return replace(inherited, name=name)
     return None
 
 
