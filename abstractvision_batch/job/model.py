@@ -300,7 +300,8 @@ class ExecutionSpec(StrictModel):
     actors: Runtime[ActorCount | ActorRange | Auto] = "auto"
     """Ray actors, at most one per shard: a number, `{min: 2, max: 16}` for a cluster that grows, or `auto`.
 
-    `auto` takes what the cluster has room for, also on nodes that join later.
+    `auto` takes what the cluster has room for, also on nodes that join later. Variants that need different actors have
+    so many of each.
     """
     gpus_per_actor: Runtime[Annotated[Number, Field(ge=0, le=1024)] | Auto] = "auto"
     """`auto`: what the model needs of the cluster's smallest GPU, 1 or a share of it; 0 where none is used."""

@@ -207,7 +207,7 @@ def test_a_server_may_forbid_another_attempt(server: OpenAIServer) -> None:
         (answers(200, error_body("broken", None)), GenerationError, "broken"),
         (answers(304, ""), GenerationError, "304"),
         (redirects(302, "http://127.0.0.1:1/login"), GenerationError, "redirected to http://127.0.0.1:1/login"),
-        (redirects(308, "http://127.0.0.1:1/v1/images"), GenerationError, "mend backend.base_url"),
+        (redirects(308, "http://127.0.0.1:1/v1/images"), GenerationError, "correct backend.base_url"),
     ],
 )
 def test_what_does_not_pass_is_one_clear_error_at_once(
@@ -270,7 +270,7 @@ def test_a_server_that_is_not_there_is_busy_and_says_where(server: OpenAIServer)
     with OpenAICompatibleVisionBackend(config) as backend:
         with pytest.raises(BackendBusyError, match=r"127\.0\.0\.1:9/v1/models.*is the server running"):
             backend.generate_image(FOX)
-        with pytest.raises(DependencyError, match=r"start it, or mend backend\.base_url"):
+        with pytest.raises(DependencyError, match=r"start it, or correct backend\.base_url"):
             backend.preload()
 
 

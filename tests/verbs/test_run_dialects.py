@@ -91,7 +91,7 @@ def test_what_a_found_server_ignores_is_refused_at_the_start(make_job: MakeJob, 
 
 
 def test_a_server_that_is_missing_is_said_before_anything_is_written(make_job: MakeJob, tmp_path: Path) -> None:
-    with pytest.raises(DependencyError, match=r"backend.base_url: .*start it, or mend backend\.base_url"):
+    with pytest.raises(DependencyError, match=r"backend.base_url: .*start it, or correct backend\.base_url"):
         run(make_job(model=SDXL, params=PARAMS, backend=backend_of(None)))
 
     assert not (tmp_path / "run/run.json").exists()

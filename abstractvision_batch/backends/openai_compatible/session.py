@@ -164,7 +164,7 @@ class Session:
             identity = await self._look(known)
         except BackendBusyError as error:
             if not error.connected:
-                raise DependencyError(f"{error} (start it, or mend backend.base_url)") from error
+                raise DependencyError(f"{error} (start it, or correct backend.base_url)") from error
             identity = Identity()
         self._settled = settle(self._config, identity, known)
         return self._settled

@@ -117,7 +117,7 @@ class Transport:
             if method != "GET" and (reply.status not in (307, 308) or _origin(target) != _origin(url)):
                 raise GenerationError(
                     f"openai: {_shown(url)}: {reply.status}: redirected to {_shown(target)}, "
-                    "where a prompt is not sent unasked (mend backend.base_url)"
+                    "where a prompt is not sent unasked (correct backend.base_url)"
                 )
             url = target
         raise GenerationError(f"openai: {_shown(url)}: more than {MAX_REDIRECTS} redirects")

@@ -187,7 +187,7 @@ class ActorPool:
 
     def _may_send(self, variant: int, held: int) -> bool:
         """Whether an actor that has the model and holds so many shards should get one more."""
-        left = self._queue.waiting[variant]
+        left = self._queue.left(variant)
         if not held:
             return left > 0
         # A second shard only while there are enough for everyone: near the end it would wait behind a busy actor.

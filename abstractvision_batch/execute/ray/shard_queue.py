@@ -101,6 +101,10 @@ class ShardQueue:
         """How much waits of each variant."""
         return [len(waiting) for waiting in self._waiting]
 
+    def left(self, variant: int) -> int:
+        """How much waits of one."""
+        return len(self._waiting[variant])
+
     def peek(self, variant: int) -> Work:
         """The next work of a variant, left where it is."""
         return self._waiting[variant].peek()
