@@ -8,13 +8,15 @@ names them: one that is slow or broken costs the others nothing. Not covered: wh
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, get_args
 
 from abstractvision_batch.backends.base_backend import VisionBackend
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import CapabilityNotSupportedError, DependencyError, OptionalDependencyMissingError
 from abstractvision_batch.job.backend_section import BACKEND_GROUP, BackendSection
 from abstractvision_batch.registry.model_card import ModelCard
@@ -23,6 +25,8 @@ from abstractvision_batch.types import TASKS, Task
 
 #: Entry points of other packages, each named as the kind: the sections of those backends that have fields.
 SECTION_GROUP = "abstractvision_batch.sections"
+#: Says what is wrong with a request's `extra`: the paths of fields of a spec, and the messages.
+ExtraChecker = Callable[[Mapping[str, Any]], list[tuple[FieldPath, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,24 @@ def require_extra(kind: str) -> None:
     missing = [module for module in entry.modules if find_spec(module) is None]
     if missing:
         raise OptionalDependencyMissingError(f"backend {kind}: not installed: {', '.join(missing)} ({entry.install})")
+
+
+def find_extra_checker(section: BackendSection, card: ModelCard, model: str, task: Task) -> ExtraChecker | None:
+    """Return what checks a job's `extra` for its backend, as far as that is installed here and can tell; else None."""
+    try:
+        require_extra(section.kind)
+        # A server's key, which making the backend needs, may be elsewhere.
+        if load_backend_class(section.kind).find_problems is VisionBackend.find_problems:
+            return None
+        return partial(create_backend(section, card=card, model=model).find_problems, task)
+    except DependencyError:
+        return None
+
+
+def find_own_problems(find: ExtraChecker, key: str, value: Any) -> Iterator[tuple[FieldPath, str]]:
+    """Yield what is wrong with one key of `extra`, as paths inside its value; of None, with the key alone."""
+    at = ("params", "extra", key)
+    yield from ((path[len(at) :], said) for path, said in find({key: value}) if path[: len(at)] == at)
 
 
 def load_backend_class(kind: str) -> type[VisionBackend]:

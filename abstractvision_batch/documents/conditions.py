@@ -49,6 +49,8 @@ FUNCTIONS = {
     *("regexp_matches", "regexp_full_match", "abs", "round", "floor", "ceil", "date_part", "date_trunc"),
 }
 #: The condition has lines of its own, so that a comment in it ends with it.
+#: Of a name, at its dots; more are in quotes.
+_MAX_PARTS = 2
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 _BEFORE, _AFTER = "FROM rows SELECT (\n", "\n)"
 
@@ -69,7 +71,15 @@ def meet_condition(
     """
     import duckdb
 
-    columns = {name: rows[column] for name, column in find_columns(condition, rows.schema.names, noun, other_names)}
+    columns: dict[str, Any] = {}
+    fields: dict[str, dict[str, Any]] = {}
+    for (name, *field), column in find_columns(condition, rows.schema.names, noun, other_names):
+        if field:
+            fields.setdefault(name, {})[field[0]] = rows[column].combine_chunks()
+        else:
+            columns[name] = rows[column]
+    # SQL reads `extra.clip_skip` as a field of a column `extra`.
+    columns |= {name: pa.StructArray.from_arrays([*below.values()], [*below]) for name, below in fields.items()}
     connection = open_database().cursor()
     timer = threading.Timer(TIME_LIMIT_S, connection.interrupt)
     timer.start()
@@ -102,8 +112,10 @@ def open_database() -> DuckDBPyConnection:
 
 def find_columns(
     condition: str, known: Sequence[str], noun: str = "column", other_names: Mapping[str, str] = _NO_NAMES
-) -> Collection[tuple[str, str]]:
+) -> Collection[tuple[tuple[str, ...], str]]:
     """Return the columns that a condition names, as it names them and as they are, once nothing else is in it.
+
+    A name without quotes that has a dot is in two parts.
 
     Raises:
         SpecError: it cannot be read, or asks for more than `known` columns.
@@ -115,7 +127,7 @@ def find_columns(
     selected, around = _parse(condition)
     if len(selected) != 1 or around != _parse("TRUE")[1]:
         raise _wrong(condition, "is more than one condition (do its parentheses match?)")
-    found: dict[str, str] = {}
+    found: dict[tuple[str, ...], str] = {}
     for node in _iter_nodes(selected):
         kind, function = node["class"].lower().replace("_", " "), node.get("function_name")
         if node["class"] not in NODES:
@@ -125,17 +137,17 @@ def find_columns(
         if node.get("cast_type", {}).get("type_info") or (node["class"] == "TYPE" and node["children"]):
             raise _wrong(condition, "a value can be cast to a plain type alone", node)
         if node["class"] == "COLUMN_REF":
-            name = node["column_names"][0]
+            parts = node["column_names"]
+            name = ".".join(parts)
             column = _find_column(name, known, other_names)
-            if column is None:
+            if column is None or len(parts) > _MAX_PARTS:
                 near = did_you_mean(name, known)
                 hint = f"did you mean {near}? " if near else ""
                 said = f"no {noun} {name!r} ({hint}text is in 'single quotes'; {noun}s: {', '.join(known)})"
                 raise _wrong(condition, said, node)
-            if found.setdefault(name.casefold(), column) != column:
-                raise _wrong(
-                    condition, f"names {column!r} and {found[name.casefold()]!r}, which SQL takes for one", node
-                )
+            key = tuple(part.casefold() for part in parts)
+            if found.setdefault(key, column) != column:
+                raise _wrong(condition, f"names {column!r} and {found[key]!r}, which SQL takes for one", node)
     return found.items()
 
 

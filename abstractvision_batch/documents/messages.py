@@ -16,7 +16,15 @@ from pydantic.fields import FieldInfo
 
 from abstractvision_batch.documents.by_kind import NO_SUCH_KIND, TAG, ByKind, find_by_kind
 from abstractvision_batch.documents.positions import FieldPath, show
-from abstractvision_batch.documents.type_words import describe, is_model, is_section, literals, members, unwrap
+from abstractvision_batch.documents.type_words import (
+    describe,
+    further_fields,
+    is_model,
+    is_section,
+    literals,
+    members,
+    unwrap,
+)
 from abstractvision_batch.text.suggestions import hint_for_field, hint_for_value
 from abstractvision_batch.types import TASKS
 
@@ -94,12 +102,19 @@ def _explain_one(
             spot = _Spot(spot.path, chosen, (), spot.value)
         elif is_model(bare):
             if part not in bare.model_fields:
-                return (*spot.path, part), _unknown("field", str(part), _written_fields(bare), document)
+                further = further_fields(bare)
+                if further is None or (item["type"] == "value_error" and not rest):
+                    said = str(item["ctx"]["error"]) if further is not None else ""
+                    return (*spot.path, part), said or _unknown("field", str(part), _written_fields(bare), document)
+                spot = _Spot((*spot.path, part), further, (), _child(spot.value, part))
+                continue
             info = bare.model_fields[str(part)]
             if item["type"] == "missing" and not rest:
                 return (*spot.path, part), f"required field is missing{_in_parentheses(_as_clause(info.description))}"
             spot = _field_of(spot, str(part), info)
         elif origin in (dict, list, tuple):
+            if rest == ["[key]"] and item["type"] == "value_error":
+                return (*spot.path, part), str(item["ctx"]["error"])
             if rest == ["[key]"]:
                 return (*spot.path, part), _unknown_key(str(part), literals(get_args(bare)[0]), document)
             element = get_args(bare)[-1 if origin is dict else 0]
@@ -159,7 +174,7 @@ def _unknown(what: str, word: str, known: Sequence[str], document: type[BaseMode
 
 
 def _unknown_key(word: str, known: Sequence[str], document: type[BaseModel]) -> str:
-    what = "task" if TASKS[0] in known else "parameter" if "steps" in known else "field"
+    what = "task" if TASKS[0] in known else "field"
     return _unknown(what, word, known, document)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
 from pydantic import BaseModel, StringConstraints
@@ -41,6 +41,14 @@ def literals(annotation: Any) -> list[str]:
 def is_model(annotation: Any) -> bool:
     """Whether the type is one of the spec's mappings of fixed fields."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def further_fields(model: type[BaseModel]) -> Any:
+    """Return the type of a model's fields of further names; None where it has only those that it declares."""
+    if model.model_config.get("extra") != "allow":
+        return None
+    hints = get_type_hints(model, include_extras=True)["__pydantic_extra__"]
+    return next((get_args(hint)[1] for hint in members(hints) if get_origin(hint) is dict), Any)
 
 
 def is_section(annotation: Any) -> bool:

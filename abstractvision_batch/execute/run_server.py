@@ -15,6 +15,7 @@ from abstractvision_batch.backends.base_backend import VisionBackend
 from abstractvision_batch.documents.positions import FieldPath, format_path
 from abstractvision_batch.errors import SpecError, StorageError
 from abstractvision_batch.job.model import JobSpec, Params
+from abstractvision_batch.job.param_names import extra_key
 from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
@@ -82,7 +83,7 @@ def require_read(
 
 def _unasked_params(spec: JobSpec, card: ModelCard) -> dict[str, Any]:
     """Values that requests have without anybody having asked for them; None where it may be any (a derived seed)."""
-    asked = {*find_axes(spec), *spec.params.extra}
+    asked = {*map(extra_key, find_axes(spec)), *spec.params.extra}
     asked |= {name for name in Params.model_fields if spec.params.asks_for(name)}
     defaults = {**default_params(card, spec.task), "seed": None} if spec.task in card.tasks else {"seed": None}
     return {name: value for name, value in defaults.items() if name not in asked}

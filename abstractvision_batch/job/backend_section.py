@@ -6,7 +6,7 @@ backend makes of its fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import ConfigDict
@@ -35,6 +35,8 @@ class BackendSection(StrictModel):
     loads_by_card: ClassVar[bool] = False
     #: What divides a side that is computed, because one of width and height was not given.
     side_multiple: ClassVar[int] = 1
+    #: Whether a request may have a scheduler of its own, as `extra.scheduler`.
+    takes_scheduler: ClassVar[bool] = False
 
     kind: str
 
@@ -57,6 +59,14 @@ class BackendSection(StrictModel):
     def cpus(self) -> int:
         """CPUs that one worker keeps busy."""
         return 1
+
+    @property
+    def adapter_sets(self) -> Mapping[str, Sequence[StrictModel]] | None:
+        """LoRA adapters that a request may name, by the name of their set, and under "" those of one that names none.
+
+        None where no request has adapters of its own.
+        """
+        return None
 
     @property
     def downloads(self) -> bool:

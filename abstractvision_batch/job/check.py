@@ -19,6 +19,8 @@ from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.draw import Distribution, DrawSpec, draw_points
 from abstractvision_batch.job.fields import MAX_SEED
 from abstractvision_batch.job.model import JobSpec, Params
+from abstractvision_batch.job.other_params import find_name_problem, find_value_problem
+from abstractvision_batch.job.param_names import LORAS, SCHEDULER, STANDARD, extra_key, is_other
 from abstractvision_batch.job.points import WHOLE_PARAMS, count_points, expand_points, find_axes
 from abstractvision_batch.job.prompt_files import names_files
 from abstractvision_batch.registry.constraints import check_param, check_params, default_params
@@ -33,6 +35,9 @@ MAX_REQUESTS = 2**31
 _CHECKED_BETWEEN = 100_000
 #: Points that `skip` is asked of.
 _SKIPPED_OF = 1_000_000
+
+#: What is no number.
+_WORDS = {"negative_prompt": "a text", LORAS: "a name", SCHEDULER: "a name or a mapping"}
 
 Problem = tuple[FieldPath, str]
 
@@ -103,10 +108,13 @@ def _check_card(spec: JobSpec, card: ModelCard, has_points: bool) -> Iterator[Pr
     for name, value in given.items():
         if said := check_param(card, spec.task, name, value):
             yield ("params", name), said
+    refused = dict(_check_names(spec))
+    yield from ((path, said) for path, said in refused.values())
+    has_points = has_points and not refused
     for where in ("matrix", "zip"):
         for name, values in getattr(spec, where).items():
             for index, value in enumerate(values):
-                if said := check_param(card, spec.task, name, value):
+                if name not in refused and (said := find_value_problem(spec, card, name, value)):
                     yield (where, name, index), said
     for index, seed in enumerate(spec.seeds):
         if said := check_param(card, spec.task, "seed", seed):
@@ -118,7 +126,15 @@ def _check_card(spec: JobSpec, card: ModelCard, has_points: bool) -> Iterator[Pr
     if has_points and not drawn and not skipping:
         yield from _check_output_sizes(spec, card)
     yield from _check_extra(spec, card)
-    yield from _check_required(spec, card, {*given, *spec.params.extra, *find_axes(spec)})
+    yield from _check_required(spec, card, {*given, *spec.params.extra, *map(extra_key, find_axes(spec))})
+
+
+def _check_names(spec: JobSpec) -> Iterator[tuple[str, Problem]]:
+    """Yield the other parameters that vary and that no request can have, with the place and what is wrong."""
+    columns: dict[str, FieldPath] = {name: ("prompts", "fields", name) for name in spec.prompts.fields.others}
+    for name, path in {**columns, **find_axes(spec)}.items():
+        if is_other(name) and (said := find_name_problem(spec, name)):
+            yield name, (path, said)
 
 
 def _check_output_sizes(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
@@ -153,12 +169,12 @@ def _check_draw(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
     for name, drawn in spec.draw.parameters.items():
         path: FieldPath = ("draw", name, drawn.kind)
         for index, value in enumerate(drawn.values):
-            if said := check_param(card, spec.task, name, value):
+            if said := find_value_problem(spec, card, name, value):
                 refused.add(name)
                 yield (*path, index), said
         between = range(drawn.int[0], drawn.int[1] + 1) if drawn.int and drawn.size <= _CHECKED_BETWEEN else ()
         for value in between if name not in refused else ():
-            if said := check_param(card, spec.task, name, value):
+            if said := find_value_problem(spec, card, name, value):
                 refused.add(name)
                 yield path, f"of what it draws, {said}"
                 break
@@ -168,7 +184,7 @@ def _check_draw(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
     if len(points) < spec.draw.n:
         yield ("draw", "n"), f"there are only {len(points)} different points to draw (make n smaller)"
     for name, drawn in spec.draw.parameters.items():
-        problems = (check_param(card, spec.task, name, point[name]) for point in points)
+        problems = (find_value_problem(spec, card, name, point[name]) for point in points)
         if said := next(filter(None, problems), None):
             yield ("draw", name, drawn.kind), f"of what it draws, {said}"
 
@@ -190,10 +206,9 @@ def _check_skip(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
 
 
 def _check_extra(spec: JobSpec, card: ModelCard) -> Iterator[Problem]:
-    ours = [name for name in Params.model_fields if name != "extra"]
     for name, value in spec.params.extra.items():
         path: FieldPath = ("params", "extra", name)
-        known = name if name in ours else foreign_name_of(name, ours)
+        known = name if name in STANDARD else foreign_name_of(name, STANDARD)
         if known is not None:
             yield path, f"is no extra parameter (write params.{known})"
         elif name in card.tasks[spec.task].params and (said := check_param(card, spec.task, name, value)):
@@ -204,7 +219,8 @@ def _check_required(spec: JobSpec, card: ModelCard, given: set[str]) -> Iterator
     """A required parameter may come from a row, unless no column can feed it."""
     inline_texts = not names_files(spec.prompts.source) and all(isinstance(row, str) for row in spec.prompts.source)
     for name, said in check_params(card, spec.task, {}):
-        from_rows = not inline_texts and getattr(spec.prompts.fields, name, None) is not None
+        columns = {field: column for field, column in spec.prompts.fields if column is not None}
+        from_rows = not inline_texts and (name in columns or f"extra.{name}" in columns)
         if name not in given and not from_rows:
             yield ("params", name), said
 
@@ -222,6 +238,8 @@ def _type_values(where: str, lists: Mapping[str, list[Any]]) -> tuple[dict[str, 
 
 
 def _type_list(path: FieldPath, name: str, values: list[Any]) -> tuple[list[Any], list[Problem]]:
+    if is_other(name):
+        return values, []
     typed: list[Any] = []
     problems: list[Problem] = []
     for index, value in enumerate(values):
@@ -241,8 +259,8 @@ def _type_draw(draw: DrawSpec | None) -> tuple[DrawSpec | None, list[Problem]]:
     problems: list[Problem] = []
     for name, drawn in draw.parameters.items():
         path: FieldPath = ("draw", name, drawn.kind)
-        if name == "negative_prompt" and drawn.choice is None:
-            problems.append((path, "negative_prompt is a text (write choice: [a list])"))
+        if name in _WORDS and drawn.choice is None:
+            problems.append((path, f"{name} is {_WORDS[name]} (write choice: [a list])"))
             continue
         if drawn.choice is None and drawn.int is None and name in WHOLE_PARAMS:
             problems.append((path, f"{name} is a whole number (write int: {drawn.values})"))

@@ -8,14 +8,16 @@ are passed over: `n` different ones come out.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from abstractvision_batch.documents.messages import FieldProblems
 from abstractvision_batch.documents.strict_model import StrictModel
+from abstractvision_batch.job.param_names import require_other
 from abstractvision_batch.job.ranges import MAX_VALUES, ParamValues
 
 _Ends = Annotated[list[int | float], Field(min_length=2, max_length=2)]
@@ -88,7 +90,10 @@ class Distribution(StrictModel):
 
 
 class DrawSpec(StrictModel):
-    """Points of a random search: how many, and what each parameter is drawn from."""
+    """Points of a random search: how many, and what each parameter is drawn from; `extra.NAME` and so on too."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(require_other)], Distribution] = Field(init=False)
 
     written: ClassVar[str] = "a mapping {n: 20, guidance_scale: {uniform: [1, 9]}}"
 
@@ -114,7 +119,8 @@ class DrawSpec(StrictModel):
     def parameters(self) -> dict[str, Distribution]:
         """What each drawn parameter is drawn from."""
         names = (name for name in type(self).model_fields if name != "n")
-        return {name: drawn for name in names if (drawn := getattr(self, name)) is not None}
+        own = {name: drawn for name in names if (drawn := getattr(self, name)) is not None}
+        return {**own, **(self.model_extra or {})}
 
 
 def draw_points(draw: DrawSpec, seed: int) -> list[dict[str, Any]]:
@@ -126,8 +132,12 @@ def draw_points(draw: DrawSpec, seed: int) -> list[dict[str, Any]]:
         if len(found) == wanted:
             break
         point = dict(_draw_point(draw, seed, index))
-        found.setdefault(tuple(point.values()), point)
+        found.setdefault(tuple(map(_comparable, point.values())), point)
     return list(found.values())
+
+
+def _comparable(value: Any) -> Hashable:
+    return value if isinstance(value, Hashable) else json.dumps(value, sort_keys=True)
 
 
 def _draw_point(draw: DrawSpec, seed: int, index: int) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,14 @@ from typing import Any, get_args, get_origin
 
 from abstractvision_batch.documents.by_kind import TAG
 from abstractvision_batch.documents.positions import Node, show
-from abstractvision_batch.documents.type_words import NoneType, is_model, is_section, members, unwrap
+from abstractvision_batch.documents.type_words import (
+    NoneType,
+    further_fields,
+    is_model,
+    is_section,
+    members,
+    unwrap,
+)
 from abstractvision_batch.documents.yaml_reader import Kind, read_file, read_yaml
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.draw import DrawSpec
@@ -92,6 +99,8 @@ def _below(annotation: Any, name: str) -> Any:
     for form in _forms(annotation):
         if is_model(form) and name in form.model_fields:
             return form.model_fields[name].annotation
+        if is_model(form) and (further := further_fields(form)) is not None:
+            return further
         if get_origin(form) is dict:
             return get_args(form)[1]
     return Any

@@ -24,6 +24,10 @@ FrameRate = Annotated[
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+#: Of a thing that a spec names and refers to.
+OwnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
 def _require_regular_expression(value: str) -> str:
     try:
         re.compile(value)

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from abstractvision_batch.job.marks import Effect
+from abstractvision_batch.job.marks import Effect, Requests
 from abstractvision_batch.job.model import JobSpec
 from abstractvision_batch.job.walk import leaves
 from abstractvision_batch.registry.constraints import default_params
@@ -78,10 +78,18 @@ def spec_identity(spec: JobSpec) -> dict[str, Any]:
 
 
 def backend_identity(spec: JobSpec) -> dict[str, Any]:
-    """Identity part of the backend: its kind, and its identity fields that differ from their defaults."""
+    """Identity part of the backend: its kind, and its identity fields that differ from their defaults.
+
+    Not what requests choose from: each has what it chose in its own identity.
+    """
     kind = spec.backend.kind
     prefix = f"backend.{kind}."
-    own = {name.removeprefix(prefix): value for name, value in spec_identity(spec).items() if name.startswith(prefix)}
+    chosen_from = {leaf.name for leaf in leaves(JobSpec) if leaf.mark(Requests) is not None}
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in spec_identity(spec).items()
+        if name.startswith(prefix) and name not in chosen_from
+    }
     return {"kind": kind, **own}
 
 
@@ -116,11 +124,9 @@ def _json_value(name: str, value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_none=name in _LATER)
     if isinstance(value, tuple):
-        return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
+        return [_json_value("", item) for item in value]
     if isinstance(value, dict):
-        return {
-            key: item.model_dump(mode="json") if isinstance(item, BaseModel) else item for key, item in value.items()
-        }
+        return {key: _json_value("", item) for key, item in value.items()}
     return value
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from abstractvision_batch.backends.table import BACKENDS, list_backends, load_section_class
 from abstractvision_batch.documents.by_kind import ByKind
@@ -18,7 +18,7 @@ from abstractvision_batch.documents.messages import FieldProblems
 from abstractvision_batch.documents.strict_model import IN_RECORD, Number, StrictModel, StrTuple, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection, UnknownSection
 from abstractvision_batch.job.draw import DrawSpec
-from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv
+from abstractvision_batch.job.fields import MAX_SEED, MAX_SIDE, MAX_STEPS, Auto, FrameRate, FromEnv, OwnName
 from abstractvision_batch.job.marks import (
     CountsAs,
     Identity,
@@ -30,6 +30,7 @@ from abstractvision_batch.job.marks import (
     Secret,
     Timed,
 )
+from abstractvision_batch.job.param_names import require_other, require_param
 from abstractvision_batch.job.prompt_files import FRAME_NAME
 from abstractvision_batch.job.ranges import MAX_VALUES, ParamValues, Range, list_values
 from abstractvision_batch.job.ray_sections import ActorCount, ActorRange, Resources, RuntimeEnvSpec
@@ -85,7 +86,11 @@ class Fields(StrictModel):
     """Which column of the prompt dataset feeds which field; a field left out reads the column of its own name, if any.
 
     `null` says that no column feeds the field, even one of its name. A column that feeds a field does not pass through.
+    Other parameters are fed where it is said: `extra.clip_skip: skip`, `loras: style`, `scheduler: sampler`.
     """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(require_other)], str | None] = Field(init=False)
 
     prompt: str | None = "prompt"
     id: str | None = "id"
@@ -102,6 +107,11 @@ class Fields(StrictModel):
     strength: str | None = "strength"
     num_frames: str | None = "num_frames"
     fps: str | None = "fps"
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The column of each parameter that only a model's pipeline, server or program has."""
+        return {name: column for name, column in (self.model_extra or {}).items() if column is not None}
 
 
 SourcePath = Annotated[Text, Interpolated(), Timed()]
@@ -343,16 +353,11 @@ class ExecutionSpec(StrictModel):
     """The first two requests that differ in their seed alone are compared: equal pixels from a server stop the run."""
 
 
-ParamName = Literal[
-    "negative_prompt", "width", "height", "steps", "guidance_scale", "strength", "num_frames", "fps", "seed"
-]
+ParamName = Annotated[str, AfterValidator(require_param)]
 
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Seeds = Annotated[Annotated[list[Seed], Field(max_length=MAX_VALUES)] | Range, AfterValidator(list_values)]
-
-
-VariantName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class JobSpec(StrictModel):
@@ -376,7 +381,7 @@ class JobSpec(StrictModel):
     A path is relative to the spec. What has no card is described by its own files, and so checked.
     """
     backend: Identity[BackendSpec] = DEFAULT_BACKEND
-    variants: Identity[dict[VariantName, dict[str, Any]]] = Field(default_factory=dict)
+    variants: Identity[dict[OwnName, dict[str, Any]]] = Field(default_factory=dict)
     """Several ways to make the same prompts: by name, what is different of model, backend, params, prompts.template,
     what varies (matrix, zip, draw, skip, seeds, samples_per_prompt) and of an actor's needs in execution.
 
@@ -385,13 +390,16 @@ class JobSpec(StrictModel):
     registry: Runtime[RegistrySpec] = RegistrySpec()
     prompts: Annotated[PromptsSpec, Requests()]
     params: Identity[Annotated[Params, Requests()]] = Params()
-    matrix: Identity[Annotated[dict[ParamName, ParamValues], Requests()]] = Field(default_factory=dict)
+    matrix: Identity[Annotated[dict[ParamName, ParamValues], Requests(), Secret("key")]] = Field(default_factory=dict)
     """Parameter values, as lists or ranges; every combination is generated for every prompt.
+
+    Parameters are those of `params` and what only the model's pipeline, server or program has: `extra.clip_skip`,
+    `scheduler`, `loras[0].scale`, and `loras`, whose values are names of `backend.lora_sets`.
 
     Seeds that are listed, here or in `zip`, are used as they are by the first sample of every prompt; those of further
     samples are derived from them.
     """
-    zip: Identity[Annotated[dict[ParamName, ParamValues], Requests()]] = Field(default_factory=dict)
+    zip: Identity[Annotated[dict[ParamName, ParamValues], Requests(), Secret("key")]] = Field(default_factory=dict)
     """Parameter values, as lists or ranges of equal length, walked in parallel."""
     draw: Identity[Annotated[DrawSpec | None, Requests()]] = None
     """Random search: `{n: 20, guidance_scale: {uniform: [1, 9]}}` are 20 points, drawn by `params.seed`."""

@@ -1,8 +1,9 @@
 """``--set dotted.key=value``: changes the values of a spec before anything is checked.
 
 The value is YAML (``30``, ``[3, 5]``, ``{kind: procedural}``), elements of a list are reached as ``matrix.steps[0]`` or
-``matrix.steps.0``, a key with dots as ``variants["v1.5"]``, missing mappings on the way are made. A key that no spec
-has is found by the check that follows, like one in the file.
+``matrix.steps.0``, a key with dots as ``variants["v1.5"]``, missing mappings on the way are made. The name of a
+parameter is one key, as ``matrix.extra.clip_skip`` or ``draw.loras[0].scale.uniform``. A key that no spec has is found
+by the check that follows, like one in the file.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any
 from abstractvision_batch.documents.positions import FieldPath, format_path, plain_value, show
 from abstractvision_batch.documents.yaml_reader import read_value
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.param_names import OTHER_PATTERN
 from abstractvision_batch.text.redaction import redact
 
 _PART = re.compile(r"""([^.\[\]]+)|\[([0-9]{1,9})\]|\["([^"]+)"\]""")
+#: What is one key of a mapping of parameters, though it has dots or brackets.
+_PARAM = re.compile(rf"(?:{OTHER_PATTERN})(?=[.\[]|$)")
+_OF_PARAMS = ("matrix", "zip", "draw", "fields")
 _SHOWN_CHARACTERS = 80
 
 
@@ -59,6 +64,11 @@ def _parse_key(key: str) -> FieldPath | None:
     while at < len(key):
         if path and key[at] == ".":
             at += 1
+        whole = _PARAM.match(key, at) if path and path[-1] in _OF_PARAMS else None
+        if whole is not None:
+            path.append(whole[0])
+            at = whole.end()
+            continue
         match = _PART.match(key, at)
         if match is None or (not path and match[1] is None):
             return None

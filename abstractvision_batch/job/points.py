@@ -10,6 +10,8 @@ from typing import Any
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.draw import draw_points
 from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.other_params import column_type, to_column
+from abstractvision_batch.job.param_names import STANDARD, extra_key, is_other
 from abstractvision_batch.registry.constraints import default_params
 from abstractvision_batch.registry.model_card import ModelCard
 
@@ -79,8 +81,10 @@ def names_in_skip(spec: JobSpec, card: ModelCard) -> set[str]:
 
 def _conditioned(spec: JobSpec, card: ModelCard) -> dict[str, Any]:
     """Return the parameters that a condition may name, each with its value where points have none."""
-    base = base_params(spec, card)
     axes = {name for name, path in find_axes(spec).items() if path != ("seeds",)}
+    extra = extra_params(spec, card)
+    base = base_params(spec, card) | {f"extra.{name}": value for name, value in extra.items()}
+    base |= {name: extra.get(extra_key(name)) for name in axes if is_other(name)}
     return {name: value for name, value in base.items() if name in axes or (value is not None and name != "seed")}
 
 
@@ -100,15 +104,27 @@ def _without_skipped(spec: JobSpec, card: ModelCard, points: Sequence[Mapping[st
     kept: list[dict[str, Any]] = []
     for start in range(0, len(points), _POINTS_AT_ONCE):
         some = points[start : start + _POINTS_AT_ONCE]
-        columns = {
-            name: pa.array([point.get(name, value) for point in some], _type_of(name)) for name, value in base.items()
-        }
+        columns = {}
+        for name, value in base.items():
+            values = [point.get(name, value) for point in some]
+            type_ = _type_of(spec, card, name, value)
+            columns[name] = pa.array([to_column(one, type_) for one in values], type_)
         met = meet_condition(pa.table(columns), spec.skip, noun="parameter")
         kept += (dict(point) for point, skipped in zip(some, met, strict=True) if not skipped)
     return kept
 
 
-def _type_of(name: str) -> str:
+def axis_types(spec: JobSpec, card: ModelCard) -> dict[str, str]:
+    """Return the Arrow type of the column of each of the other parameters that vary from point to point."""
+    lists = {**spec.matrix, **spec.zip}
+    for name, drawn in spec.draw.parameters.items() if spec.draw else ():
+        lists[name] = [0.5] if drawn.choice is None and drawn.int is None else drawn.values
+    return {name: column_type(card, spec, name, values) for name, values in lists.items() if is_other(name)}
+
+
+def _type_of(spec: JobSpec, card: ModelCard, name: str, value: Any) -> str:
+    if name not in STANDARD:
+        return axis_types(spec, card).get(name) or column_type(card, spec, name, [value])
     if name == "negative_prompt":
         return "string"
     return "float64" if name in _FLOATS or name == "fps" else "int64"

@@ -19,9 +19,11 @@ from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.marks import Timed
 from abstractvision_batch.job.model import DEFAULT_BACKEND, JobSpec
+from abstractvision_batch.job.param_names import OTHER_PATTERN, STANDARD
 from abstractvision_batch.job.variants import VARIANT_FIELDS
 from abstractvision_batch.job.walk import leaves
 
+_OTHER = f"^({OTHER_PATTERN})$"
 SCHEMA_FILE = Path(__file__).parents[1] / "avbatch.schema.json"
 
 
@@ -36,6 +38,11 @@ def json_schema(kinds: Iterable[str] = BACKENDS) -> dict[str, Any]:
             discriminator = field.get("discriminator")
             if discriminator is not None:
                 _require_discriminator(schema, discriminator)
+    for name in ("matrix", "zip"):
+        schema["properties"][name]["propertyNames"] = {"anyOf": [{"enum": list(STANDARD)}, {"pattern": _OTHER}]}
+    for part in (schema["$defs"]["Fields"], schema["$defs"]["DrawSpec"]):
+        part["patternProperties"] = {_OTHER: part["additionalProperties"]}
+        part["additionalProperties"] = False
     variants = schema["properties"]["variants"]
     variants["patternProperties"] = dict.fromkeys(variants["patternProperties"], _variant_schema(schema))
     variants["additionalProperties"] = False

@@ -143,7 +143,7 @@ def _build_variant(
         inputs, notes = InputsDigest(), Notes(job)
         prompts = _write_spool(spool, map(notes.see, map(inputs.add, reader.prompts())))
         notes.add(reader.notes())
-        expansion = Expansion(job, format)
+        expansion = Expansion(job, format, reader.other_types)
         requests = expansion.requests(lambda: _read_spool(spool))
         count = prompts * expansion.requests_per_prompt
         known = 0
@@ -155,9 +155,10 @@ def _build_variant(
         if shard_size == "auto":
             shard_size = auto_shard_size(count - known, video=spec.task in ("text_to_video", "image_to_video"))
         batches = pin_batches(requests, batch_size)
-        passed = _passed_columns(job, reader.passed_schema)
-        schema = plan_schema(passed, format)
-        columns = ColumnBuilder(job, schema, format, rows=before.requests, batches=before.batches, shards=before.shards)
+        added = _added_columns(job, expansion.other_types, reader.passed_schema)
+        schema = plan_schema(added, format)
+        names = reader.passed_schema.names
+        columns = ColumnBuilder(job, schema, names, rows=before.requests, batches=before.batches, shards=before.shards)
         shards = map(columns.build, cut_shards(batches, shard_size))
         written = tuple(_write_files(shards, schema, folder, before, job.variant))
     if job.variant is not None and existing is not None and columns.rows - before.requests < count:
@@ -174,7 +175,7 @@ def _build_variant(
         prompts_digest=digest,
         prompts_files=tuple(file.name for file in files),
         files=written,
-        columns=tuple((field.name, str(field.type)) for field in passed),
+        columns=tuple((field.name, str(field.type)) for field in added),
         format=format,
         notes=notes.lines,
         inputs_digest=inputs.value if format > 1 else None,
@@ -215,17 +216,18 @@ def digest_inputs(job: Job) -> tuple[str | None, dict[str, str]]:
     return digest.value, files
 
 
-def _passed_columns(job: Job, passed: pa.Schema) -> pa.Schema:
-    """Return the prompt dataset's own columns, after that of the variant where there are any."""
+def _added_columns(job: Job, others: Mapping[str, str], passed: pa.Schema) -> pa.Schema:
+    """Return the variant's column, those of parameters that only the backend has, and the prompt dataset's own."""
+    added = [*((name, pa.type_for_alias(type_)) for name, type_ in others.items()), *passed]
     if job.variant is None:
-        return passed
+        return pa.schema(added)
     taken = [name for name in passed.names if name.casefold() == VARIANT]
     if taken:
         raise SpecError(
             f"{job.at('prompts.source')}: column {taken[0]!r} has the name of the column that says which variant made "
             f"a picture (prompts.rename: {{{taken[0]}: another_name}}, or prompts.drop)"
         )
-    return pa.schema([(VARIANT, pa.string()), *passed])
+    return pa.schema([(VARIANT, pa.string()), *added])
 
 
 def _require_known_variant(job: Job, existing: ExistingPlan) -> None:

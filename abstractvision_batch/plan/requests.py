@@ -5,24 +5,36 @@ Points of the matrix are outermost, prompts inside, samples innermost, so neighb
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import Job
-from abstractvision_batch.job.points import PARAM_COLUMNS, base_params, expand_points, extra_params, find_axes
+from abstractvision_batch.job.other_params import expand_loras, split_others, to_column
+from abstractvision_batch.job.param_names import extra_key
+from abstractvision_batch.job.points import (
+    PARAM_COLUMNS,
+    axis_types,
+    base_params,
+    expand_points,
+    extra_params,
+    find_axes,
+)
 from abstractvision_batch.plan.request_ids import RequestIds, canonical_json, derive_seed
 from abstractvision_batch.prompts.mapping import ROW_PARAMS
 from abstractvision_batch.prompts.prompts import Prompt
 from abstractvision_batch.prompts.sizes import SizePlanner
-from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT, fixed_columns
+from abstractvision_batch.runs.columns import PLAN_FORMAT, VARIANT
 
 _NEGATIVE, _SEED = ROW_PARAMS.index("negative_prompt"), ROW_PARAMS.index("seed")
 _SHARED = tuple(ROW_PARAMS.index(name) for name in PARAM_COLUMNS)
 _REMEMBERED_GROUPS = 10_000
+_NO_TYPES: Mapping[str, str] = MappingProxyType({})
 
 BatchKey = tuple[Any, ...]
 
@@ -32,7 +44,8 @@ class Group:
     """What requests with one batch key at one point have in common."""
 
     key: BatchKey
-    params: dict[str, Any]
+    columns: dict[str, Any]
+    """Values of the columns that they share."""
     negative_prompt: str | None
     base_seed: int
     ids: RequestIds
@@ -48,14 +61,20 @@ class Request(NamedTuple):
 
 
 class Expansion:
-    """Expands a job's prompts to requests; in a plan of format 1, sizes are left to the backend."""
+    """Expands a job's prompts to requests; in a plan of format 1, sizes are left to the backend.
 
-    def __init__(self, job: Job, format: int = PLAN_FORMAT) -> None:
+    `row_types` are the types of the columns that rows feed of parameters which only the backend has.
+    """
+
+    def __init__(self, job: Job, format: int = PLAN_FORMAT, row_types: Mapping[str, str] = _NO_TYPES) -> None:
         self._spec = job.spec
         self._sizes = SizePlanner(job.spec, job.card) if format > 1 else None
         self._points = expand_points(job.spec, job.card)
         self._base = base_params(job.spec, job.card)
         self._extra = extra_params(job.spec, job.card)
+        self._row_params = tuple(row_types)
+        #: Types of the columns of parameters that only the backend has, by name.
+        self.other_types = {**axis_types(job.spec, job.card), **row_types}
         self._seeds_are_listed = job.version > 1 and "seed" in find_axes(job.spec)
 
     @property
@@ -101,6 +120,9 @@ class Expansion:
 
     def _make_group(self, point: Mapping[str, Any], values: Mapping[str, Any], prompt: Prompt) -> Group:
         own = {name: prompt.params[index] for name, index in zip(PARAM_COLUMNS, _SHARED, strict=True)}
+        rows = zip(self._row_params, prompt.params[len(ROW_PARAMS) :], strict=True)
+        others = {**point, **{name: json.loads(text) for name, text in rows if text is not None}}
+        extra = {**self._extra, **split_others(others)}
         params = {name: values[name] if own[name] is None else own[name] for name in PARAM_COLUMNS}
         if self._sizes is None and isinstance(params["fps"], float):
             raise SpecError(
@@ -108,15 +130,17 @@ class Expansion:
                 "(give a whole number, or start a new run)"
             )
         size = prompt.image.size if prompt.image else None
-        named = {**params, "extra": self._extra}  # of an id, the size that is asked for
+        named = {**params, "extra": expand_loras(self._spec, extra)}  # of an id, the size that is asked for
         if size is not None and self._sizes is not None:
             asked = self._sizes.asked(point, (own["width"], own["height"]))
             params["width"], params["height"] = self._sizes.choose(size, asked)
             if self._spec.prompts.fit in ("crop", "pad"):
                 named["fit"] = self._spec.prompts.fit
+        extra_json = canonical_json(extra)
+        own_columns = {name: to_column(extra.get(extra_key(name)), type_) for name, type_ in self.other_types.items()}
         return Group(
-            key=(*params.values(), size, prompt.mask is not None),
-            params=params,
+            key=(*params.values(), size, prompt.mask is not None, extra_json),
+            columns={**params, "params_json": extra_json, **own_columns},
             negative_prompt=values["negative_prompt"],
             base_seed=values["seed"],
             ids=RequestIds(self._spec, named),
@@ -124,13 +148,16 @@ class Expansion:
 
 
 class ColumnBuilder:
-    """Makes the Arrow columns of one shard after the other, counting rows, batches and shards on from those given."""
+    """Makes the Arrow columns of one shard after the other, counting rows, batches and shards on from those given.
+
+    `passed` are the columns that the prompts bring.
+    """
 
     def __init__(
         self,
         job: Job,
         schema: pa.Schema,
-        format: int = PLAN_FORMAT,
+        passed: Sequence[str],
         *,
         rows: int = 0,
         batches: int = 0,
@@ -138,13 +165,12 @@ class ColumnBuilder:
     ) -> None:
         self.schema = schema
         self._fit = job.spec.prompts.fit
-        self._passed = schema.names[len(fixed_columns(format)) + (job.variant is not None) :]
+        self._passed = passed
         self._constant = {
             VARIANT: job.variant,
             "task": job.spec.task,
             "model": job.spec.model,
             "backend": job.spec.backend.kind,
-            "params_json": canonical_json(extra_params(job.spec, job.card)),
         }
         self.rows = rows
         self.batches = batches
@@ -178,9 +204,9 @@ class ColumnBuilder:
         }
         constant = {**self._constant, "shard": self.shards}
         if all(group is groups[0] for group in groups):
-            constant |= groups[0].params
+            constant |= groups[0].columns
         else:
-            columns |= {name: [group.params[name] for group in groups] for name in PARAM_COLUMNS}
+            columns |= {name: [group.columns[name] for group in groups] for name in groups[0].columns}
         self.rows += count
         self.batches += len(batches)
         self.shards += 1

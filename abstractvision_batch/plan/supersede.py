@@ -40,7 +40,7 @@ def supersede(folder: Path, added: PlanSummary, missing: Iterable[Row], axes: It
     axes = sorted(axes)
 
     def key(row: Row) -> tuple[Any, ...]:
-        return (row["prompt_id"], row["sample_index"], *(row[name] for name in axes))
+        return (row["prompt_id"], row["sample_index"], *(row.get(name) for name in axes))
 
     waiting: dict[tuple[Any, ...], deque[str]] = defaultdict(deque)
     for row in missing:

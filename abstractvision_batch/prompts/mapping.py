@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.param_names import is_other
 from abstractvision_batch.job.points import find_axes, names_in_skip
 from abstractvision_batch.prompts.problems import Problems, list_columns, suggest
 from abstractvision_batch.registry.constraints import check_params
@@ -29,6 +30,11 @@ class ColumnMap:
     notes: tuple[str, ...] = ()
     """What was settled without being asked for."""
 
+    @property
+    def others(self) -> dict[str, str]:
+        """The columns of parameters that only a model's pipeline, server or program has."""
+        return {name: column for name, column in self.fields.items() if is_other(name)}
+
 
 def map_columns(job: Job, columns: Sequence[str]) -> ColumnMap:
     """Settle what every column is for.
@@ -49,8 +55,7 @@ def _map_fields(job: Job, columns: Sequence[str], problems: Problems, notes: lis
     reads_mask, reads_image = spec.task == "image_to_image", spec.task in IMAGE_TASKS
     unread = {name for name, reads in (("image", reads_image), ("mask", reads_mask)) if not reads}
     fields: dict[str, str] = {}
-    for field in type(prompts.fields).model_fields:
-        column: str | None = getattr(prompts.fields, field)
+    for field, column in prompts.fields:
         explicit = field in prompts.fields.model_fields_set
         place = job.at(("prompts", "fields", field))
         if column is None or (field in unread and not explicit):
@@ -148,6 +153,7 @@ def _map_passed(
     passed: dict[str, str] = {}
     taken: dict[str, str] = {}
     media = media_column(job.spec.task) if job.spec.output.layout == "parquet" else None
+    params = {*find_axes(job.spec), *prompts.fields.others}
     for column in columns:
         if column in feeding or column in prompts.drop:
             continue
@@ -155,6 +161,7 @@ def _map_passed(
         at = ("prompts", "rename", column) if column in prompts.rename else ("prompts", "source")
         place = f"{job.at(at)}: column {column!r}"
         own = media if media is not None and new.casefold() == media else reserved_name(new)
+        own = own or next((name for name in params if name.casefold() == new.casefold()), None)
         if own is not None:
             whose = f"the {own!r} of output.layout: parquet" if own == media else f"the plan's own {own!r}"
             free = _free(new, columns)

@@ -35,16 +35,19 @@ _COLUMNS = {
     "imagewidth": "width",
     "imageheight": "height",
 }
+#: What a column may be of a parameter that only some backends have; it feeds that where the spec says so.
+_OTHERS = {
+    "sampler": "scheduler",
+    "samplername": "scheduler",
+    "scheduler": "scheduler",
+    "lora": "loras",
+    "loras": "loras",
+    "clipskip": "extra.clip_skip",
+    "eta": "extra.eta",
+    "guidancerescale": "extra.guidance_rescale",
+}
 #: What no column says for its row, and where it stands for all rows.
 _FOR_ALL = {
-    "sampler": "backend.scheduler",
-    "samplername": "backend.scheduler",
-    "scheduler": "backend.scheduler",
-    "lora": "backend.loras",
-    "loras": "backend.loras",
-    "clipskip": "params.extra",
-    "eta": "params.extra",
-    "guidancerescale": "params.extra",
     "numimages": "samples_per_prompt",
     "numsamples": "samples_per_prompt",
     "samplesperprompt": "samples_per_prompt",
@@ -126,6 +129,8 @@ def _hint(job: Job, column: str) -> str | None:
     fields = job.spec.prompts.fields
     field = _field_of(column)
     if field is None:
+        if (other := _OTHERS.get(squeeze(column))) is not None:
+            return f"did you mean prompts.fields: {{{other}: {_short(column)}}}?"
         place = _FOR_ALL.get(squeeze(column))
         return None if place is None else f"no row says it for itself: {place}"
     if getattr(fields, field) is None and field in fields.model_fields_set:

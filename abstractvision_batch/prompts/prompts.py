@@ -20,7 +20,10 @@ from abstractvision_batch.text.redaction import kept_url
 
 
 class Prompt(NamedTuple):
-    """One prompt. `params` are in the order of `ROW_PARAMS`, `passed` in that of the columns that pass through."""
+    """One prompt. `params` are in the order of `ROW_PARAMS`, `passed` in that of the columns that pass through.
+
+    After those of `ROW_PARAMS`, `params` has the row's other parameters as JSON, in the order of `ColumnMap.others`.
+    """
 
     id: str
     text: str
@@ -74,10 +77,12 @@ class PromptParser:
         self._image = fields.get("image")
         self._mask = fields.get("mask")
         self._needed = needed_from_rows(job)
-        self._params = [(index, name, fields[name]) for index, name in enumerate(ROW_PARAMS) if name in fields]
+        names = (*ROW_PARAMS, *columns.others)
+        self._none: tuple[Any, ...] = (None,) * len(names)
+        self._params = [(index, name, fields[name]) for index, name in enumerate(names) if name in fields]
         self._passed = [(old, types.converter(old)) for old in columns.passed]
         self._text_is_checked = all(convert is None for _, convert in self._passed) and not may_hold_surrogates
-        self._parse_param = OverrideParser(job.card, job.spec.task, empty_is_none=job.version > 1).parse
+        self._parse_param = OverrideParser(job).parse
         self._prober = ImageProber(job)
         self._sizes = SizePlanner(job.spec, job.card) if format > 1 and self._image is not None else None
         self._output_sizes = OutputSizes(job.spec, job.card)
@@ -158,13 +163,15 @@ class PromptParser:
 
     def _params_of(self, row: SourceRow) -> tuple[Any, ...]:
         if not self._params:
-            return _NO_PARAMS
-        values = list(_NO_PARAMS)
+            return self._none
+        values = list(self._none)
         for index, name, column in self._params:
             try:
                 cell = row.values.get(column)
                 # A table has no other way to say that there is no value.
-                value = self._parse_param(name, None if cell == "" and row.is_of_table else cell)
+                value = self._parse_param(
+                    name, None if cell == "" and row.is_of_table else cell, is_written=row.is_of_table
+                )
             except ValueError as error:
                 label = name if column == name else f"{name} (column {column!r})"
                 raise ValueError(f"{label}: {error}") from None
@@ -207,7 +214,6 @@ class PromptParser:
         return tuple(values)
 
 
-_NO_PARAMS: tuple[Any, ...] = (None,) * len(ROW_PARAMS)
 _WIDTH, _HEIGHT = ROW_PARAMS.index("width"), ROW_PARAMS.index("height")
 
 

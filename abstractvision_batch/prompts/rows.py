@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.other_params import rule_type
 from abstractvision_batch.prompts.column_types import ColumnTypes, holds_bytes
 from abstractvision_batch.prompts.grammar import PromptGrammar
 from abstractvision_batch.prompts.mapping import ColumnMap, map_columns
@@ -56,6 +57,16 @@ class PromptReader:
     def passed_schema(self) -> pa.Schema:
         """Columns that pass through, under their new names."""
         return pa.schema([(new, self._types.type_of(old)) for old, new in self._map.passed.items()])
+
+    @property
+    def other_types(self) -> dict[str, str]:
+        """Types of the columns of parameters that only the backend has and that rows set, in the order of the fields.
+
+        A rule of the card says it, else what the dataset's column is.
+        """
+        spec, card = self._job.spec, self._job.card
+        of_columns = {name: str(self._types.type_of(column)) for name, column in self._map.others.items()}
+        return {name: rule_type(card, spec.task, name) or type_ for name, type_ in of_columns.items()}
 
     def notes(self) -> Iterator[str]:
         """What a person should know of the files and columns; the rows have been read."""

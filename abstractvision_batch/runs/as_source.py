@@ -2,6 +2,7 @@
 
     prompt, id, image          what was asked for, its request id, and the picture as a name in the run's store
     source_seed, source_model… what made it, under names that no plan has
+    source_extra.clip_skip…    its parameters that only its backend has
     the run's own columns      those of its prompts, under theirs
 
 A run folder is not trusted: names stay inside its store, links out of it are not followed, and no column of it is
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abstractvision_batch.errors import SpecError, StorageError
+from abstractvision_batch.job.param_names import is_other
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.runs.columns import OK, fit_columns, fixed_columns, manifest_schema
 from abstractvision_batch.runs.files import ARTIFACTS
 from abstractvision_batch.runs.manifest import iter_rows
@@ -103,7 +106,7 @@ class SourceRows:
     def _names(self) -> dict[str, str]:
         """Columns of the manifest by the names under which they go on."""
         names = {f"{PREFIX}{name}": name for name in CARRIED if name in self._manifest.names}
-        fixed = {*fixed_columns().names, *names, *_OWN}
+        fixed = {*fixed_columns().names, *names, *_OWN, *self._params}
         taken = {name.casefold() for name in fixed}
         for name, _ in self.run.plan.columns:
             new = name
@@ -112,6 +115,12 @@ class SourceRows:
             names[new] = name
             taken.add(new.casefold())
         return names
+
+    @property
+    def _params(self) -> set[str]:
+        """Columns of the run that are of its parameters, not of its prompts."""
+        specs = self.run.record.specs.values()
+        return {name for spec in specs for name in (*find_axes(spec), *spec.prompts.fields.others) if is_other(name)}
 
     def _rows_of(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         own = {"prompt": row["prompt"], "id": row["request_id"], **{new: row[old] for new, old in self._names.items()}}

@@ -11,6 +11,7 @@ Memory is that of both manifests' columns named here. Not covered: generating an
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 from abstractvision_batch.errors import GenerationError, SpecError, StorageError
 from abstractvision_batch.job.fingerprint import leaf_values
 from abstractvision_batch.job.marks import Effect
+from abstractvision_batch.job.param_names import param_name
 from abstractvision_batch.media.compare import IDENTICAL, Comparison, compare_artifacts, is_decodable, worst
 from abstractvision_batch.report.diff_page import PagePair, draw_page
 from abstractvision_batch.runs.columns import FAILED, NOT_RUN, SUPERSEDED, VARIANT
@@ -76,7 +78,9 @@ class Pair:
     def changed(self) -> list[str]:
         """Columns of the request that differ."""
         inputs = [name for name in INPUT_COLUMNS if None not in (self.left.get(name), self.right.get(name))]
-        return [name for name in (*REQUEST_COLUMNS, *inputs) if self.left[name] != self.right[name]]
+        differing = [name for name in (*REQUEST_COLUMNS, *inputs) if self.left[name] != self.right[name]]
+        extra = _changed_extra(self.left, self.right) if "params_json" in differing else []
+        return [one for name in differing for one in (extra if name == "params_json" else [name])]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -88,6 +92,12 @@ class Pair:
             "changed": self.changed,
             "comparison": to_json(self.comparison),
         }
+
+
+def _changed_extra(left: Row, right: Row) -> list[str]:
+    """Return the parameters in which the `extra` of two requests differs, by their names in a spec."""
+    there, here = (json.loads(row["params_json"] or "{}") for row in (left, right))
+    return [param_name(key) for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
 
 
 @dataclass(frozen=True, slots=True)

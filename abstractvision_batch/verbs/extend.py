@@ -118,9 +118,10 @@ def _require_same_settings(job: Job, record: RunRecord) -> None:
 
 def _differing_settings(job: Job, record: RunRecord) -> Iterator[str]:
     # Whether these only add is told by the requests' ids.
-    of_requests = {leaf.path[0] for leaf in leaves(JobSpec) if leaf.mark(Requests) is not None}
+    specs = (*record.specs.values(), *job.specs)
+    of_requests = {leaf.name for spec in specs for leaf in leaves(JobSpec, spec) if leaf.mark(Requests) is not None}
     for name, said in differing_fields(record, job):
-        if name.partition(".")[0] not in of_requests:
+        if name not in of_requests:
             yield said
     if record.plan.format == 1 and job.spec.prompts.fit in ("crop", "pad"):
         yield f"prompts.fit: input pictures are stretched there, by an earlier version, not {job.spec.prompts.fit}"

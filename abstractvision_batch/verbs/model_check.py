@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from abstractvision_batch.backends.base_backend import VisionBackend
-from abstractvision_batch.backends.table import create_backend, load_backend_class
+from abstractvision_batch.backends.table import (
+    ExtraChecker,
+    create_backend,
+    find_extra_checker,
+    find_own_problems,
+    load_backend_class,
+    require_extra,
+)
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import DependencyError, SpecError
 from abstractvision_batch.execute.executor_choice import choose_executor
 from abstractvision_batch.execute.ray.address import find_address
 from abstractvision_batch.execute.run_server import require_read
 from abstractvision_batch.job.load import Job
+from abstractvision_batch.job.model import JobSpec
+from abstractvision_batch.job.other_params import varied_values
+from abstractvision_batch.job.param_names import extra_key, is_other
+from abstractvision_batch.job.points import find_axes
 from abstractvision_batch.registry.weights import Weights
 from abstractvision_batch.runs.files import WEIGHTS
 from abstractvision_batch.runs.weights import find_conflict, forget_unused_weights
@@ -56,12 +68,26 @@ def check_parameters(job: Job) -> None:
         SpecError: some are wrong; one line for each.
         DependencyError: the backend is not installed here.
     """
-    if load_backend_class(job.spec.backend.kind).find_problems is VisionBackend.find_problems:
-        return  # a server's key, which making the backend needs, may be elsewhere
-    found = _create_backend(job).find_problems(job.spec.task, job.spec.params.extra)
+    require_extra(job.spec.backend.kind)
+    find = find_extra_checker(job.backend, job.card, job.spec.model, job.spec.task)
+    found = [] if find is None else [*find(job.spec.params.extra), *_check_varied(job.spec, find)]
     if found:
         lines = [f"{job.at(path)}: {said}" for path, said in found]
         raise SpecError("\n".join(lines), problems=tuple(lines))
+
+
+def _check_varied(spec: JobSpec, find: ExtraChecker) -> Iterator[tuple[FieldPath, str]]:
+    """Check the names of parameters that vary, and the values that the spec lists; those of rows are checked there."""
+    places: dict[str, FieldPath] = {name: ("prompts", "fields", name) for name in spec.prompts.fields.others}
+    places |= {name: path for name, path in find_axes(spec).items() if is_other(name)}
+    unknown = set()
+    for name, path in places.items():
+        for _, said in find_own_problems(find, extra_key(name), None):
+            unknown.add(name)
+            yield path, said
+    for path, name, value in varied_values(spec):
+        if name not in unknown:
+            yield from (((*path, *inside), said) for inside, said in find_own_problems(find, extra_key(name), value))
 
 
 def count_cut_prompts(job: Job, prompts: Iterable[str]) -> tuple[int, int]:

@@ -80,7 +80,7 @@ def test_an_unknown_name_in_matrix_or_zip_gets_a_suggestion() -> None:
     assert _problems_of(matrix={"step": [1], "cfg_scale": [2]}, zip={"extra": [1]}) == (
         "matrix.step: unknown parameter (did you mean steps?)",
         "matrix.cfg_scale: unknown parameter (did you mean guidance_scale?)",
-        "zip.extra: unknown parameter (did you mean params.extra?)",
+        "zip.extra: unknown parameter (did you mean extra.NAME?)",
     )
 
 

@@ -47,6 +47,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "backend.diffusers.dtype": "auto",
     "backend.diffusers.scheduler": None,
     "backend.diffusers.loras": (),
+    "backend.diffusers.lora_sets": {},
     "backend.diffusers.rapid_aio_repo": None,
     "backend.diffusers.threads": 1,
     "backend.diffusers.attention_slicing": False,
@@ -75,6 +76,7 @@ DEFAULTS_OF_VERSION_1: dict[str, object] = {
     "backend.sdcpp.llm_vision": None,
     "backend.sdcpp.lora_dir": None,
     "backend.sdcpp.loras": (),
+    "backend.sdcpp.lora_sets": {},
     "backend.sdcpp.weight_type": None,
     "backend.sdcpp.sampler": None,
     "backend.sdcpp.scheduler": None,
@@ -236,6 +238,22 @@ EVERY_FIELD_OF_SPACES: dict[str, Any] = {
 PINNED_OF_SPACES = "c68230dd243ada129caedf38399e8dc71e8c7198769bf59547b92cf250446296"
 
 
+#: By backend: what its requests may choose from, and other parameters that vary.
+EVERY_FIELD_OF_OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
+    kind: {
+        "backend": {"kind": kind, "lora_sets": {"soft": [{"source": "s.safetensors", "scale": 0.5}], "none": []}},
+        "matrix": {"loras": ["soft", "none"], "extra.clip_skip": [1, 2], "loras[0].scale": [0.5, 1]},
+        "draw": {"n": 2, "extra.eta": {"uniform": [0, 1]}, "scheduler": {"choice": ["a", {"name": "b"}]}},
+        "prompts.fields": {"extra.sigmas": "column"},
+    }
+    for kind in ("diffusers", "sdcpp")
+}
+PINNED_OF_OTHER_PARAMETERS = {
+    "diffusers": "e2144a9f00bb7771a1f644fb08b3bfc9e4f454e55ba64106a0fb9ccc6c81cd96",
+    "sdcpp": "5d9c0e60d9440160c37613587af4e507f087fa5451a3e8a6d90fc6300d373255",
+}
+
+
 def _spec(changes: dict[str, Any] | None = None) -> JobSpec:
     data = {name: dict(value) if isinstance(value, dict) else value for name, value in GOOD.items()}
     for dotted, value in (changes or {}).items():
@@ -384,9 +402,15 @@ def test_every_field_of_a_parameter_space_enters_the_fingerprint_as_it_always_di
     assert _fingerprint(EVERY_FIELD_OF_SPACES) == PINNED_OF_SPACES
 
 
+@pytest.mark.parametrize("kind", EVERY_FIELD_OF_OTHER_PARAMETERS)
+def test_other_parameters_enter_the_fingerprint_as_they_always_did(kind: str) -> None:
+    assert _fingerprint(EVERY_FIELD_OF_OTHER_PARAMETERS[kind]) == PINNED_OF_OTHER_PARAMETERS[kind]
+
+
 def test_the_pinned_specs_set_every_identity_field() -> None:
     pinned = {field for name in EVERY_BACKEND_FIELD for field in spec_identity(_full_spec(name))}
-    pinned |= set(spec_identity(_spec(EVERY_FIELD_OF_SPACES)))
+    for changes in (EVERY_FIELD_OF_SPACES, *EVERY_FIELD_OF_OTHER_PARAMETERS.values()):
+        pinned |= set(spec_identity(_spec(changes)))
 
     fields = {leaf.name for leaf in _identity_fields()}
     # A job of variants has the fingerprints of its variants, each a job of its own.

@@ -26,6 +26,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {**GOOD, "prompts": {"source": "s3://x/*.csv", "fields": {"id": None, "prompt": "Prompt"}, "rename": {"a": "b"}}},
     {**GOOD, "prompts": {"source": [{"prompt": "a", "n": 1}, "b"], "drop": ["n"], "limit": 3, "where": None}},
     {**GOOD, "matrix": {"guidance_scale": [3, 5.5]}, "zip": {"steps": [1, 2], "seed": [3, 4]}},
+    {**GOOD, "matrix": {"extra.a": [1, [2]]}, "draw": {"n": 2, "extra.b": {"uniform": [0, 1]}}},
+    {**GOOD, "prompts": {"source": [{"prompt": "a", "n": 1}], "fields": {"extra.a": "n"}}},
     {**GOOD, "execution": {"actors": "auto", "batch_size": 8, "gpus_per_actor": 0.5, "executor": "ray"}},
     {**GOOD, "output": {"path": "s3://x", "storage_options": {"secret": {"env": "NAME"}, "anon": False}}},
     {
@@ -47,6 +49,9 @@ REFUSED: list[dict[str, Any]] = [
     {**GOOD, "params": None},
     {**GOOD, "matrix": {"step": [1]}},
     {**GOOD, "matrix": {"steps": 1}},
+    {**GOOD, "matrix": {"extra": {"a": [1]}}},
+    {**GOOD, "prompts": {"source": ["a"], "fields": {"promt": "a"}}},
+    {**GOOD, "draw": {"n": 2, "step": {"uniform": [0, 1]}}},
     {**GOOD, "prompts": {"source": [1]}},
     {**GOOD, "execution": {"actors": 0}},
     {**GOOD, "output": {"path": "x", "storage_options": {"secret": {"env": "a b"}}}},

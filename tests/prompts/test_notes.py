@@ -34,7 +34,7 @@ def notes_of(planner: Planner, columns: str, **sections: Any) -> tuple[str, ...]
         ("random_seed", "did you mean prompts.fields.seed: random_seed?"),
         ("framerate", "did you mean prompts.fields.fps: framerate?"),
         ("denoising strength", "did you mean prompts.fields.strength: denoising strength?"),
-        ("sampler", "no row says it for itself: backend.scheduler"),
+        ("sampler", "did you mean prompts.fields: {scheduler: sampler}?"),
         ("image", "text_to_image reads no image"),
     ],
 )

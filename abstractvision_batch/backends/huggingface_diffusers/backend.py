@@ -198,7 +198,7 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         for source in (*self.config.components.values(), *([rapid] if rapid else [])):
             find_folder(source, self.config.cache_dir)
         turning = self.config.angles_lora if list(self.config.pipelines) == ["multi_view_image"] else None
-        for lora in (*self.config.loras, *([LoraAdapter(turning)] if turning else [])):
+        for lora in (*self.config.adapters().values(), *([LoraAdapter(turning)] if turning else [])):
             find_lora(lora, self.config)
 
     def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[FieldPath, str]]:

@@ -70,6 +70,8 @@ class HuggingFaceDiffusersBackendConfig:
     scheduler: str | Mapping[str, Any] | None = field(default=None, kw_only=True)
     """Name of a scheduler, or `{name: ..., setting: value}`; None: the model's own. A request has `extra.scheduler`."""
     loras: tuple[LoraAdapter, ...] = field(default=(), kw_only=True)
+    lora_sets: Mapping[str, tuple[LoraAdapter, ...]] = field(default_factory=dict, kw_only=True)
+    """Adapters by the name that a request's `extra.loras` may be."""
     angles_lora: str | None = field(default=None, kw_only=True)
     """Adapter trained on camera angles (folder, file or hub id); it acts on multi_view_image alone."""
     rapid_aio_repo: str | None = field(default=None, kw_only=True, metadata=UNSAYABLE)
@@ -86,6 +88,13 @@ class HuggingFaceDiffusersBackendConfig:
     """Mode of `torch.compile` for the denoiser; the first pass of each shape then takes minutes."""
     attention_backend: str | None = field(default=None, kw_only=True, metadata=UNSAYABLE)
     """The denoiser's attention by Diffusers' name (`native`, `flash`, `sage`); None leaves PyTorch its choice."""
+
+    def adapters(self) -> dict[str, LoraAdapter]:
+        """Return every adapter that a request may have, by what it is called in a record of weights."""
+        named = {f"lora {number}": adapter for number, adapter in enumerate(self.loras, 1)}
+        for name, adapters in self.lora_sets.items():
+            named |= {f"lora {name} {number}": adapter for number, adapter in enumerate(adapters, 1)}
+        return named
 
     @property
     def quantized(self) -> bool:
@@ -107,6 +116,7 @@ def config_from_fields(
     own = dict(fields)
     path, dtype = own.pop("model_path", None), own.pop("dtype", None)
     loras = tuple(LoraAdapter(**lora) for lora in own.pop("loras", ()))
+    sets = own.pop("lora_sets", {}).items()
     return HuggingFaceDiffusersBackendConfig(
         model_id=model,
         torch_dtype=None if dtype == "auto" else dtype,
@@ -120,6 +130,7 @@ def config_from_fields(
         angles_lora=card_facts.get("lora"),
         rename=dict(card_facts.get("rename", {})),
         loras=loras,
+        lora_sets={name: tuple(LoraAdapter(**lora) for lora in adapters) for name, adapters in sets},
         revision=own.pop("revision", None) or card_facts.get("revision"),
         variant=own.pop("variant", None) or card_facts.get("variant"),
         **own,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -9,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import read_scheduler
 from abstractvision_batch.documents.strict_model import Number, StrictModel, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
-from abstractvision_batch.job.fields import WeightsPath
-from abstractvision_batch.job.marks import CountsAs, FromVariable, Identity, LocalPath, Outside, Runtime
+from abstractvision_batch.job.fields import OwnName, WeightsPath
+from abstractvision_batch.job.marks import CountsAs, FromVariable, Identity, LocalPath, Outside, Requests, Runtime
 from abstractvision_batch.registry.model_card import ModelCard
 
 
@@ -41,6 +42,9 @@ def _as_meant(scheduler: str | SchedulerSpec | None) -> str | dict[str, Any] | N
     return read_scheduler(scheduler if isinstance(scheduler, str) else scheduler.model_dump()).plain
 
 
+Adapters = Annotated[tuple[LoraSpec, ...], BeforeValidator(tuple_from_list)]
+
+
 class DiffusersBackendSpec(BackendSection):
     """Local generation with Diffusers."""
 
@@ -48,6 +52,7 @@ class DiffusersBackendSpec(BackendSection):
     loads_by_card: ClassVar[bool] = True
     #: What a VAE scales by at least.
     side_multiple: ClassVar[int] = 8
+    takes_scheduler: ClassVar[bool] = True
 
     kind: Literal["diffusers"] = "diffusers"
     model_path: Identity[WeightsPath | None] = None
@@ -82,7 +87,10 @@ class DiffusersBackendSpec(BackendSection):
 
     With settings it is a mapping: `{name: DPMSolverMultistepScheduler, timestep_spacing: trailing}`.
     """
-    loras: Identity[Annotated[tuple[LoraSpec, ...], BeforeValidator(tuple_from_list)]] = ()
+    loras: Identity[Adapters] = ()
+    """LoRA adapters that act on every request that names no set."""
+    lora_sets: Identity[Annotated[dict[OwnName, Adapters], Requests()]] = Field(default_factory=dict)
+    """Adapters by a name, for a sweep or a column over `loras`: `{soft: [{source: soft.safetensors}], none: []}`."""
     rapid_aio_repo: Identity[Annotated[Text, LocalPath(or_hub_id=True)] | None] = None
     """Folder, relative to the spec, or hub id of a transformer that stands in for the model's own."""
     threads: Identity[Annotated[int, Field(ge=1, le=1024)]] = 1
@@ -100,6 +108,10 @@ class DiffusersBackendSpec(BackendSection):
     """Diffusers' name of the denoiser's attention kernels, for example `flash`; by default PyTorch chooses."""
     auto_retry_fp32: Identity[Annotated[bool, FromVariable()]] = True
     """Whether black or NaN output is generated again in float32."""
+
+    @property
+    def adapter_sets(self) -> Mapping[str, Sequence[LoraSpec]]:
+        return {"": self.loras, **self.lora_sets}
 
     @property
     def cpus(self) -> int:

@@ -41,7 +41,7 @@ def find_parts(config: HuggingFaceDiffusersBackendConfig, task: Task | None) -> 
     if config.rapid_aio_repo is not None and not _is_here(config.rapid_aio_repo):
         choose = partial(_choose_component, name="transformer", config=plain)
         yield HubPart("transformer", config.rapid_aio_repo, choose, **at)
-    adapters = [(f"lora {number}", adapter) for number, adapter in enumerate(config.loras, 1)]
+    adapters = [*config.adapters().items()]
     if config.angles_lora is not None and task in (None, "multi_view_image"):
         adapters.append(("angles lora", LoraAdapter(config.angles_lora)))
     for part, adapter in adapters:

@@ -34,6 +34,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import (
 )
 from abstractvision_batch.backends.huggingface_diffusers.prompt_length import LENGTH_ARGUMENT, count_cut, readers_of
 from abstractvision_batch.backends.huggingface_diffusers.scheduler_names import SchedulerChoice, read_scheduler
+from abstractvision_batch.backends.request_loras import LORA_KEYS, take_loras, takes_loras
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.inputs import read_mask, read_picture
 from abstractvision_batch.text.suggestions import hint_for
@@ -52,9 +53,8 @@ _SPATIAL_FACTORS = (
     "vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_scale_factor", "vae_spatial_compression_ratio"
 )  # fmt: skip
 _TEMPORAL_FACTORS = ("vae_scale_factor_temporal", "vae_temporal_scale_factor", "vae_temporal_compression_ratio")
-_LORA_KEYS = ("loras", "loras_json")
 #: Keys of `extra` that this backend reads itself.
-BACKEND_EXTRA = (*_LORA_KEYS, "rapid_aio_repo", "scheduler")
+BACKEND_EXTRA = (*LORA_KEYS, "rapid_aio_repo", "scheduler")
 #: Arguments of a pipeline that a request's own fields, its seed or this backend decide.
 NOT_EXTRA = frozenset(
     {"self", "args", "kwargs", "strength", "num_images_per_prompt", "num_videos_per_prompt"}
@@ -131,7 +131,7 @@ def prepare_request(
     names = argument_names(accepted, config.rename)
     extra = dict(request.extra)
     shared, notes = sampling_arguments(request, accepted, name, config.rename)
-    own_loras = request_loras(extra)
+    loras = request_loras(extra, config)
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
     scheduler = request_scheduler(extra, config.scheduler)
     check_extra(extra, set(accepted) - NOT_EXTRA - set(shared) - set(names.values()), name)
@@ -172,7 +172,7 @@ def prepare_request(
         image=image,
         mask=mask,
         shared=shared,
-        loras=config.loras if own_loras is None else own_loras,
+        loras=loras,
         rapid_aio_repo=rapid_aio_repo,
         scheduler=scheduler,
         expected_size=None if set(extra) & set(EXACT_SIZE.get(name, ())) else asked,
@@ -356,27 +356,21 @@ def check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
     """
     allowed = sorted(takes)
     for key, value in extra.items():
-        if key not in allowed:
+        if key not in allowed and not (takes_loras(key) and LORA_KEYS[0] in allowed):
             hint = hint_for(key, allowed, f"{name} takes: {', '.join(allowed)}")
             raise GenerationError(f"extra.{key}: unknown ({hint})")
         if isinstance(value, float) and not math.isfinite(value):
             raise GenerationError(f"extra.{key}: {value} is not a finite number")
 
 
-def request_loras(extra: dict[str, Any]) -> tuple[LoraAdapter, ...] | None:
-    """Take the adapters of one request out of its `extra`; None if it says nothing of them."""
-    found = [key for key in _LORA_KEYS if key in extra]
-    if not found:
-        return None
-    value = extra.pop(found[0])
-    try:
-        entries = json.loads(value) if isinstance(value, str) else value
-        entries = [entries] if isinstance(entries, Mapping) else entries
-        return tuple(LoraAdapter(**entry) for entry in entries)
-    except (ValueError, TypeError) as exc:
-        raise GenerationError(
-            f"extra.{found[0]}: not a list of {{source, scale, weight_name, subfolder}} ({exc})"
-        ) from exc
+def request_loras(extra: dict[str, Any], config: HuggingFaceDiffusersBackendConfig) -> tuple[LoraAdapter, ...]:
+    """Take what a request says of its adapters out of its `extra`, and return those that act on it.
+
+    Raises:
+        GenerationError: it says what are no adapters.
+    """
+    form = "{source, scale, weight_name, subfolder}"
+    return take_loras(extra, config.loras, config.lora_sets, lambda entry: LoraAdapter(**entry), form)
 
 
 def request_scheduler(extra: dict[str, Any], default: Any) -> SchedulerChoice | None:

@@ -17,7 +17,6 @@ from abstractvision_batch.backends.base_backend import ProgramRow
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     UNSAYABLE,
     HuggingFaceDiffusersBackendConfig,
-    LoraAdapter,
 )
 from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_LISTS, TILED, argument_names
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
@@ -105,8 +104,7 @@ def _load_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> I
 
 
 def _lora_lines(config: HuggingFaceDiffusersBackendConfig, row: ProgramRow) -> Iterator[str]:
-    own = request_loras(dict(row.request.extra))
-    adapters: tuple[LoraAdapter, ...] = config.loras if own is None else own
+    adapters = request_loras(dict(row.request.extra), config)
     for number, adapter in enumerate(adapters):
         folder, weight_name = find_lora(adapter, config)
         yield (
@@ -182,7 +180,7 @@ def _shared_arguments(
     """What all requests of the batch have in common, as source text."""
     shared, _ = sampling_arguments(row.request, accepted, name, config.rename)  # type: ignore[arg-type]
     extra = dict(row.request.extra)
-    request_loras(extra)
+    request_loras(extra, config)
     request_scheduler(extra, None)
     shared |= extra
     names = argument_names(accepted, config.rename)

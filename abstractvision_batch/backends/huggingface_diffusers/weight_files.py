@@ -56,7 +56,7 @@ def describe_weights(config: HuggingFaceDiffusersBackendConfig, task: Task | Non
     if config.rapid_aio_repo is not None:
         denoiser = next((name for name in DENOISERS if name in model.index), DENOISERS[0])
         parts.append(_describe_folder("transformer", config.rapid_aio_repo, denoiser, config))
-    adapters = [(f"lora {number}", adapter) for number, adapter in enumerate(config.loras, 1)]
+    adapters = [*config.adapters().items()]
     if config.angles_lora is not None and task == "multi_view_image":
         adapters.append(("angles lora", LoraAdapter(config.angles_lora)))
     for name, adapter in adapters:

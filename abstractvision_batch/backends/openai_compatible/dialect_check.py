@@ -20,6 +20,8 @@ from abstractvision_batch.backends.openai_compatible.dialects import (
 )
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.job.backend_section import Problem
+from abstractvision_batch.job.param_names import extra_key, is_other
+from abstractvision_batch.job.points import find_axes
 
 if TYPE_CHECKING:
     from abstractvision_batch.backends.openai_compatible.fields import OpenAIBackendSpec
@@ -48,7 +50,10 @@ def unread_parameters(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect) -
         if name != "extra" and params.asks_for(name) and not (name == "seed" and dialect.lenient)
     ]
     asked += [
-        ((where, name), name, values) for where in ("matrix", "zip") for name, values in getattr(spec, where).items()
+        ((where, name), name, values)
+        for where in ("matrix", "zip")
+        for name, values in getattr(spec, where).items()
+        if not is_other(name)
     ]
     for path, name, values in asked:
         if not _reads(own, endpoint, name):
@@ -58,9 +63,12 @@ def unread_parameters(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect) -
             yield from ((path, said) for said in list(filter(None, beyond))[:1])
     if endpoint.extra is not None:
         known = {*endpoint.extra, *CALL_EXTRAS, *own.known_fields}
-        for name in params.extra:
-            if name not in known:
-                yield ("params", "extra", name), unread_extra(dialect, name, known)
+        extra: dict[FieldPath, str] = {("params", "extra", name): name for name in params.extra}
+        extra |= {("prompts", "fields", name): name for name in spec.prompts.fields.others}
+        extra |= {path: name for name, path in find_axes(spec).items() if is_other(name)}
+        for path, name in extra.items():
+            if (key := extra_key(name)) not in known:
+                yield path, unread_extra(dialect, key, known)
 
 
 def unread_columns(own: OpenAIBackendSpec, spec: JobSpec, dialect: Dialect, fields: Iterable[str]) -> Iterator[Problem]:

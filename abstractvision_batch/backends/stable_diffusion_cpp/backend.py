@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
+from abstractvision_batch.backends.request_loras import takes_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.config import (
@@ -28,13 +29,16 @@ from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     side_multiple,
     video_tasks,
 )
+from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation, SdcppRequest, prepare_generation
 from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, find_library, package_version
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
 from abstractvision_batch.backends.stable_diffusion_cpp.server_runner import ServerRunner
+from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import (
     CapabilityNotSupportedError,
     DependencyError,
+    GenerationError,
     InvalidOutputError,
 )
 from abstractvision_batch.media.images import Rgb, raw_rgb
@@ -75,6 +79,17 @@ class StableDiffusionCppVisionBackend(BatchBackend):
     def from_fields(cls, fields: Mapping[str, Any], *, card_facts: Mapping[str, Any], model: str) -> Self:
         """Make the backend that a job and its model's card describe."""
         return cls(config_from_fields(fields, card_facts=card_facts, model=model))
+
+    def find_problems(self, task: Task, extra: Mapping[str, Any]) -> list[tuple[FieldPath, str]]:
+        """By the parameters that the library has."""
+        found: list[tuple[FieldPath, str]] = []
+        for name, value in extra.items():
+            try:
+                if not takes_loras(name):
+                    read_extra({name: value}, video=task.endswith("video"))
+            except GenerationError as error:
+                found.append((("params", "extra", name), str(error).partition(": ")[2]))
+        return found
 
     def generate_batch(
         self,

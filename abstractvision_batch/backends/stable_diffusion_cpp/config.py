@@ -58,6 +58,8 @@ class StableDiffusionCppBackendConfig:
     """Folder in which `<lora:name:scale>` in a prompt finds its file."""
     loras: tuple[Lora, ...] = field(default=(), kw_only=True)
     """Act on every request that does not name its own in `extra`."""
+    lora_sets: Mapping[str, tuple[Lora, ...]] = field(default_factory=dict, kw_only=True)
+    """LoRAs by the name that a request's `extra.loras` may be."""
     n_threads: int | None = field(default=None, kw_only=True)
     """None: half the processors. Does not change pixels."""
     weight_type: str | None = field(default=None, kw_only=True)
@@ -96,6 +98,8 @@ def config_from_fields(
     """Join a job's `backend` fields with what the model's card says for stable-diffusion.cpp; the job wins."""
     own = {name: value for name, value in fields.items() if value is not None}
     own["loras"] = tuple(Lora(**lora) for lora in own.get("loras", ()))
+    sets = own.get("lora_sets", {}).items()
+    own["lora_sets"] = {name: tuple(Lora(**lora) for lora in adapters) for name, adapters in sets}
     facts = {key: card_facts[key] for key in _CARD_FACTS if key in card_facts}
     own = {RENAMED.get(name, name): value for name, value in own.items()}
     return StableDiffusionCppBackendConfig(**{**facts, **own}, model_id=model)

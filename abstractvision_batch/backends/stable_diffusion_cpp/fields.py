@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from abstractvision_batch.documents.strict_model import Number, StrictModel, StrTuple, Text, tuple_from_list
 from abstractvision_batch.job.backend_section import BackendSection
-from abstractvision_batch.job.fields import WeightsPath
-from abstractvision_batch.job.marks import FromVariable, Identity, Mark, Outside, Runtime, Secret
+from abstractvision_batch.job.fields import OwnName, WeightsPath
+from abstractvision_batch.job.marks import FromVariable, Identity, Mark, Outside, Requests, Runtime, Secret
 from abstractvision_batch.registry.model_card import ModelCard
 
 SAMPLE, TILING = "sample_params", "vae_tiling_params"
@@ -39,6 +39,9 @@ class LoraFileSpec(StrictModel):
     scale: Annotated[Number, Field(ge=-10, le=10)] = 1.0
 
 
+Adapters = Annotated[tuple[LoraFileSpec, ...], BeforeValidator(tuple_from_list)]
+
+
 class SdcppBackendSpec(BackendSection):
     """Local generation with stable-diffusion.cpp: one file of a whole model, or a denoiser and its components.
 
@@ -48,6 +51,7 @@ class SdcppBackendSpec(BackendSection):
     needs_card: ClassVar[bool] = True
     #: What a UNet wants.
     side_multiple: ClassVar[int] = 64
+    takes_scheduler: ClassVar[bool] = True
 
     kind: Literal["sdcpp"] = "sdcpp"
     mode: Runtime[Literal["auto", "cli", "server", "python"]] = "auto"
@@ -94,7 +98,10 @@ class SdcppBackendSpec(BackendSection):
     """The language model's vision part."""
     lora_dir: Identity[Annotated[WeightsPath | None, Option(str, ("--lora-model-dir",), "lora_model_dir")]] = None
     """Folder in which `<lora:name:scale>` in a prompt finds its file."""
-    loras: Identity[Annotated[tuple[LoraFileSpec, ...], BeforeValidator(tuple_from_list)]] = ()
+    loras: Identity[Adapters] = ()
+    """LoRA adapters that act on every request that names no set."""
+    lora_sets: Identity[Annotated[dict[OwnName, Adapters], Requests()]] = Field(default_factory=dict)
+    """Adapters by a name, for a sweep or a column over `loras`: `{soft: [{source: soft.safetensors}], none: []}`."""
     weight_type: Identity[Annotated[Text | None, Option(str, ("--type",), "wtype")]] = None
     """Type that weights are converted to while they load: `f16`, `q8_0`, `q4_0`, ..."""
     sampler: Identity[
@@ -150,6 +157,10 @@ class SdcppBackendSpec(BackendSection):
     """A name to look up on PATH, or a path."""
     sd_server_path: Runtime[Annotated[Text, Outside("start the program {value}")] | None] = None
     """By default beside sd-cli, or on PATH."""
+
+    @property
+    def adapter_sets(self) -> Mapping[str, Sequence[LoraFileSpec]]:
+        return {"": self.loras, **self.lora_sets}
 
     @property
     def cpus(self) -> int:

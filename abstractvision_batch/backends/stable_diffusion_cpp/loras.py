@@ -7,14 +7,12 @@ named by content-free numbers in a folder of our own serve all three, and no pro
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora
 from abstractvision_batch.backends.stable_diffusion_cpp.model_files import EXTENSIONS, inspect_file
@@ -22,7 +20,6 @@ from abstractvision_batch.errors import DependencyError, GenerationError
 from abstractvision_batch.storage.scratch import scratch_folder
 
 _TAG = re.compile(r"<lora:([^:>]+):([^>]+)>")
-_EXTRA_KEYS = ("loras", "loras_json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +89,3 @@ class LoraFolder:
             if file.is_file() and file.is_relative_to(root):
                 return file
         raise GenerationError(f"prompt: <lora:{name}:…> is not in {self._lora_dir}")
-
-
-def take_loras(extra: dict[str, Any]) -> list[Lora] | None:
-    """Take the LoRAs of one request out of its `extra`; None if it says nothing of them.
-
-    Raises:
-        GenerationError: they are no list of {source, scale}.
-    """
-    key = next((key for key in _EXTRA_KEYS if key in extra), None)
-    if key is None:
-        return None
-    value = extra.pop(key)
-    try:
-        entries = json.loads(value) if isinstance(value, str) else value
-        entries = [entries] if isinstance(entries, Mapping) else entries
-        return [Lora(str(entry["source"]), float(entry.get("scale", 1.0))) for entry in entries or ()]
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        raise GenerationError(f"extra.{key}: not a list of {{source, scale}} ({exc})") from exc

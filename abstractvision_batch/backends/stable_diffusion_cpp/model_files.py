@@ -221,6 +221,8 @@ def describe_weights(config: StableDiffusionCppBackendConfig) -> Weights:
         DependencyError: one is not there.
     """
     named = config.weights() | {f"lora {number}": lora.source for number, lora in enumerate(config.loras, 1)}
+    for name, loras in config.lora_sets.items():
+        named |= {f"lora {name} {number}": lora.source for number, lora in enumerate(loras, 1)}
     return Weights(tuple(_describe(name, source, config.cwd) for name, source in named.items()))
 
 

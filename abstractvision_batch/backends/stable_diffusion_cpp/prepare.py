@@ -6,6 +6,7 @@ Not covered: running it (`runner`).
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from PIL import Image
 
 from abstractvision_batch.backends.base_backend import refuse_unread
+from abstractvision_batch.backends.request_loras import take_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.config import Lora, StableDiffusionCppBackendConfig
 from abstractvision_batch.backends.stable_diffusion_cpp.fields import OPTIONS
-from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder, take_loras
+from abstractvision_batch.backends.stable_diffusion_cpp.loras import LinkedLora, LoraFolder
 from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
 from abstractvision_batch.errors import GenerationError
 from abstractvision_batch.media.images import encode_image
@@ -78,8 +80,8 @@ def prepare_generation(
     refuse_unread(request, ())
     video = isinstance(request, VideoGenerationRequest | ImageToVideoRequest)
     extra = dict(request.extra)
-    own_loras = take_loras(extra)
-    prompt, linked = _prompt_and_loras(request.prompt or "", own_loras, config, loras)
+    own_loras = take_loras(extra, config.loras, config.lora_sets, _read_lora, "{source, scale}")
+    prompt, linked = _prompt_and_loras(request.prompt or "", own_loras, loras)
     values: dict[str, Any] = {"prompt": prompt, "negative_prompt": _checked_text("negative_prompt", request)}
     values |= _sampling(request, config) | read_extra(extra, video=video)
     images, size = _images(request, config, side_multiple)
@@ -103,13 +105,15 @@ def prepare_generation(
     return Generation(values, images, linked, size if explicit else None, fps, notes)
 
 
-def _prompt_and_loras(
-    prompt: str, own: list[Lora] | None, config: StableDiffusionCppBackendConfig, folder: LoraFolder
-) -> tuple[str, tuple[LinkedLora, ...]]:
+def _prompt_and_loras(prompt: str, own: tuple[Lora, ...], folder: LoraFolder) -> tuple[str, tuple[LinkedLora, ...]]:
     if "\0" in prompt:
         raise GenerationError("prompt: it has a NUL character")
     text, tagged = folder.read_prompt(prompt)
-    return text, folder.link([*(config.loras if own is None else own), *tagged])
+    return text, folder.link([*own, *tagged])
+
+
+def _read_lora(entry: Mapping[str, Any]) -> Lora:
+    return Lora(str(entry["source"]), float(entry.get("scale", 1.0)))
 
 
 def _checked_text(name: str, request: SdcppRequest) -> str:
