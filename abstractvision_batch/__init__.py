@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from abstractvision_batch.verbs.rerun import rerun
     from abstractvision_batch.verbs.retry import retry
     from abstractvision_batch.verbs.run import run
+    from abstractvision_batch.verbs.show_backend import show_backend
     from abstractvision_batch.verbs.status import status
     from abstractvision_batch.verbs.validate import validate
     from abstractvision_batch.verbs.verify import verify
@@ -66,6 +67,7 @@ _HOME = {
     "retry": "verbs.retry",
     "run": "verbs.run",
     "schedule": "schedule.schedule",
+    "show_backend": "verbs.show_backend",
     "status": "verbs.status",
     "submit": "submit.submit",
     "validate": "verbs.validate",
@@ -98,6 +100,7 @@ __all__ = [
     "retry",
     "run",
     "schedule",
+    "show_backend",
     "status",
     "submit",
     "validate",

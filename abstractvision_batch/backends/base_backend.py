@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from abstractvision_batch.backends.choices import Choice, ModelChoices
 from abstractvision_batch.backends.shared_limit import Exchange
 from abstractvision_batch.documents.positions import FieldPath
 from abstractvision_batch.errors import (
@@ -245,6 +246,19 @@ class VisionBackend(ABC):
             The path of the spec's field, and the message, for each; none where only the loaded model can tell.
         """
         return []
+
+    @classmethod
+    def list_extras(cls) -> tuple[Choice, ...]:
+        """Return what requests may say in `extra` whatever the model is; none where the backend does not tell."""
+        return ()
+
+    def describe_choices(self) -> ModelChoices | None:
+        """Return what requests for its model may choose, loading nothing; None where nothing here tells.
+
+        Raises:
+            DependencyError: the model is not here.
+        """
+        return None
 
     def count_cut_tokens(self, task: Task, prompts: Iterable[str], extra: Mapping[str, Any]) -> Iterator[int]:
         """Count how many tokens of each prompt the model does not read, loading nothing; none where it cannot tell."""

@@ -35,6 +35,7 @@ from abstractvision_batch.cli.commands.runs import runs
 from abstractvision_batch.cli.commands.schedule import schedule
 from abstractvision_batch.cli.commands.schema import schema
 from abstractvision_batch.cli.commands.show import show
+from abstractvision_batch.cli.commands.show_backend import show_backend
 from abstractvision_batch.cli.commands.status import status
 from abstractvision_batch.cli.commands.submit import submit
 from abstractvision_batch.cli.commands.validate import validate
@@ -117,6 +118,7 @@ _COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "init": init,
     "models": models_app,
     "show-model": show_model,
+    "show-backend": show_backend,
     "tasks": list_tasks,
     "provider-models": provider_models,
     "schema": schema,

@@ -18,7 +18,7 @@ from tests.support.jobs import MakeJob
 
 SPEC = {
     "model": "avbatch/shapes64",
-    "backend": {"kind": "diffusers", "scheduler": "EulerDiscreteScheduler"},
+    "backend": {"kind": "diffusers", "scheduler": {"name": "Euler", "timestep_spacing": "linspace"}},
     "execution": {"executor": "inline", "batch_size": 3},
 }
 

@@ -21,6 +21,7 @@ from abstractvision_batch.backends.base_backend import (
     keep_finished,
 )
 from abstractvision_batch.backends.batch_backend import BatchBackend
+from abstractvision_batch.backends.choices import Choice, ModelChoices
 from abstractvision_batch.backends.huggingface_diffusers.config import (
     HuggingFaceDiffusersBackendConfig,
     LoraAdapter,
@@ -29,6 +30,7 @@ from abstractvision_batch.backends.huggingface_diffusers.config import (
 from abstractvision_batch.backends.huggingface_diffusers.families import kinds_of
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_folder, find_lora, find_model
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
+    BACKEND_EXTRA,
     PreparedRequest,
     kind_of,
     prepare_request,
@@ -206,6 +208,17 @@ class HuggingFaceDiffusersVisionBackend(BatchBackend):
         from abstractvision_batch.backends.huggingface_diffusers.spec_check import find_problems
 
         return list(find_problems(self.config, task, extra))
+
+    @classmethod
+    def list_extras(cls) -> tuple[Choice, ...]:
+        """Those that no pipeline has."""
+        return tuple(map(Choice, BACKEND_EXTRA))
+
+    def describe_choices(self) -> ModelChoices:
+        """By the source of the installed Diffusers and the model's own configuration."""
+        from abstractvision_batch.backends.huggingface_diffusers.model_choices import find_choices
+
+        return find_choices(self.config)
 
     def count_cut_tokens(self, task: Task, prompts: Iterable[str], extra: Mapping[str, Any]) -> Iterator[int]:
         """By the tokenizers of the model's folder."""

@@ -17,8 +17,9 @@ from abstractvision_batch.backends.base_backend import (
     keep_finished,
 )
 from abstractvision_batch.backends.batch_backend import BatchBackend
+from abstractvision_batch.backends.choices import Choice
 from abstractvision_batch.backends.openai_compatible.config import OpenAICompatibleBackendConfig, config_from_fields
-from abstractvision_batch.backends.openai_compatible.dialects import Dialect
+from abstractvision_batch.backends.openai_compatible.dialects import CALL_EXTRAS, DIALECTS, Dialect
 from abstractvision_batch.backends.openai_compatible.event_loop import LoopThread
 from abstractvision_batch.backends.openai_compatible.settlement import (
     Settlement,
@@ -120,6 +121,18 @@ class OpenAICompatibleVisionBackend(BatchBackend):
     def list_provider_models(self, *, task: str | None = None) -> Sequence[ProviderModelInfo]:
         """List the server's models, those that do `task` as far as it says; never changes the configured model."""
         return self._call(lambda session: session.list_models(task))
+
+    @classmethod
+    def list_extras(cls) -> tuple[Choice, ...]:
+        """What the dialects read; those that are not here pass every field on."""
+        dialects: dict[str, list[str]] = {}
+        for name, dialect in DIALECTS.items():
+            endpoints = (dialect.generations, dialect.edits, dialect.videos, dialect.video_job)
+            read = {extra for endpoint in endpoints if endpoint is not None for extra in endpoint.extra or ()}
+            for extra in sorted(read):
+                dialects.setdefault(extra, []).append(name)
+        of_calls = (Choice(name) for name in sorted(CALL_EXTRAS))
+        return (*of_calls, *(Choice(name, " ".join(readers)) for name, readers in sorted(dialects.items())))
 
     def environment(self) -> dict[str, Any]:
         """Describe the server; what it runs on is not known here."""

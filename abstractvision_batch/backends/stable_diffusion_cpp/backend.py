@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 
 from abstractvision_batch.backends.base_backend import BatchItem, Cancelled, ProgressCallback, generate_in_turn
 from abstractvision_batch.backends.batch_backend import BatchBackend
-from abstractvision_batch.backends.request_loras import takes_loras
+from abstractvision_batch.backends.choices import Choice
+from abstractvision_batch.backends.request_loras import LORA_KEYS, takes_loras
 from abstractvision_batch.backends.stable_diffusion_cpp.binding_runner import BindingRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.cli_runner import CommandLineRunner
 from abstractvision_batch.backends.stable_diffusion_cpp.config import (
@@ -29,7 +30,7 @@ from abstractvision_batch.backends.stable_diffusion_cpp.model_files import (
     side_multiple,
     video_tasks,
 )
-from abstractvision_batch.backends.stable_diffusion_cpp.options import read_extra
+from abstractvision_batch.backends.stable_diffusion_cpp.options import EXTRA, VIDEO_EXTRA, read_extra
 from abstractvision_batch.backends.stable_diffusion_cpp.prepare import Generation, SdcppRequest, prepare_generation
 from abstractvision_batch.backends.stable_diffusion_cpp.program import choose_mode, find_library, package_version
 from abstractvision_batch.backends.stable_diffusion_cpp.runner import Runner, Watch
@@ -146,6 +147,14 @@ class StableDiffusionCppVisionBackend(BatchBackend):
                 "notes": "Derived from the header of its file.",
             }
         ).model_copy(update={"origin": f"derived from {name}"})
+
+    @classmethod
+    def list_extras(cls) -> tuple[Choice, ...]:
+        """Options of a generation; some are of videos alone."""
+        loras = [Choice(name) for name in LORA_KEYS]
+        of_all = [Choice(name, type=option.kind.__name__) for name, option in EXTRA.items()]
+        more = {name: option for name, option in VIDEO_EXTRA.items() if name not in EXTRA}
+        return (*loras, *of_all, *(Choice(name, "videos", option.kind.__name__) for name, option in more.items()))
 
     def environment(self) -> dict[str, Any]:
         """Describe the program, its random numbers and this machine."""
