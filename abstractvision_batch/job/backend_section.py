@@ -107,6 +107,10 @@ class BackendSection(StrictModel):
         """Return the section for a run that counts tries: a request that may have been billed is not sent again."""
         return self
 
+    def as_meant(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a request's `extra` with one spelling of what means the same: of its id and of repeated points."""
+        return extra
+
     def find_problems(self, spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
         """Yield what is wrong with a job for this backend, loading nothing; a model without a card has none."""
         if card is not None and (said := self.refuse_task(card, spec.task)):

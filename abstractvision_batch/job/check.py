@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from abstractvision_batch.documents.messages import explain
 from abstractvision_batch.documents.positions import FieldPath, show
 from abstractvision_batch.errors import SpecError
+from abstractvision_batch.job.backend_section import BackendSection
 from abstractvision_batch.job.draw import Distribution, DrawSpec, draw_points
 from abstractvision_batch.job.fields import MAX_SEED
 from abstractvision_batch.job.model import JobSpec, Params
@@ -69,11 +70,11 @@ def check_spec(
     for where in ("matrix", "zip"):
         varied[where], found = _type_values(where, getattr(spec, where))
         problems += found
-    draw, found = _type_draw(spec.draw)
+    draw, found = _type_draw(spec.draw, spec.backend)
     problems += found
     problems += _check_axes(spec, varied)
     problems += _check_seeds(spec)
-    problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"])
+    problems += [] if problems else _find_repeats(varied["matrix"], varied["zip"], spec.backend)
     problems += _check_count(spec)
     has_points = not problems
     spec = spec.model_copy(update={**varied, "draw": draw})
@@ -251,7 +252,7 @@ def _type_list(path: FieldPath, name: str, values: list[Any]) -> tuple[list[Any]
     return typed, problems
 
 
-def _type_draw(draw: DrawSpec | None) -> tuple[DrawSpec | None, list[Problem]]:
+def _type_draw(draw: DrawSpec | None, backend: BackendSection) -> tuple[DrawSpec | None, list[Problem]]:
     """Ends and choices as `params` would type them."""
     if draw is None:
         return None, []
@@ -267,7 +268,8 @@ def _type_draw(draw: DrawSpec | None) -> tuple[DrawSpec | None, list[Problem]]:
             continue
         values, found = _type_list(path, name, drawn.values)
         problems += found
-        problems += [((*path, index), f"{show(drawn.values[index])} is there twice") for index in _repeats(values)]
+        repeated = _repeats(_as_meant(name, values, backend))
+        problems += [((*path, index), f"{show(drawn.values[index])} is there twice") for index in repeated]
         typed[name] = drawn.model_copy(update={"choice": values}) if drawn.choice is not None else drawn
     return draw.model_copy(update=typed), problems
 
@@ -303,11 +305,13 @@ def _check_seeds(spec: JobSpec) -> Iterator[Problem]:
         yield ("samples_per_prompt",), f"{said} (remove one of the two: each seed is one sample)"
 
 
-def _find_repeats(matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]]) -> Iterator[Problem]:
+def _find_repeats(
+    matrix: Mapping[str, list[Any]], zipped: Mapping[str, list[Any]], backend: BackendSection
+) -> Iterator[Problem]:
     for name, values in matrix.items():
-        for index in _repeats(values):
+        for index in _repeats(_as_meant(name, values, backend)):
             yield ("matrix", name, index), f"{show(values[index])} is there twice (samples_per_prompt repeats a point)"
-    places = list(zip(*zipped.values(), strict=True))
+    places = list(zip(*(_as_meant(name, values, backend) for name, values in zipped.items()), strict=True))
     for index in _repeats(places):
         path: FieldPath = ("zip", next(iter(zipped)), index)
         yield path, f"repeats the values of an earlier place ({index + 1} of {len(places)})"
@@ -328,6 +332,11 @@ def _check_budget(spec: JobSpec, card: ModelCard | None) -> Iterator[Problem]:
     if spec.execution.budget.usd is not None and spec.backend.find_price(card) is None:
         where = spec.backend.how_to_price(spec.model)
         yield ("execution", "budget", "usd"), f"nothing says what a request costs (write {where})"
+
+
+def _as_meant(name: str, values: list[Any], backend: BackendSection) -> list[Any]:
+    key = extra_key(name)
+    return [backend.as_meant({key: value})[key] for value in values] if is_other(name) else values
 
 
 def _repeats(values: list[Any]) -> list[int]:

@@ -130,7 +130,8 @@ class Expansion:
                 "(give a whole number, or start a new run)"
             )
         size = prompt.image.size if prompt.image else None
-        named = {**params, "extra": expand_loras(self._spec, extra)}  # of an id, the size that is asked for
+        meant = self._spec.backend.as_meant(expand_loras(self._spec, extra))
+        named = {**params, "extra": meant}  # of an id, the size that is asked for
         if size is not None and self._sizes is not None:
             asked = self._sizes.asked(point, (own["width"], own["height"]))
             params["width"], params["height"] = self._sizes.choose(size, asked)

@@ -15,6 +15,7 @@ _FIELDS = {
     "cfg_scale": "guidance_scale",
     "width": "width",
     "height": "height",
+    "sampler_name": "scheduler",
 }
 _OPTION = re.compile(r"\s*--[a-z_]+(\s|$)")
 

@@ -293,3 +293,14 @@ def test_what_is_wrong_with_a_parameter_is_one_line_at_its_place(
     problems = planner.problems(prompts.pop("source"), prompts=prompts, **given)
 
     assert problems[0].removeprefix("<spec>: ").startswith(expected)
+
+
+def test_a_scheduler_counts_by_what_it_means_and_not_by_how_it_is_written(planner: Planner) -> None:
+    names = ["Euler a", "euler_ancestral", {"name": "EulerAncestralDiscreteScheduler"}]
+    plans = [planner.build(["a"], params={"extra": {"scheduler": name}}, **DIFFUSERS) for name in names]
+    plans += [planner.build(["a"], matrix={"scheduler": [names[0]]}, **DIFFUSERS)]
+
+    assert len({plan.column("request_id")[0] for plan in plans}) == 1
+    assert plans[-1].column("scheduler") == ["Euler a"], "the plan has what was written"
+    twice = {"matrix": {"scheduler": ["DPM++ 2M Karras", {"name": "DPM++ 2M", "use_karras_sigmas": True}]}}
+    assert "matrix.scheduler[1]: a mapping is there twice" in planner.problems(["a"], **twice, **DIFFUSERS)[0]

@@ -255,10 +255,18 @@ def test_lines_of_options_are_read_where_the_format_says_so(planner: Planner) ->
     expected = [("a red fox", "", 20, 5.5), ("a cat", "x", 3, 2.0), ("b", "x", 3, 2.0)]
     assert cells(plan, "prompt", "negative_prompt", "steps", "guidance_scale") == expected
     assert plan.column("seed") == [7, *planner.build(["?", "a cat", "b"]).column("seed")[1:]]
-    planner.write("q.txt", "--prompt a --sampler_name Euler\n--prompt a fox\n")
+    planner.write("q.txt", "--prompt a --outpath_samples x\n--prompt a fox\n")
     unknown, unpaired = planner.problems("q.txt", prompts=prompts)
-    assert unknown.startswith("q.txt:1: '--sampler_name' is none of --prompt, ")
+    assert unknown.startswith("q.txt:1: '--outpath_samples' is none of --prompt, ")
     assert unpaired.startswith("q.txt:2: options and values do not pair up at 'fox'")
+
+
+def test_the_sampler_of_a_line_of_options_is_a_column_that_may_feed_the_scheduler(planner: Planner) -> None:
+    planner.write("p.txt", '--prompt "a fox" --sampler_name "DPM++ 2M Karras"\na cat\n')
+    prompts = {"format": "a1111", "fields": {"scheduler": "scheduler"}}
+    plan = planner.build("p.txt", prompts=prompts, model="avbatch/shapes64", backend={"kind": "diffusers"})
+
+    assert plan.column("scheduler") == ["DPM++ 2M Karras", None]
 
 
 def test_comments_of_a_text_file_are_left_out_where_the_spec_says_so(planner: Planner) -> None:

@@ -117,6 +117,14 @@ class DiffusersBackendSpec(BackendSection):
     def cpus(self) -> int:
         return self.threads
 
+    def as_meant(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A scheduler's name, its class and settings are one."""
+        value = extra.get("scheduler")
+        try:
+            return extra if value is None else {**extra, "scheduler": read_scheduler(value).plain}
+        except ValueError:
+            return extra  # it is wrong, which the check says
+
     @property
     def downloads(self) -> bool:
         return self.allow_download
