@@ -238,8 +238,8 @@ def _require_known_variant(job: Job, existing: ExistingPlan) -> None:
     """
     if job.variant not in {file.variant for file in existing.summary.files}:
         raise SpecError(
-            f"{job.at('model')}: variant {job.variant} is not in the run there, and requests of it are, of another "
-            "variant (give the values that both have to one of them)"
+            f"{job.at(())}: is not in the run there, and requests of it are, of another variant "
+            "(give the values that both have to one of them)"
         )
 
 
