@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,15 @@ TrustOption = Annotated[
         "--trust",
         help="Use servers, secrets, programs and paths that the run recorded, though you did not start it; they are "
         "listed first.",
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="ID",
+        help="Only this request, named by its id or the first 6 characters of it, or more; repeatable, and @FILE has "
+        "one in each line.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
@@ -97,6 +107,27 @@ def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None
     if value is not None and value not in choices:
         hint = hint_for(value, choices, f"one of {', '.join(choices)}")
         raise typer.BadParameter(f"{value!r} is unknown ({hint})", param_hint=option)
+
+
+def read_names(given: Sequence[str] | None, option: str = "--only") -> list[str]:
+    """Return the names that an option was given: itself, or the lines of the files that it names.
+
+    Raises:
+        BadParameter: a file cannot be read.
+    """
+    names: list[str] = []
+    for text in given or ():
+        if not text.startswith("@"):
+            names.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).expanduser().read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{text[1:]} cannot be read: {error}", param_hint=option) from error
+        names += lines
+    if given and not names:
+        raise typer.BadParameter("names no request", param_hint=option)
+    return names
 
 
 def _print_error(error: AbstractVisionError, *, as_json: bool) -> None:

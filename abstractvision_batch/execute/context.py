@@ -26,7 +26,7 @@ from abstractvision_batch.registry.model_card import ModelCard
 from abstractvision_batch.registry.prices import PriceSpec
 from abstractvision_batch.runs.columns import FAILED
 from abstractvision_batch.runs.plan_summary import PlanSummary
-from abstractvision_batch.runs.shard_rows import Retry
+from abstractvision_batch.runs.shard_rows import Batches, Retry, ShardRows, rows_to_run
 from abstractvision_batch.storage.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ class RunContext:
     """What runs the shards, and why."""
     retry: Retry | None = None
     """Run rows that failed again; by default shards are run whole."""
+    only: Batches | None = None
+    """Batches that are asked for; by default all of the plan."""
     variant: str | None = None
     """The name of the variant that this is of, where the job has any."""
 
@@ -95,6 +97,14 @@ class RunContext:
         """The limit of its server; None where workers generate themselves."""
         in_flight = self.backend.max_in_flight
         return None if in_flight is None else ServerLimit(self.backend.server_url or "", in_flight)
+
+    def read_rows(self, store: Store, shard: int) -> ShardRows:
+        """Read a shard's rows that are to be run.
+
+        Raises:
+            StorageError: the plan or a part cannot be read.
+        """
+        return rows_to_run(store, self.plan, shard, self.retry, self.only)
 
     def open_store(self) -> Store:
         """The run's store, opened anew: file systems do not travel between processes."""

@@ -55,7 +55,7 @@ from abstractvision_batch.runs.layouts.spool import Pieces
 from abstractvision_batch.runs.manifest import part_name
 from abstractvision_batch.runs.plan_rows import SUPERSEDES
 from abstractvision_batch.runs.results import add_up, build_part, failed_columns, not_run
-from abstractvision_batch.runs.shard_rows import ShardRows, rows_to_run
+from abstractvision_batch.runs.shard_rows import ShardRows
 from abstractvision_batch.runs.weights import agree_on_weights
 from abstractvision_batch.types import GeneratedAsset, VisionRequest
 
@@ -181,10 +181,11 @@ class ShardRunner:
         sheets = self._open_sheets(shard, rows)
         with self._layout.keep(self._store) as pieces:
             results, ended = self.generate_rows(
-                rows.table.to_pylist(), pieces, sheets, tries=tries, cancelled=cancelled, on_rows=on_rows
+                rows.chosen.to_pylist(), pieces, sheets, tries=tries, cancelled=cancelled, on_rows=on_rows
             )
             if sheets is not None:
                 sheets.close()
+            results = _with_left(rows, results)
             if ended is None:
                 return self._commit(rows, results, pieces, shard=shard)
             finished = sum(result.status != NOT_RUN for result in results.values())
@@ -205,7 +206,7 @@ class ShardRunner:
         Raises:
             StorageError: the plan or a part cannot be read, or the plan is of another task.
         """
-        rows = rows_to_run(self._store, self._context.plan, shard, self._context.retry)
+        rows = self._context.read_rows(self._store, shard)
         task = self._context.spec.task
         if any(found != task for found in rows.table["task"].unique().to_pylist()):
             raise StorageError(f"{self._store.url}: shard {shard} of the plan has requests of another task than {task}")
@@ -270,7 +271,7 @@ class ShardRunner:
         if not self._context.spec.output.gallery:
             return None
         span = Span(rows.first, rows.count)
-        return ShardSheets(self._store, shard, rows.retry_round, span, rows.table["index"].to_pylist())
+        return ShardSheets(self._store, shard, rows.retry_round, span, rows.chosen["index"].to_pylist())
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], int]]:
         """Pinned batches with their planned sizes; of requests that share no forward pass, a few to begin with."""
@@ -295,8 +296,7 @@ class ShardRunner:
 
     def commit(self, rows: ShardRows, results: Mapping[int, RowResult], *, shard: int) -> ShardSummary:
         """Commit a shard that was generated in pieces, by any workers, into the store; rows without result too."""
-        left = set(rows.table["index"].to_pylist()) - set(results)
-        results = {**results, **dict.fromkeys(left, RowResult(**not_run(None), attempts=0))}
+        results = _with_left(rows, results)
         if self._store.exists(part_name(shard, rows.retry_round)):  # and whoever committed it removed the pieces
             return _summary(shard, results, committed=False)
         summary = self._commit(rows, results, self._store, shard=shard)
@@ -468,6 +468,12 @@ class ShardRunner:
         if self._price is None or result.cost_usd is not None:
             return result
         return replace(result, cost_usd=cost_usd(self._price, result.attempts))
+
+
+def _with_left(rows: ShardRows, results: Mapping[int, RowResult]) -> dict[int, RowResult]:
+    """Return the results, and of the shard's other rows that they were not run."""
+    left = set(rows.table["index"].to_pylist()) - set(results)
+    return {**results, **dict.fromkeys(left, RowResult(**not_run(None), attempts=0))}
 
 
 def _summary(shard: int, results: Mapping[int, RowResult], *, committed: bool) -> ShardSummary:

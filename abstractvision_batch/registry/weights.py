@@ -27,6 +27,10 @@ class WeightsFile:
     sha256: str
 
 
+#: What the names of adapters begin with that only requests load which name their set.
+OF_A_SET = "lora set "
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsPart:
     """Files that come together: the model, a component from elsewhere, an adapter."""
@@ -57,9 +61,12 @@ class Weights:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def differing_files(self, other: Weights) -> list[str]:
-        """Files that are not the same in both, or in one alone, as `part/name`."""
+        """Files that are not the same in both, or in one alone, as `part/name`; not those of sets that one lacks."""
         mine, others = self.files, other.files
-        return sorted(name for name in {*mine, *others} if mine.get(name) != others.get(name))
+        parts, of_other = ({part.name for part in weights.parts} for weights in (self, other))
+        further = {name for name in parts ^ of_other if name.startswith(OF_A_SET)}
+        names = {name for name in {*mine, *others} if name.partition("/")[0] not in further}
+        return sorted(name for name in names if mine.get(name) != others.get(name))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-safe mapping that `from_json` reads back."""

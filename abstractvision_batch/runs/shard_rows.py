@@ -31,6 +31,10 @@ class Retry:
     """Of the rows."""
 
 
+#: Batches of the plan by shard.
+Batches = Mapping[int, frozenset[int]]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardRows:
     """Rows of one shard that one retry round runs."""
@@ -46,6 +50,13 @@ class ShardRows:
     """Plan index of the shard's first request."""
     count: int = 0
     """Requests of the shard."""
+    batches: frozenset[int] | None = None
+    """The batches that are asked for; None: all of them. The other rows are not run."""
+
+    @property
+    def chosen(self) -> pa.Table:
+        """The rows that are asked for."""
+        return self.table if self.batches is None else self.table.filter(pc.field("batch_id").isin(list(self.batches)))
 
     def add_earlier(self, index: int, result: RowResult) -> RowResult:
         """Return a result of this round with the request's earlier attempts and costs added to its own."""
@@ -54,8 +65,10 @@ class ShardRows:
         return replace(result, retry_round=self.retry_round, attempts=attempts, cost_usd=sum(costs) if costs else None)
 
 
-def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None) -> ShardRows:
-    """A shard's rows that are to be run.
+def rows_to_run(
+    store: Store, plan: PlanSummary, shard: int, retry: Retry | None, only: Batches | None = None
+) -> ShardRows:
+    """A shard's rows that are to be run; with `only`, those of its batches alone.
 
     Raises:
         SpecError: the retry's condition is wrong.
@@ -63,8 +76,9 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
     """
     planned = read_shard(store.open, plan, shard)
     first, count = planned["index"][0].as_py(), planned.num_rows
+    batches = None if only is None else only.get(shard, frozenset())
     if retry is None:
-        return ShardRows(planned, first=first, count=count)
+        return ShardRows(planned, first=first, count=count, batches=batches)
     rounds = retry.parts[shard]
     rows = fit_columns(read_shard_rows(store, shard, rounds), manifest_schema(plan.schema))
     rows = mark_superseded(rows, superseded_ids(store.open, plan))
@@ -74,4 +88,4 @@ def rows_to_run(store: Store, plan: PlanSummary, shard: int, retry: Retry | None
     attempts = dict(zip(failed["index"].to_pylist(), failed["attempts"].to_pylist(), strict=True))
     costs_usd = dict(zip(failed["index"].to_pylist(), failed["cost_usd"].to_pylist(), strict=True))
     wanted = planned.filter(pc.field("index").isin(list(attempts)))
-    return ShardRows(wanted, rounds[-1] + 1, attempts, costs_usd, first=first, count=count)
+    return ShardRows(wanted, rounds[-1] + 1, attempts, costs_usd, first=first, count=count, batches=batches)

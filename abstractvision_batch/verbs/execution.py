@@ -32,7 +32,7 @@ from abstractvision_batch.runs.manifest import count_unfinished, is_complete, li
 from abstractvision_batch.runs.plan_rows import count_shard_rows
 from abstractvision_batch.runs.plan_summary import PlanSummary
 from abstractvision_batch.runs.record import note_executor
-from abstractvision_batch.runs.shard_rows import Retry
+from abstractvision_batch.runs.shard_rows import Batches, Retry, rows_to_run
 from abstractvision_batch.storage.store import Store
 from abstractvision_batch.verbs.model_check import check_model
 
@@ -51,9 +51,9 @@ class Ending:
 
 
 def execute(
-    job: Job, store: Store, plan: PlanSummary, on_progress: ProgressListener | None
+    job: Job, store: Store, plan: PlanSummary, on_progress: ProgressListener | None, only: Batches | None = None
 ) -> tuple[ProgressTracker, Ending]:
-    """Run the unfinished shards, then the rows that were not run.
+    """Run the unfinished shards, then the rows that were not run; with `only`, the batches of it alone.
 
     Returns:
         The tracker, and why the run stopped early, if it did.
@@ -63,23 +63,30 @@ def execute(
     merged_before = merged_shards(store)
     parts = list_parts(store)
     missing = missing_shards(plan, parts)
-    rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
-    done = plan.shards - len(missing)
-    skipped = plan.requests - sum(rows.values())
-    tracker = ProgressTracker(
-        Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done), on_progress
-    )
+    if only is None:
+        rows = dict(zip(missing, count_shard_rows(store.open, plan, missing), strict=True))
+        done, skipped = plan.shards - len(missing), plan.requests - sum(rows.values())
+        begun = Progress(requests=plan.requests, skipped=skipped, shards=plan.shards, shards_done=done)
+    else:
+        missing = [shard for shard in missing if shard in only]
+        rows = {shard: rows_to_run(store, plan, shard, None, only).chosen.num_rows for shard in missing}
+        begun = Progress(requests=sum(rows.values()), shards=len(rows))
+    tracker = ProgressTracker(begun, on_progress)
     ending = Ending()
     if missing:
         if missing[0] < merged_before:
             # It covers parts that were deleted since; an older manifest of an extended run is kept.
             store.delete(MANIFEST)
-        ending = _run_rows(job, store, plan, rows, tracker, started=started)
+        ending = _run_rows(job, store, plan, rows, tracker, only=only, started=started)
     # Rows that were not run are looked for last, in parts of earlier invocations: reading all of those takes a while.
     if not ending.early and (left := count_unfinished(store, plan, parts)):
-        tracker.take_up(sum(left.values()), shards=len(left))
         again = Retry(parts={shard: tuple(parts[shard]) for shard in left}, status=NOT_RUN)
-        ending = _run_rows(job, store, plan, left, tracker, again, started=started)
+        if only is not None:
+            asked = {shard: rows_to_run(store, plan, shard, again, only).chosen.num_rows for shard in left}
+            left = {shard: count for shard, count in asked.items() if count}
+        tracker.take_up(sum(left.values()), shards=len(left))
+        if left:
+            ending = _run_rows(job, store, plan, left, tracker, again, only=only, started=started)
     if ending.early and is_complete(store, plan):
         ending = Ending()
     return tracker, ending
@@ -93,6 +100,7 @@ def _run_rows(
     tracker: ProgressTracker,
     retry: Retry | None = None,
     *,
+    only: Batches | None,
     started: float,
 ) -> Ending:
     """Run this many rows of these shards, within the limits of the whole run."""
@@ -105,7 +113,10 @@ def _run_rows(
     if limit.reached(failed) or not guard.admits(next(iter(rows))):
         return Ending(stopped=limit.message(failed) if limit.reached(failed) else guard.stopped)
     check_model(job)
-    return run_on_executor(build_contexts(job, store, plan, rows, retry), store, tracker, limit, guard)
+    contexts = [
+        (replace(context, only=only), shards) for context, shards in build_contexts(job, store, plan, rows, retry)
+    ]
+    return run_on_executor(contexts, store, tracker, limit, guard)
 
 
 def build_contexts(

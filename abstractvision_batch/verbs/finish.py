@@ -41,6 +41,8 @@ class RunResult(Counts):
     """The page to look at the run with."""
     notes: dict[str, int]
     """Rows that this invocation generated and that have a note of each kind in `metadata_json`."""
+    failed_of_asked: int | None = None
+    """Rows that this invocation generated and that failed, where only some requests were asked for."""
     plan_notes: tuple[str, ...] = ()
     """What a person should know of its plan, one line each."""
 
@@ -57,7 +59,7 @@ class RunResult(Counts):
     @property
     def incomplete_because(self) -> str | None:
         """Why a run that nobody stopped is not complete, in one line; None where it is, or somebody did."""
-        if self.complete or self.interrupted or self.stopped:
+        if self.complete or self.interrupted or self.stopped or self.failed_of_asked is not None:
             return None
         if self.not_done:
             lost = f"{self.not_done:,} of {self.requests:,} requests have no result"
@@ -73,12 +75,14 @@ class RunResult(Counts):
         """What the command line exits with.
 
         130 for an interrupt, 1 where rows failed or a limit stopped the run, 4 where it is not complete for another
-        reason, else 0.
+        reason, else 0. Where only some requests were asked for, those count.
         """
         if self.interrupted:
             return 130
         if self.stopped:
             return 1
+        if self.failed_of_asked is not None:
+            return 1 if self.failed_of_asked else 0
         return 4 if not self.complete else 1 if self.failed else 0
 
 

@@ -25,6 +25,7 @@ from abstractvision_batch.execute.progress import Progress, ProgressListener, Pr
 from abstractvision_batch.job.load import Job
 from abstractvision_batch.runs.columns import manifest_schema
 from abstractvision_batch.runs.manifest import count_failed, list_parts, missing_shards
+from abstractvision_batch.runs.named_requests import find_requests
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.runs.record import require_same_layout
 from abstractvision_batch.runs.row_filter import check_condition
@@ -39,6 +40,7 @@ def retry(
     run: str | Path | Job | Run,
     *,
     where: str | None = None,
+    only: Sequence[str] = (),
     overrides: Sequence[str] = (),
     trust: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -49,6 +51,7 @@ def retry(
     Args:
         run: The run's folder or URL, whose `run.json` says how to run; or the spec that wrote it, which then says.
         where: A condition of SQL that failed rows must meet to be run again: ``error_class = 'transient'``.
+        only: Ids of requests, or their first characters, that alone are run again where they failed.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.actors=8``.
         trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
         storage_options: fsspec options of the run's store, over those of its spec.
@@ -64,6 +67,8 @@ def retry(
     opened = open_run(run, storage_options)
     job = load_recorded(run, opened, verb="a retry", overrides=overrides, trust=trust)
     require_same_layout(opened.record, job.spec, place=f"{opened.record.data['name']}: output.layout")
+    if only:
+        where = _of_these(find_requests(opened.store.open, opened.plan, only).ids, where)
     chosen = choose_rows(opened, where)
     tracker = ProgressTracker(Progress(requests=sum(chosen.values()), shards=len(chosen), phase="retry"), on_progress)
     ending = Ending()
@@ -82,6 +87,12 @@ def retry(
             ending = Ending()
     record, counts = finish_run(opened.store, opened.record, tracker)
     return describe_result(opened.store, record, tracker, ending, counts, elapsed_s=time.monotonic() - clock)
+
+
+def _of_these(ids: Sequence[str], where: str | None) -> str:
+    listed = ", ".join(f"'{id_}'" for id_ in ids)
+    # A line of its own, as a comment in the condition ends with it.
+    return f"request_id IN ({listed})" + ("" if where is None else f" AND (\n{where}\n)")
 
 
 def choose_rows(run: Run, where: str | None) -> dict[int, int]:

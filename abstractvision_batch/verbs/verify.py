@@ -26,6 +26,7 @@ from abstractvision_batch.media.compare import Comparison
 from abstractvision_batch.plan.build import select_batches
 from abstractvision_batch.runs.columns import NOT_RUN, OK
 from abstractvision_batch.runs.manifest import iter_rows, list_parts, read_shard_rows
+from abstractvision_batch.runs.named_requests import find_requests
 from abstractvision_batch.runs.opened import Run, open_run
 from abstractvision_batch.storage.scratch import scratch_folder
 from abstractvision_batch.verbs.changes import Change, environment_changes, input_changes, weights_changes
@@ -107,7 +108,7 @@ def verify(
     Args:
         run: Folder or URL of the run, or the run, opened.
         sample: How many rows, spread over everything that the run's requests differ in; None: all of them.
-        ids: Request ids, in place of a sample.
+        ids: Request ids, or their first characters, in place of a sample.
         output: Where to keep what is generated, for a look or `diff`; a temporary folder by default.
         overrides: ``dotted.key=value`` strings for fields that change no pixel, as ``execution.executor=inline``.
         trust: Use servers, secrets, programs and paths that the run recorded, though this user did not start it.
@@ -121,6 +122,7 @@ def verify(
         ClusterError: Ray failed.
     """
     source = open_run(run, storage_options)
+    ids = find_requests(source.store.open, source.plan, tuple(ids)).ids if ids else ()
     chosen, verifiable = choose_rows(source, sample=sample, ids=ids)
     with scratch_folder() as scratch:
         target = output if output is not None else scratch / "run"

@@ -90,4 +90,4 @@ def test_a_backend_without_a_program_says_so(make_job: MakeJob, tmp_path: Path) 
 
     assert (none.exit_code, unknown.exit_code) == (2, 2)
     assert "its requests cannot be written as a program" in none.stderr
-    assert "no row has the id nosuch" in unknown.stderr
+    assert "request 'nosuch': the plan has none of this id" in unknown.stderr

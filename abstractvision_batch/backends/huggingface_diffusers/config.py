@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from abstractvision_batch.registry.weights import OF_A_SET
+
 Offload = Literal["none", "model", "sequential"]
 Quantization = Literal["none", "int8", "float8", "nf4"]
 TorchCompile = Literal["none", "default", "reduce-overhead", "max-autotune"]
@@ -93,7 +95,7 @@ class HuggingFaceDiffusersBackendConfig:
         """Return every adapter that a request may have, by what it is called in a record of weights."""
         named = {f"lora {number}": adapter for number, adapter in enumerate(self.loras, 1)}
         for name, adapters in self.lora_sets.items():
-            named |= {f"lora {name} {number}": adapter for number, adapter in enumerate(adapters, 1)}
+            named |= {f"{OF_A_SET}{name} {number}": adapter for number, adapter in enumerate(adapters, 1)}
         return named
 
     @property

@@ -135,6 +135,7 @@ def prepare_request(
     rapid_aio_repo = _request_denoiser(extra, config.rapid_aio_repo)
     scheduler = request_scheduler(extra, config.scheduler)
     check_extra(extra, set(accepted) - NOT_EXTRA - set(shared) - set(names.values()), name)
+    extra = extra_arguments(extra, accepted)
     shared |= extra
 
     image, mask, size = _images(request, size_multiple(pipeline), notes)
@@ -361,6 +362,16 @@ def check_extra(extra: Mapping[str, Any], takes: set[str], name: str) -> None:
             raise GenerationError(f"extra.{key}: unknown ({hint})")
         if isinstance(value, float) and not math.isfinite(value):
             raise GenerationError(f"extra.{key}: {value} is not a finite number")
+
+
+def extra_arguments(extra: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Return `extra` with tuples where a pipeline takes no list, as SDXL's `original_size`: JSON has lists alone."""
+    found = dict(extra)
+    for key, value in extra.items():
+        form = str(accepted[key].annotation).lower() if key in accepted else ""
+        if isinstance(value, list) and "tuple" in form and "list" not in form:
+            found[key] = tuple(value)
+    return found
 
 
 def request_loras(extra: dict[str, Any], config: HuggingFaceDiffusersBackendConfig) -> tuple[LoraAdapter, ...]:

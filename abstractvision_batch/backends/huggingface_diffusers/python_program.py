@@ -22,6 +22,7 @@ from abstractvision_batch.backends.huggingface_diffusers.families import IMAGE_L
 from abstractvision_batch.backends.huggingface_diffusers.loading import get_pipeline_class, quiet
 from abstractvision_batch.backends.huggingface_diffusers.locate import find_lora, find_model, has_decoder
 from abstractvision_batch.backends.huggingface_diffusers.prepare import (
+    extra_arguments,
     request_loras,
     request_scheduler,
     sampling_arguments,
@@ -182,7 +183,7 @@ def _shared_arguments(
     extra = dict(row.request.extra)
     request_loras(extra, config)
     request_scheduler(extra, None)
-    shared |= extra
+    shared |= extra_arguments(extra, accepted)
     names = argument_names(accepted, config.rename)
     asked = row.request.width is not None or row.request.height is not None
     shared = size_arguments(name, accepted, names, (row.width, row.height), exact=asked) | shared

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from abstractvision_batch.backends.stable_diffusion_cpp.config import StableDiffusionCppBackendConfig
 from abstractvision_batch.errors import DependencyError
-from abstractvision_batch.registry.weights import Weights, WeightsPart, hash_part
+from abstractvision_batch.registry.weights import OF_A_SET, Weights, WeightsPart, hash_part
 from abstractvision_batch.storage.regular import open_regular
 
 #: Extensions that the library loads.
@@ -222,7 +222,7 @@ def describe_weights(config: StableDiffusionCppBackendConfig) -> Weights:
     """
     named = config.weights() | {f"lora {number}": lora.source for number, lora in enumerate(config.loras, 1)}
     for name, loras in config.lora_sets.items():
-        named |= {f"lora {name} {number}": lora.source for number, lora in enumerate(loras, 1)}
+        named |= {f"{OF_A_SET}{name} {number}": lora.source for number, lora in enumerate(loras, 1)}
     return Weights(tuple(_describe(name, source, config.cwd) for name, source in named.items()))
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, OnlyOption, SpecArgument, read_names
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines, print_notes, print_table
 from abstractvision_batch.cli.spec_options import TimedOptions
 from abstractvision_batch.errors import SpecError
 from abstractvision_batch.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from abstractvision_batch.job.load import Job
     from abstractvision_batch.runs.plan_summary import PlanSummary
 
@@ -30,15 +32,17 @@ def plan(
     extend: Annotated[
         bool, typer.Option("--extend", help="Only what run --extend would add to the run in output.path.")
     ] = False,
+    only: OnlyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the requests that a run would make: a dry run."""
+    """Show the requests that a run would make: a dry run. With --only, the batches that a run of these would make."""
     from abstractvision_batch.verbs.plan import write_plan
 
     job = given.load(spec)
     with scratch_folder() as folder:
         existing, summary = write_plan(job, folder, extend=extend)
-        first = _read_first_rows(folder, summary, rows)
+        names = read_names(only)
+        first = _read_named_rows(folder, summary, names) if names else _read_first_rows(folder, summary, rows)
         if output is not None:
             _write_plan(folder, summary, output)
     if as_json:
@@ -112,6 +116,19 @@ def _read_first_rows(folder: Path, summary: PlanSummary, rows: int) -> list[dict
     from abstractvision_batch.runs.plan_rows import iter_rows
 
     return list(islice(iter_rows(lambda name: (folder / name).open("rb"), summary), rows))
+
+
+def _read_named_rows(folder: Path, summary: PlanSummary, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the rows of the batches that requests are in."""
+    from abstractvision_batch.runs.named_requests import find_requests
+    from abstractvision_batch.runs.plan_rows import read_shard
+
+    def open_file(name: str) -> BinaryIO:
+        return (folder / name).open("rb")
+
+    found = find_requests(open_file, summary, names).batches
+    rows = (row for shard in found for row in read_shard(open_file, summary, shard).to_pylist())
+    return [row for row in rows if row["batch_id"] in found[row["shard"]]]
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

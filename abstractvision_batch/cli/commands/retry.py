@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, StorageOption, TrustOption
+from abstractvision_batch.cli.command import JsonOption, OnlyOption, StorageOption, TrustOption, read_names
 from abstractvision_batch.cli.commands.status import RunArgument, is_spec
 from abstractvision_batch.cli.output import format_cost, format_duration, plural, print_json, print_lines, print_notes
 from abstractvision_batch.cli.progress_display import show_progress
@@ -34,6 +34,7 @@ def retry(
             "\"error_class = 'transient' AND prompt ILIKE '%fox%'\"; by default all of them.",
         ),
     ] = None,
+    only: OnlyOption = None,
     trust: TrustOption = False,
     storage_options: StorageOption = None,
     as_json: JsonOption = False,
@@ -51,6 +52,7 @@ def retry(
         result = retry_rows(
             run,
             where=where,
+            only=read_names(only),
             overrides=given.overrides or (),
             trust=trust,
             storage_options=options,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SpecArgument
+from abstractvision_batch.cli.command import JsonOption, OnlyOption, SpecArgument, read_names
 from abstractvision_batch.cli.output import (
     format_cost,
     format_duration,
@@ -53,6 +53,7 @@ def run(
             help="Run on this Ray cluster, whatever the spec's execution says: its head, as 10.0.0.5:6379.",
         ),
     ] = None,
+    only: OnlyOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     locked: Annotated[
@@ -69,7 +70,10 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run a job. The same command again resumes it, and does nothing once it is complete."""
+    """Run a job. The same command again resumes it, and does nothing once it is complete.
+
+    With --only, the batches of these requests alone; without it, the next run does the others.
+    """
     if new_run and extend:
         raise typer.BadParameter("--new-run leaves the run there alone, --extend adds to it", param_hint="--extend")
     from abstractvision_batch.execute.ray.address import require_driver_address
@@ -92,7 +96,7 @@ def run(
         job = choose_output(job)
     # What a library prints on the way is no result.
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
-        result = run_job(job, extend=extend, on_progress=on_progress)
+        result = run_job(job, extend=extend, only=read_names(only), on_progress=on_progress)
     failures: tuple[FailureGroup, ...] = ()
     if result.failed and (as_json or not quiet):
         opened = open_run(job)
@@ -132,6 +136,8 @@ def summarise_run(
     cut: int = 0,
 ) -> Iterator[str]:
     """What was done and where it is, on one screen; `cut` rows had prompts that the model did not read to their end."""
+    if result.generated == 0 and result.failed_of_asked is not None and not result.complete:
+        yield "nothing to do: the requests that are asked for are done"
     if result.generated == 0 and result.complete and not (result.interrupted or result.stopped):
         yield f"nothing to do: all {plural(result.requests, 'request')} are done"
     yield f"{spec.name}  {spec.task} · {one_line(result.run.record.made_by, width=200)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption, TrustOption
+from abstractvision_batch.cli.command import JsonOption, SetOption, StorageOption, TrustOption, read_names
 from abstractvision_batch.cli.commands.status import RunArgument, locate_run
 from abstractvision_batch.cli.output import one_line, plural, print_json, print_lines
 from abstractvision_batch.cli.progress_display import show_progress
@@ -32,9 +32,15 @@ def verify(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every row.")] = False,
-    ids: Annotated[
+    only: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="A row by its request id, with the batch that it was in; repeatable."),
+        typer.Option(
+            "--only",
+            "--id",
+            metavar="ID",
+            help="This request, with the batch that it was in, by its id or the first 6 characters of it, or more; "
+            "repeatable, and @FILE has one in each line.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -42,7 +48,7 @@ def verify(
     ] = None,
     python: Annotated[
         bool,
-        typer.Option("--python", help="Generate nothing: print a program without avbatch that generates the --id."),
+        typer.Option("--python", help="Generate nothing: print a program without avbatch that generates the --only."),
     ] = False,
     overrides: SetOption = None,
     trust: TrustOption = False,
@@ -54,24 +60,28 @@ def verify(
 
     --set takes fields that change no pixel, as execution.executor=inline.
     """
-    if sum((sample is not None, everything, bool(ids))) > 1:
-        raise typer.BadParameter("one of --sample, --all and --id", param_hint="--sample")
-    if python and len(ids or ()) != 1:
-        raise typer.BadParameter("needs one --id", param_hint="--python")
+    names = read_names(only)
+    if sum((sample is not None, everything, bool(names))) > 1:
+        raise typer.BadParameter("one of --sample, --all and --only", param_hint="--sample")
+    if python and len(names) != 1:
+        raise typer.BadParameter("needs one --only", param_hint="--python")
+    from abstractvision_batch.runs.named_requests import find_requests
     from abstractvision_batch.runs.opened import open_run
     from abstractvision_batch.verbs.program import write_program
     from abstractvision_batch.verbs.verify import DEFAULT_SAMPLE
     from abstractvision_batch.verbs.verify import verify as verify_rows
 
     folder, options = locate_run(path, storage_options)
-    if python and ids:
-        print_lines(write_program(open_run(folder, options), ids[0], trust=trust).rstrip())
+    if python:
+        opened = open_run(folder, options)
+        (id_,) = find_requests(opened.store.open, opened.plan, names).ids
+        print_lines(write_program(opened, id_, trust=trust).rstrip())
         return
     with redirect_stdout(sys.stderr), show_progress(quiet=quiet) as on_progress:
         report = verify_rows(
             folder,
             sample=None if everything else sample or DEFAULT_SAMPLE,
-            ids=ids or (),
+            ids=names,
             output=output,
             overrides=overrides or (),
             trust=trust,

@@ -33,7 +33,6 @@ from abstractvision_batch.execute.ray.shard_queue import ShardQueue, Work
 from abstractvision_batch.execute.ray.spread import choose_variant
 from abstractvision_batch.runs.columns import RowResult
 from abstractvision_batch.runs.results import add_up
-from abstractvision_batch.runs.shard_rows import rows_to_run
 
 logger = logging.getLogger(__name__)
 
@@ -372,8 +371,8 @@ class ActorPool:
         self._control.on_rows(*self._running.total)
 
     def _batches_of(self, shard: int) -> list[tuple[int, ...]]:
-        context = self._contexts[0]  # plan and retry are of the whole run
-        table = rows_to_run(context.open_store(), context.plan, shard, context.retry).table
+        context = self._contexts[0]  # what is to be run is of the whole run
+        table = context.read_rows(context.open_store(), shard).chosen
         batches: dict[int, list[int]] = {}
         for index, batch in zip(table["index"].to_pylist(), table["batch_id"].to_pylist(), strict=True):
             batches.setdefault(batch, []).append(index)
