@@ -16,10 +16,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning", "ignore:\\s*flex_attention called:UserWarning")
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_family_works_without_a_card_or_fails_for_the_reason_that_is_known(root: Path, name: str) -> None:
-    if name in NEED_TORCHVISION:
+    if name.startswith(NEED_TORCHVISION):
         pytest.importorskip("torchvision")
 
     ended = try_family(make_folder(name, root))
