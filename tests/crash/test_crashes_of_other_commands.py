@@ -123,6 +123,18 @@ def test_a_run_with_weights_and_a_canary_that_is_killed_anywhere_is_resumed(
         assert {f"put_if_absent {name}: {cut}" for cut in ("before", "half written", "unnamed")} <= set(points)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_that_is_killed_while_it_writes_its_gallery_is_whole_and_has_one(
+    layout: str, zygote: Zygote, tmp_path: Path
+) -> None:
+    spec = write_job(tmp_path, layout, gallery=True)
+
+    points = Killer(zygote, tmp_path).check(lambda place: run_command(spec, place), whole_run(zygote))
+
+    for name in ("thumbs/00000-a0-000.webp", "data/columns.js", "index.html"):
+        assert f"put gallery/{name}: half written" in points
+
+
 @pytest.mark.parametrize("layout", ["webdataset", "parquet"])
 @pytest.mark.parametrize("verb", ["redo", "merge", "extend"])
 def test_containers_survive_a_kill_in_every_command_that_writes_them(

@@ -88,10 +88,10 @@ def place_on_s3() -> Place:
     return Place(f"s3://{BUCKET}/{uuid.uuid4().hex}", "s3")
 
 
-def write_job(folder: Path, layout: str, **sections: Any) -> Path:
+def write_job(folder: Path, layout: str, *, gallery: bool = False, **sections: Any) -> Path:
     """The spec of 4 requests in 2 shards, of which the second request fails. Its output is set for each run.
 
-    One thread writes, so the writes have one order.
+    Without the gallery, which is no part of what is committed. One thread writes, so the writes have one order.
     """
     job = {
         "name": "small",
@@ -99,7 +99,7 @@ def write_job(folder: Path, layout: str, **sections: Any) -> Path:
         "backend": {"kind": "procedural", "fail_when": "a cat"},
         "prompts": {"source": PROMPTS},
         "params": {"width": 64, "height": 64, "seed": 7},
-        "output": {"path": "set on the command line", "layout": layout},
+        "output": {"path": "set on the command line", "layout": layout, "gallery": gallery},
         "execution": {"batch_size": 2, "shard_size": 2, "writer_threads": 1},
         **sections,
     }
