@@ -122,7 +122,7 @@ def test_one_row_is_generated_again_with_its_batch_alone(make_job: MakeJob, tmp_
     kept = pq.read_table(tmp_path / "kept" / "manifest.parquet").to_pylist()
     assert [(one["index"], one["batch_id"], one["batch_slot"]) for one in kept] == [(12, 6, 0), (13, 6, 1)]
     assert kept[1]["pixel_sha256"] == row["pixel_sha256"]
-    with pytest.raises(SpecError, match="no row to verify has the id nosuch"):
+    with pytest.raises(SpecError, match="the plan has none of this id"):
         verify(tmp_path / "run", ids=["nosuch"])
 
 
